@@ -1,0 +1,20 @@
+"""``python -m tagged_vmstate``, the same as the command `tagged-vmstate`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command; without the extra that it needs, say what to install."""
+    try:
+        from tagged_vmstate.cli.main import run  # noqa: PLC0415  # without the extra `cli` this cannot be imported
+    except ModuleNotFoundError as error:
+        if error.name not in {"click", "rich"}:
+            raise
+        sys.exit("tagged-vmstate: the command needs its extra: pip install 'tagged-vmstate[cli]'")
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command `tagged-vmstate`: a thin file for a group of commands, all printing in `render`."""

@@ -1,0 +1,64 @@
+"""`to-json`, `from-json` and `import`: a snapshot in its other forms."""
+
+from __future__ import annotations
+
+import click
+
+from tagged_vmstate.cli.files import STANDARD, opened, opened_file, output
+from tagged_vmstate.cli.render import say
+from tagged_vmstate.jsonform import from_json, to_json, to_values
+from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.snapshot import write
+
+_OUTPUT = click.option("-o", "--output", "out", default=STANDARD, metavar="OUT", help="Where to; standard output unless given.")
+
+
+@click.command(short_help="Write the JSON form.")
+@click.argument("file")
+@_OUTPUT
+@click.option("--values", is_flag=True, help="The short form: {device: {field: value}}. It has no way back.")
+def to_json_command(file: str, out: str, *, values: bool) -> None:
+    r"""Write the JSON form, from which from-json makes the same snapshot again, byte for byte.
+
+    \b
+    Examples:
+      tagged-vmstate to-json vm.tvm -o vm.json
+      tagged-vmstate to-json vm.mig.xz --values | jq .ps2kbd.scancode_set
+    """
+    with opened(file) as sections, output(out, is_text=True) as target:
+        (to_values if values else to_json)(sections, target)
+
+
+@click.command(short_help="Make a snapshot from its JSON form.")
+@click.argument("file")
+@_OUTPUT
+def from_json_command(file: str, out: str) -> None:
+    r"""Make a snapshot from its JSON form; what does not fit its type is told with its line.
+
+    \b
+    Examples:
+      tagged-vmstate from-json vm.json -o vm.tvm
+      jq '...' vm.json | tagged-vmstate from-json - -o vm.tvm
+    """
+    with opened_file(file) as source, output(out, is_text=False) as target:
+        write(from_json(source), target)
+
+
+@click.command(short_help="Make a snapshot from a QEMU migration stream.")
+@click.argument("file", metavar="STREAM")
+@_OUTPUT
+def import_command(file: str, out: str) -> None:
+    r"""Make a snapshot from a QEMU migration stream (savevm version 3), bare or in libvirt's save image.
+
+    What cannot be interpreted is kept as bytes and named on standard error.
+
+    \b
+    Examples:
+      tagged-vmstate import vm.mig -o vm.tvm
+      ssh host cat vm.mig.xz | tagged-vmstate import - -o vm.tvm
+    """
+    with opened_file(file) as source, output(out, is_text=False) as target:
+        stream = import_stream(source)
+        write(stream, target)
+    for note in stream.notes:
+        say(f"kept: {note}")

@@ -1,0 +1,121 @@
+"""What the commands read and write: input of any kind told by its first bytes, output whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import click
+
+from tagged_vmstate.cli.main import TROUBLE
+from tagged_vmstate.compression import HEAD, decompressed, is_compressed, other_compression
+from tagged_vmstate.errors import FormatError, VMStateError
+from tagged_vmstate.files import Input, replacing
+from tagged_vmstate.frames import MAGIC
+from tagged_vmstate.snapshot import Sections, Snapshot
+
+_HEAD: Final = 1 << 12
+"""Enough to pass blanks before a brace."""
+STANDARD: Final = "-"
+PROGRESS_BYTES: Final = 32 << 20
+"""Input below this is read before anyone looks for progress."""
+
+
+class Trouble(click.ClickException):
+    """Something that ends a command: one sentence."""
+
+    exit_code = TROUBLE
+
+
+@contextlib.contextmanager
+def opened(path: str, *, salvage: bool = False) -> Iterator[Sections]:
+    """The sections of an input of any kind.
+
+    Args:
+        path: A path, or ``-``.
+        salvage: Read a snapshot that may be damaged, and report.
+    """
+    with opened_file(path) as file:
+        yield _sections(file, salvage=salvage)
+
+
+@contextlib.contextmanager
+def opened_file(path: str) -> Iterator[BinaryIO]:
+    """An input, decompressed; what is wrong with its bytes ends the command with a sentence."""
+    try:
+        with _reading(path) as file:
+            yield file
+    except VMStateError as error:
+        raise Trouble(f"{'standard input' if path == STANDARD else path}: {error}") from None
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[BinaryIO]:
+    if path == STANDARD:
+        yield _decompressed(sys.stdin.buffer)
+        return
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115  # opened here for its own error, closed below
+    except OSError as error:
+        raise Trouble(f"{path}: {error.strerror}") from None
+    with file, _progress(file, path) as watched:
+        yield _decompressed(watched)
+
+
+@contextlib.contextmanager
+def output(path: str, *, is_text: bool) -> Iterator[BinaryIO]:
+    """Where a command writes: standard output for ``-``, else a file that is there whole or not at all."""
+    if path == STANDARD:
+        if not is_text and sys.stdout.isatty():
+            raise click.UsageError("a snapshot is no text: name a file with -o, or redirect the output.")
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with replacing(path) as file:
+            yield file
+    except OSError as error:
+        raise Trouble(f"{path}: cannot write: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _progress(file: BinaryIO, path: str) -> Iterator[BinaryIO]:
+    """The file, its reading shown on standard error where a person waits for it."""
+    size = os.fstat(file.fileno()).st_size
+    if size < PROGRESS_BYTES or not sys.stderr.isatty():
+        yield file
+        return
+    from rich.console import Console  # noqa: PLC0415  # only where a person waits
+    from rich.progress import wrap_file  # noqa: PLC0415
+
+    with wrap_file(file, size, description=Path(path).name, console=Console(stderr=True), transient=True) as watched:
+        yield watched
+
+
+def _decompressed(file: BinaryIO) -> BinaryIO:
+    source = Input(file)
+    head = source.peek(HEAD)
+    return decompressed(source.as_file(), head) if is_compressed(head) else source.as_file()
+
+
+def _sections(file: BinaryIO, *, salvage: bool) -> Sections:
+    source = Input(file)
+    head = source.peek(_HEAD)
+    start = source.as_file()
+    if head.lstrip(b" \t\r\n").startswith(b"{"):
+        from tagged_vmstate.jsonform import from_json  # noqa: PLC0415  # only what the input needs
+
+        return from_json(start)
+    if head.startswith(MAGIC) or MAGIC.startswith(head[: len(MAGIC)]):
+        return Snapshot.read(start, damaged="report" if salvage else "error")
+    from tagged_vmstate.qemu.bridge import MAGICS, import_stream  # noqa: PLC0415  # only what the input needs
+
+    if head.startswith(MAGICS):
+        return import_stream(start)
+    compression = other_compression(head)
+    found = f"{compression} data: decompress it first" if compression else f"the bytes {head[:8].hex(' ')}"
+    raise FormatError("a snapshot, its JSON form or a QEMU migration stream", found, offset=0, source="file")

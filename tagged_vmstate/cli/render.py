@@ -1,0 +1,222 @@
+"""All printing: lines of styled pieces, with colours on a terminal and without elsewhere.
+
+What comes from a file is shown with its control characters escaped: a snapshot must not drive a terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Final, TypeAlias, cast
+
+from tagged_vmstate.overview import Memory, Whole
+from tagged_vmstate.records import Record, Records, wire_type
+from tagged_vmstate.wire import Opaque
+
+Piece: TypeAlias = tuple[str, str]
+"""Text and its style."""
+Line: TypeAlias = list[Piece]
+
+DEVICE, NAME, TYPE, VALUE, DIM, GUIDE, BAD, PLAIN = (
+    "bold cyan",
+    "default",
+    "blue",
+    "green",
+    "bright_black",
+    "bright_black",
+    "red",
+    "",
+)
+PREVIEW_BYTES: Final = 16
+PREVIEW_RUNS: Final = 8
+WIDEST_NAME: Final = 36
+UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def say(sentence: str) -> None:
+    """One sentence for the person, on standard error."""
+    print(f"tagged-vmstate: {clean(sentence)}", file=sys.stderr)
+
+
+def clean(text: str) -> str:
+    """Text whose every character can be shown."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def show_lines(lines: Iterable[Line]) -> None:
+    """Print lines, with colours where standard output is a terminal that has them."""
+    if not sys.stdout.isatty():
+        for line in lines:
+            print("".join(text for text, _ in line).rstrip())
+        return
+    from rich.console import Console  # noqa: PLC0415  # only for a terminal
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(Text.assemble(*line))
+
+
+def size_text(size: int) -> str:
+    """A number of bytes as people say it."""
+    number = float(size)
+    for unit in UNITS:
+        if number < 1024 or unit == UNITS[-1]:
+            break
+        number /= 1024
+    return f"{size} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
+
+
+def table(rows: Sequence[Sequence[str]], styles: Sequence[str], right: frozenset[int] = frozenset()) -> Iterator[Line]:
+    """Rows in columns; the first row is the head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        line: Line = []
+        for index, (text, width, style) in enumerate(zip(row, widths, styles, strict=True)):
+            padded = text.rjust(width) if index in right else text.ljust(width)
+            line += [(padded, DIM if not number else style), ("  ", PLAIN)]
+        yield line
+
+
+def section_lines(whole: Whole, *, is_full: bool) -> Iterator[Line]:
+    """A section as a tree."""
+    name = clean(whole.device) or '""'
+    yield [(name, DEVICE), (f"#{whole.instance}", DIM), (f"  {whole.parts} parts" if whole.parts > 1 else "", DIM)]
+    nodes = [_memory_node(name, memory) for name, memory in whole.memory.items()]
+    yield from _tree([*nodes, *(_node(record, is_full=is_full) for record in whole.records)], "")
+    yield []
+
+
+class _Node:
+    """A line of the tree and what lies below it."""
+
+    def __init__(
+        self, name: str, kind: str, value: str, *, marks: str = "", below: Sequence[_Node] = (), dump: Sequence[str] = ()
+    ) -> None:
+        self.name = clean(name)
+        self.kind = clean(kind)
+        self.value = value
+        self.marks = marks
+        self.below = below
+        self.dump = dump
+
+
+def _tree(nodes: Sequence[_Node], indent: str) -> Iterator[Line]:
+    name_width = min(max((len(node.name) for node in nodes), default=0), WIDEST_NAME)
+    kind_width = max((len(node.kind) for node in nodes if node.value), default=0)
+    for number, node in enumerate(nodes):
+        is_last = number == len(nodes) - 1
+        line: Line = [(indent + ("└─ " if is_last else "├─ "), GUIDE), (node.name.ljust(name_width), NAME), ("  ", PLAIN)]
+        line += [(node.kind.ljust(kind_width if node.value else 0), TYPE), ("  ", PLAIN), (node.value, VALUE), (node.marks, DIM)]
+        yield line
+        below = indent + ("   " if is_last else "│  ")
+        for text in node.dump:
+            yield [(below, GUIDE), (text, VALUE)]
+        yield from _tree(node.below, below)
+
+
+def _memory_node(name: str, memory: Memory) -> _Node:
+    value = "all zero"
+    if memory.first:
+        offset, data = memory.first
+        value = f"{size_text(memory.stored)} in {memory.runs} runs, at 0x{offset:x}: {hex_preview(data, len(data) + 1)}"
+        value = value.replace(" in 1 runs,", " in 1 run,")
+    return _Node(name, f"sparse[{memory.length}]", value)
+
+
+def _node(record: Record, *, is_full: bool) -> _Node:
+    marks = "  default" if record.is_default else ""
+    kind = record.describe()
+    if record.type == "struct":
+        if record.length is None:
+            return _struct_node(record.name, kind, cast("Records | None", record.value), marks, is_full=is_full)
+        return _Node(record.name, kind, "" if record.length else "empty", marks=marks, below=_elements(record, is_full=is_full))
+    data = _bytes_of(record)
+    if data is not None and is_full and len(data) > PREVIEW_BYTES:
+        return _Node(record.name, kind, "", marks=marks, dump=tuple(hex_dump(data)))
+    if data is not None:
+        return _Node(record.name, kind, hex_preview(data, len(data)), marks=marks)
+    return _Node(record.name, kind, value_text(record, is_full=is_full), marks=marks)
+
+
+def _struct_node(name: str, kind: str, records: Records | None, marks: str, *, is_full: bool) -> _Node:
+    if not records:
+        return _Node(name, kind, "absent" if records is None else "empty", marks=marks)
+    return _Node(name, kind, "", marks=marks, below=[_node(record, is_full=is_full) for record in records])
+
+
+def _elements(record: Record, *, is_full: bool) -> list[_Node]:
+    """The elements of an array of structs; successive ones that are alike are one line."""
+    found = []
+    index = 0
+    for element, group in groupby(cast("Sequence[Records | None]", record.value)):
+        count = sum(1 for _ in group)
+        found.append(_struct_node(f"[{index}]", "", element, "", is_full=is_full))
+        if count > 1:
+            last = index + count - 1
+            found.append(_Node(f"[{index + 1}]" if count == 2 else f"[{index + 1}..{last}]", "", f"like [{index}]"))
+        index += count
+    return found
+
+
+def _bytes_of(record: Record) -> bytes | None:
+    if isinstance(record.value, bytes):
+        return record.value
+    if isinstance(record.value, Opaque):
+        found = record.value.to_json()
+        if isinstance(found, dict) and found.keys() == {"$hex"}:
+            return bytes.fromhex(found["$hex"])
+    return None
+
+
+def value_text(record: Record, *, is_full: bool) -> str:
+    """The value of a record in one line."""
+    found = wire_type(record.type).to_json(record.value, record.length)
+    if record.length is None:
+        return _one_text(found)
+    if not isinstance(found, list):
+        return clean(str(found))
+    if not found:
+        return "empty"
+    runs = [(_one_text(value), sum(1 for _ in group)) for value, group in groupby(found)]
+    shown = runs if is_full else runs[:PREVIEW_RUNS]
+    text = ", ".join(value if count == 1 else f"{value} x{count}" for value, count in shown)
+    left = record.length - sum(count for _, count in shown)
+    return f"{text}, … {left} more" if left else text
+
+
+def _one_text(value: object) -> str:
+    if value is True or value is False:
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{clean(value)}"'
+    if isinstance(value, int) and value > 9:
+        return f"{value} (0x{value:x})"
+    return clean(str(value))
+
+
+def hex_preview(data: bytes, size: int) -> str:
+    """The first of some bytes in hex; where all are the same, that one."""
+    if not data:
+        return "empty"
+    if size == len(data) > 1 and data.count(data[:1]) == size:
+        return f"{data[0]:02x} x{size}"
+    shown = data[:PREVIEW_BYTES].hex(" ")
+    return f"{shown} …" if size > PREVIEW_BYTES else shown
+
+
+def hex_dump(data: bytes) -> Iterator[str]:
+    """Bytes as offset, hex and ASCII, 16 in a line; a line like the one before is a star."""
+    before = b""
+    for offset in range(0, len(data), 16):
+        row = data[offset : offset + 16]
+        if row == before:
+            if offset < 32 or data[offset - 32 : offset - 16] != row:
+                yield "*"
+            continue
+        before = row
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        yield f"{offset:08x}  {row.hex(' '):<47}  {text}"

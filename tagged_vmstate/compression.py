@@ -1,0 +1,73 @@
+"""Compressed input, told by its first bytes and read through."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import zlib
+from typing import Any, BinaryIO, Final, cast
+
+from tagged_vmstate.errors import FormatError
+
+# Modules by name: most input is not compressed, and a command line should not wait for their import.
+_READERS: Final = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "lzma", b"BZh": "bz2"}
+_OTHERS: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x89LZO": "lzop"}
+
+HEAD: Final = 6
+"""So many bytes tell."""
+
+
+def is_compressed(head: bytes) -> bool:
+    """Whether the first bytes of a file say that `decompressed` would undo something."""
+    return head.startswith(tuple(_READERS))
+
+
+def decompressed(file: BinaryIO, head: bytes) -> BinaryIO:
+    """What is in a gzip, xz or bzip2 file whose first bytes are `head`, which are still to be read.
+
+    Reading it raises FormatError where it is damaged; the offset counts what came out.
+    """
+    name = next(name for magic, name in _READERS.items() if head.startswith(magic))
+    return cast("BinaryIO", _Compressed(file, name))
+
+
+def other_compression(head: bytes) -> str | None:
+    """The name of a compression that is known but not undone."""
+    return next((name for magic, name in _OTHERS.items() if head.startswith(magic)), None)
+
+
+class _Compressed(io.BufferedIOBase):
+    """A decompressing file that raises our error."""
+
+    def __init__(self, file: BinaryIO, module: str) -> None:
+        library = importlib.import_module(module)
+        self._name = {"lzma": "xz", "bz2": "bzip2"}.get(module, module)
+        self._error: type[Exception] = getattr(library, "LZMAError", OSError)
+        self._inner: Any = library.open(file)
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._inner.seekable())
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = self._guarded(self._inner.seek, offset, whence)
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        data: bytes = self._guarded(self._inner.read, size)
+        self._position += len(data)
+        return data
+
+    def _guarded(self, function: Any, *arguments: object) -> Any:
+        try:
+            return function(*arguments)
+        except (EOFError, OSError, zlib.error, self._error) as error:
+            found = f"it cut or damaged ({error})"
+            raise FormatError(f"whole {self._name} data", found, offset=self._position, source="file") from None

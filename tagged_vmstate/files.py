@@ -1,0 +1,155 @@
+"""Files at the edge: a path is replaced as a whole or not at all; input is read by position, a pipe too."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+BLOCK: Final = 1 << 20
+"""Bytes read at once where the whole is not needed."""
+
+
+AHEAD: Final = 1 << 18
+"""Bytes read ahead, at least, when more are needed."""
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when all went well; until then `path` is as it was.
+
+    It is written beside its target, synced to the disk and renamed, then the folder is synced; after an
+    exception nothing of it is left. The target keeps its mode; a link stays one. What is no regular file
+    (a pipe, a device) is written to directly. Raises OSError.
+    """
+    target = Path(os.path.realpath(path))
+    mode = _mode(target)
+    if mode is not None and not stat.S_ISREG(mode):
+        with target.open("wb") as file:
+            yield file
+        return
+    handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".draft", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), _new_mode() if mode is None else stat.S_IMODE(mode))
+            os.fsync(file.fileno())
+        Path(draft).replace(target)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _new_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Input:
+    """A file read by position, going forward by reading where it cannot seek, so that a pipe will do.
+
+    Attributes:
+        position: Bytes from the place where the file stood when it was handed over.
+        size: Bytes in all from there; None on a pipe.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._ahead = b""
+        self._at = 0
+        self.position = 0
+        self.size: int | None = None
+        self._start = 0
+        if file.seekable():
+            self._start = file.tell()
+            self.size = file.seek(0, os.SEEK_END) - self._start
+            file.seek(self._start)
+
+    def seek(self, position: int) -> None:
+        """Go to a position. Raises ValueError backward on a pipe."""
+        forward = position - self.position
+        if 0 <= forward <= len(self._ahead) - self._at:
+            self._at += forward
+        elif self.size is not None:
+            self._file.seek(self._start + position)
+            self._ahead, self._at = b"", 0
+        elif forward < 0:
+            raise ValueError("this place has been passed: input that cannot seek is read once, in order")
+        else:
+            while forward and (passed := len(self.read(min(forward, BLOCK)))):
+                forward -= passed
+            return
+        self.position = position
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes, fewer only at the end."""
+        data = self.peek(size)
+        self._at += len(data)
+        self.position += len(data)
+        return data
+
+    def peek(self, size: int) -> bytes:
+        """The next `size` bytes, fewer only at the end, without passing them."""
+        ready = len(self._ahead) - self._at
+        if ready < size:
+            more = self._fill(max(size - ready, AHEAD))
+            self._ahead = self._ahead[self._at :] + more if ready else more
+            self._at = 0
+        if not self._at and len(self._ahead) <= size:
+            return self._ahead
+        return self._ahead[self._at : self._at + size]
+
+    def as_file(self) -> BinaryIO:
+        """The file itself, at this place; for a pipe, of which some was read ahead, one that goes on from here."""
+        if self.size is None:
+            return cast("BinaryIO", io.BufferedReader(_Rest(self)))
+        self._file.seek(self._start + self.position)
+        return self._file
+
+    def _fill(self, size: int) -> bytes:
+        pieces: list[bytes] = []
+        while size > 0:
+            piece = self._file.read(min(size, BLOCK))
+            if not piece:
+                break
+            pieces.append(piece)
+            size -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class _Rest(io.RawIOBase):
+    """The rest of an `Input` as a raw file."""
+
+    def __init__(self, source: Input) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what BufferedReader hands over
+        data = self._source.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

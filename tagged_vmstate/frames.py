@@ -1,0 +1,257 @@
+"""Header, frames and end: their bytes, the sums over them, and what they must be among themselves.
+
+    snapshot = header frame* end
+    header   = [ "tagged-vmstate", 1, attributes, crc ]
+    frame    = [ kind, device, instance, attributes, size, crc ]   then `size` bytes: its fields
+    end      = [ "end", frames, crc ]
+
+A head has one form to the byte; only what its attributes hold may be encoded as their writer liked. A sum
+is CRC-32 as in zlib: the header's over its own bytes before it; a frame's over those and its fields; the
+end's over the sums of header and frames, four bytes each, and its own bytes before it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, TypeVar, cast
+
+from tagged_vmstate.errors import FormatError, LimitError
+from tagged_vmstate.records import NAME_BYTES, Limits
+from tagged_vmstate.wire import Cursor, Opaque, TruncatedError, pack_str, pack_uint
+
+Kind: TypeAlias = Literal["section", "part"]
+
+VERSION: Final = 1
+MAGIC: Final = b"\x94" + pack_str("tagged-vmstate")
+"""The first 16 bytes of every snapshot; the version follows."""
+FRAME_MARKS: Final = (b"\x96" + pack_str("section"), b"\x96" + pack_str("part"))
+END_MARK: Final = b"\x93" + pack_str("end")
+MARK_BYTES: Final = len(FRAME_MARKS[0])
+"""So many bytes tell what begins at a place."""
+
+
+def label(device: str, instance: int) -> str:
+    """A section as it stands in paths: ``rtl8139#0``."""
+    return f"{device}#{instance}"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The head of a snapshot."""
+
+    version: int
+    attributes: Opaque
+
+    def encode(self) -> bytes:
+        """Its bytes, the sum last."""
+        head = MAGIC + pack_uint(self.version) + self.attributes.raw
+        return head + _packed_sum(zlib.crc32(head))
+
+    @classmethod
+    def decode(cls, cursor: Cursor, limits: Limits) -> Header:
+        """Read it. Raises FormatError, TruncatedError where more bytes may help, LimitError."""
+        given = cursor.data[: len(MAGIC)]
+        if given != MAGIC:
+            found = f"the bytes {given.hex(' ')}" if given else "nothing at all (an empty file)"
+            if given and MAGIC.startswith(given):
+                found = f"only {len(given)} bytes (truncated)"
+            raise FormatError('a snapshot, which begins with "tagged-vmstate"', found, offset=0)
+        cursor.pos = len(MAGIC)
+        version = cursor.read_int("a version")
+        if version < 1:
+            raise cursor.error("a version of 1 or more", str(version), len(MAGIC))
+        attributes = _read_attributes(cursor, limits)
+        total = zlib.crc32(cursor.data[: cursor.pos])
+        crc = _read_sum(cursor)
+        if crc != total:
+            raise FormatError(f"the sum 0x{crc:08x} of the header", f"0x{total:08x} (damaged)", offset=0)
+        return _exact(cls(version, attributes), cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The head of a frame.
+
+    Attributes:
+        kind: ``section``, or ``part`` where more of the same section follows.
+        device: The name of the device.
+        instance: Which of several of that name, a uint32.
+        attributes: What the writer said about it.
+        size: Bytes of the fields that follow.
+        crc: The sum over this head and them.
+    """
+
+    kind: Kind
+    device: str
+    instance: int
+    attributes: Opaque
+    size: int
+    crc: int
+
+    @property
+    def label(self) -> str:
+        """The section as it stands in paths."""
+        return label(self.device, self.instance)
+
+    def summed(self) -> bytes:
+        """Its bytes before the sum."""
+        head = b"\x96" + pack_str(self.kind) + pack_str(self.device) + pack_uint(self.instance)
+        return head + self.attributes.raw + b"\xcf" + self.size.to_bytes(8, "big")
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+        return self.summed() + _packed_sum(self.crc)
+
+    @classmethod
+    def decode(cls, cursor: Cursor, limits: Limits) -> Frame:
+        """Read it. Raises FormatError, TruncatedError where more bytes may help, LimitError."""
+        if cursor.read_array("a frame (an array of 6 items)") != 6:
+            raise cursor.error("a frame (an array of 6 items) or the end (of 3)", at=0)
+        kind = cursor.read_str("`section` or `part`")
+        if kind not in {"section", "part"}:
+            raise cursor.error("`section` or `part`", f"`{kind}`", 1)
+        at = cursor.pos
+        device = cursor.read_str("the name of a device")
+        if len(device.encode()) > NAME_BYTES:
+            raise LimitError(
+                f"the name of a device, of at most {NAME_BYTES} bytes", str(len(device.encode())), offset=cursor.base + at
+            )
+        at = cursor.pos
+        instance = cursor.read_int("the instance of a device")
+        if not 0 <= instance < 1 << 32:
+            raise cursor.error("an instance of 0 to 2**32-1", str(instance), at)
+        attributes = _read_attributes(cursor, limits)
+        at = cursor.pos
+        size = _read_fixed(cursor, 0xCF, 8, "the size of a frame")
+        if size > limits.frame:
+            raise LimitError(f"a frame of at most {limits.frame} bytes", str(size), offset=cursor.base + at)
+        return _exact(cls(cast("Kind", kind), device, instance, attributes, size, _read_sum(cursor)), cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of a snapshot.
+
+    Attributes:
+        frames: How many there were.
+        crc: The sum over the sums.
+    """
+
+    frames: int
+    crc: int
+
+    def summed(self) -> bytes:
+        """Its bytes before the sum."""
+        return END_MARK + pack_uint(self.frames)
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+        return self.summed() + _packed_sum(self.crc)
+
+    @classmethod
+    def decode(cls, cursor: Cursor) -> End:
+        """Read it. Raises FormatError, TruncatedError where more bytes may help."""
+        cursor.take(len(END_MARK), "the end")
+        at = cursor.pos
+        frames = cursor.read_int("the number of frames")
+        if frames < 0:
+            raise cursor.error("the number of frames", str(frames), at)
+        return _exact(cls(frames, _read_sum(cursor)), cursor)
+
+
+def decode_head(cursor: Cursor, limits: Limits) -> Frame | End:
+    """Read what follows a header or a frame. Raises as `Frame.decode` does."""
+    if not cursor.data:
+        raise TruncatedError("a frame, or the end", "nothing more (truncated)", offset=cursor.base)
+    if cursor.data[0] != END_MARK[0]:
+        return Frame.decode(cursor, limits)
+    if not cursor.data.startswith(END_MARK[: len(cursor.data)]):
+        raise cursor.error("a frame (an array of 6 items) or the end", at=0)
+    return End.decode(cursor)
+
+
+class Order:
+    """What the frames of one snapshot must be among themselves, and the sum over their sums."""
+
+    def __init__(self, header: Header) -> None:
+        self._sum = zlib.crc32(header.encode()[-4:])
+        self._frames = 0
+        self._open: dict[str, int] = {}
+        self._done: set[str] = set()
+
+    def is_done(self, frame: Frame) -> bool:
+        """Whether the section of a frame was complete before it."""
+        return frame.label in self._done
+
+    def add(self, frame: Frame, offset: int) -> None:
+        """Take the next frame. Raises FormatError where its section was complete before."""
+        self._frames += 1
+        self._sum = zlib.crc32(frame.crc.to_bytes(4, "big"), self._sum)
+        if self.is_done(frame):
+            raise placed(FormatError("each section once", "one more after its last part", offset=offset), frame.label)
+        if frame.kind == "part":
+            self._open.setdefault(frame.label, offset)
+        else:
+            self._open.pop(frame.label, None)
+            self._done.add(frame.label)
+
+    def end(self) -> End:
+        """The end that belongs to the frames so far."""
+        end = End(self._frames, 0)
+        return End(self._frames, zlib.crc32(end.summed(), self._sum))
+
+    def check(self, end: End, offset: int) -> None:
+        """Raise FormatError where an end does not belong to the frames before it."""
+        due = self.end()
+        if end.frames != due.frames:
+            raise FormatError(f"{end.frames} frames before the end", str(due.frames), offset=offset)
+        if end.crc != due.crc:
+            raise FormatError(f"the sum 0x{end.crc:08x} over all frames", f"0x{due.crc:08x} (damaged)", offset=offset)
+        self.check_complete()
+
+    def check_complete(self) -> None:
+        """Raise FormatError where a section has parts but no last one."""
+        for name, start in self._open.items():
+            raise placed(FormatError("the last part of a section", "only earlier ones", offset=start), name)
+
+
+def placed(error: FormatError, section: str) -> FormatError:
+    """The error, with the section that it is in."""
+    error.section = section
+    return error
+
+
+_Head = TypeVar("_Head", Header, Frame, End)
+
+
+def _exact(head: _Head, cursor: Cursor) -> _Head:
+    if cursor.data[: cursor.pos] != head.encode():
+        raise cursor.error("a head in MessagePack's shortest form", "another", 0)
+    return head
+
+
+def _packed_sum(crc: int) -> bytes:
+    return b"\xce" + crc.to_bytes(4, "big")
+
+
+def _read_sum(cursor: Cursor) -> int:
+    return _read_fixed(cursor, 0xCE, 4, "a sum")
+
+
+def _read_fixed(cursor: Cursor, first: int, size: int, what: str) -> int:
+    at = cursor.pos
+    data = cursor.take(1 + size, what)
+    if data[0] != first:
+        raise cursor.error(f"{what} (0x{first:02x} and {size} bytes)", f"0x{data[0]:02x}", at)
+    return int.from_bytes(data[1:], "big")
+
+
+def _read_attributes(cursor: Cursor, limits: Limits) -> Opaque:
+    at = cursor.pos
+    raw = cursor.skip("a map of attributes")
+    if raw[0] & 0xF0 != 0x80 and raw[0] not in {0xDE, 0xDF}:
+        raise cursor.error("a map of attributes", at=at)
+    if len(raw) > limits.attributes:
+        raise LimitError(f"at most {limits.attributes} bytes of attributes", str(len(raw)), offset=cursor.base + at)
+    return Opaque(raw)

@@ -1,0 +1,355 @@
+"""The JSON form of a snapshot: lossless both ways, a section at a time.
+
+Sizes and sums are not in it: they follow from the rest, so an edit by hand cannot make them lie. Where a writer
+chose other encodings than the prescribed ones, a field carries its own bytes under ``msgpack``; they count
+only as long as they still mean what the field says. `snapshot.schema.json` describes the form.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, Final, cast
+
+from tagged_vmstate.errors import FormatError, PathPart, StateError
+from tagged_vmstate.frames import VERSION, Kind, label
+from tagged_vmstate.overview import overview
+from tagged_vmstate.records import Record, wire_type
+from tagged_vmstate.records import from_json as record_from_json
+from tagged_vmstate.records import to_json as record_to_json
+from tagged_vmstate.snapshot import Section, Sections
+from tagged_vmstate.types import brief
+from tagged_vmstate.wire import Json, Opaque
+
+FORMAT: Final = "tagged-vmstate"
+_CHUNK: Final = 1 << 16
+_dump: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def to_json(sections: Sections, file: BinaryIO) -> None:
+    """Write sections as JSON, a line for each field. Raises FormatError where they come from damaged bytes."""
+    head = f'"format": "{FORMAT}", "version": {VERSION}, "attributes": {_dump(sections.raw_attributes.to_json())}'
+    file.write(f'{{{head},\n"sections": ['.encode())
+    for number, section in enumerate(sections):
+        file.write(b",\n" if number else b"\n")
+        file.write(_section_text(section).encode())
+    file.write(b"\n]}\n")
+
+
+def section_to_json(section: Section) -> Json:
+    """One section as JSON holds it."""
+    found: dict[str, Json] = {} if section.kind == "section" else {"kind": section.kind}
+    found |= {"device": section.device, "instance": section.instance, "attributes": section.raw_attributes.to_json()}
+    return {**found, "fields": [record_to_json(record) for record in section.records()]}
+
+
+def _section_text(section: Section) -> str:
+    found = section_to_json(section)
+    fields = ",".join("\n " + _dump(field) for field in found.pop("fields"))
+    return f'{_dump(found)[:-1]}, "fields": [{fields}]}}'
+
+
+def to_values(sections: Sections, file: BinaryIO) -> None:
+    """Write the short form: ``{device: {field: value}}``. Not lossless: memory is a count of its bytes.
+
+    Instance 0 goes by the name of its device, others as ``device#instance``.
+    """
+    file.write(b"{")
+    for number, whole in enumerate(overview(sections)):
+        name = label(whole.device, whole.instance) if whole.instance else whole.device
+        values = _values(whole.records)
+        for field, memory in whole.memory.items():
+            values[field] = {"length": memory.length, "stored": memory.stored}
+        file.write(f"{',' if number else ''}\n{_dump(name)}: {_dump(values)}".encode())
+    file.write(b"\n}\n")
+
+
+def _values(records: Iterable[Record]) -> dict[str, Json]:
+    return {record.name: _value(record) for record in records}
+
+
+def _value(record: Record) -> Json:
+    value = cast("Any", record.value)
+    if record.type != "struct":
+        found = wire_type(record.type).to_json(value, record.length)
+        return found["$hex"] if isinstance(found, dict) and found.keys() == {"$hex"} else found
+    elements = [None if each is None else _values(each) for each in ((value,) if record.length is None else value)]
+    return elements[0] if record.length is None else elements
+
+
+def from_json(file: BinaryIO) -> JsonForm:
+    """Open a JSON form: its sections can then be iterated, once.
+
+    Raises:
+        FormatError: This is no JSON form of a snapshot; says where, also while iterating.
+    """
+    return JsonForm(file)
+
+
+class JsonForm:
+    """The sections of a JSON form, read one at a time.
+
+    Attributes:
+        raw_attributes: What stands in the header.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._text = _Text(file)
+        self._members: dict[str, Json] = {}
+        self._text.expect("{", "a JSON object")
+        more = self._read_members()
+        if not more:
+            raise self._text.error('"sections"', "none")
+        self.raw_attributes = self._attributes()
+
+    def __iter__(self) -> Iterator[Section]:
+        text = self._text
+        text.expect("[", "a list of sections")
+        number = 0
+        while text.peek() != "]":
+            if number:
+                text.expect(",", "a comma or the end of the sections")
+            yield self._read_section(number)
+            number += 1
+        text.expect("]", "the end of the sections")
+        if text.peek() == ",":
+            text.expect(",", "")
+            if self._read_members():
+                raise text.error('"sections" once', "it again")
+        else:
+            text.expect("}", "a comma or the end of the object")
+        self._check_members()
+        if text.peek():
+            raise text.error("nothing after the object", brief(text.peek()))
+
+    def _read_members(self) -> bool:
+        """Read members of the outermost object; True at the value of "sections", False behind the object."""
+        text = self._text
+        while text.peek() != "}":
+            key = text.value("a key")
+            text.expect(":", "a colon")
+            if key == "sections":
+                return True
+            if key not in {"format", "version", "attributes"} or key in self._members:
+                raise text.error('"format", "version", "attributes" and "sections", each once', brief(key))
+            self._members[key] = text.value("a value")
+            if text.peek() != "}":
+                text.expect(",", "a comma or the end of the object")
+        text.expect("}", "the end of the object")
+        return False
+
+    def _attributes(self) -> Opaque:
+        if "attributes" not in self._members:
+            raise self._text.error('"attributes" before "sections"', "none")
+        try:
+            return _attributes(self._members["attributes"])
+        except StateError as error:
+            raise self._text.error(error.expected, error.found) from None
+
+    def _check_members(self) -> None:
+        if self._members.get("format") != FORMAT:
+            raise self._text.error(f'"format": "{FORMAT}"', brief(self._members.get("format")))
+        if self._members.get("version") != VERSION:
+            raise self._text.error(f'"version": {VERSION}', brief(self._members.get("version")))
+
+    def _read_section(self, number: int) -> Section:
+        text = self._text
+        start = text.mark()
+        found = text.value("a section")
+        try:
+            section = _section(found)
+        except StateError as error:
+            error.section = error.section or f"section {number}"
+            raise text.misfit(error, start) from None
+        text.forget()
+        return section
+
+
+def _attributes(found: Json) -> Opaque:
+    if not isinstance(found, dict):
+        raise StateError('"attributes" as an object', brief(found))
+    try:
+        raw = Opaque.from_json(found)
+    except ValueError as error:
+        raise StateError('"attributes" that MessagePack can hold', str(error)) from None
+    if raw.raw[0] & 0xF0 != 0x80 and raw.raw[0] not in {0xDE, 0xDF}:
+        raise StateError('"attributes" as a map', "another object")
+    return raw
+
+
+_SECTION_KEYS: Final = frozenset({"kind", "device", "instance", "attributes", "fields"})
+
+
+def _section(found: Json) -> Section:
+    if not isinstance(found, dict):
+        raise StateError("a section as an object", brief(found))
+    device, instance, kind, fields = found.get("device"), found.get("instance"), found.get("kind", "section"), found.get("fields")
+    if not isinstance(device, str):
+        raise StateError('"device" as a string', brief(device))
+    if not isinstance(instance, int) or isinstance(instance, bool) or not 0 <= instance < 1 << 32:
+        raise StateError('"instance" as an integer of 0 to 2**32-1', brief(instance))
+    if kind not in {"section", "part"}:
+        raise StateError('"kind" as "section" or "part"', brief(kind))
+    if not isinstance(fields, list):
+        raise StateError('"fields" as a list', brief(fields))
+    odd = found.keys() - _SECTION_KEYS
+    if odd:
+        raise StateError(f"no keys but {', '.join(sorted(_SECTION_KEYS))}", brief(min(odd)))
+    try:
+        section = Section(
+            device,
+            instance,
+            map(record_from_json, fields),
+            kind=cast("Kind", kind),
+            attributes=_attributes(found.get("attributes", {})),
+        )
+        section.payload()
+    except StateError as error:
+        error.section = label(device, instance)
+        raise
+    return section
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in {other for other, _ in pairs[:index]})
+        raise ValueError(f"the key {brief(twice)} twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(f"{name}, which JSON lacks")
+
+
+class _Text:
+    """JSON text read as far as it is needed, and forgotten behind."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._scan = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).raw_decode
+        self._text = ""
+        self._at = 0
+        self._offset = 0
+        self._line = 1
+        self._is_all = False
+
+    def peek(self) -> str:
+        """The next character that is no blank; empty at the end."""
+        while True:
+            match = _BLANKS.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text) or not self._fill():
+                return self._text[self._at : self._at + 1]
+
+    def expect(self, char: str, what: str) -> None:
+        """Pass a character. Raises FormatError where another is next."""
+        found = self.peek()
+        if found != char:
+            raise self.error(what, brief(found) if found else "nothing more (truncated)")
+        self._at += 1
+
+    def value(self, what: str) -> Json:
+        """Pass a value. Raises FormatError where there is none."""
+        if not self.peek():
+            raise self.error(what, "nothing more (truncated)")
+        while True:
+            try:
+                found, end = self._scan(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if self._fill():
+                    continue
+                self._at = error.pos
+                raise self.error(what, "nothing more (truncated)" if error.pos >= len(self._text) else error.msg) from None
+            except (ValueError, RecursionError) as error:
+                raise self.error(what, str(error)) from None
+            # A number that ends where the text does so far may go on.
+            if end < len(self._text) or not self._fill():
+                self._at = end
+                return found
+
+    def mark(self) -> int:
+        """The place of the next value, until `forget`."""
+        self.peek()
+        return self._at
+
+    def forget(self) -> None:
+        """Let go of the text before this place."""
+        passed = self._text[: self._at]
+        self._offset += len(passed.encode())
+        self._line += passed.count("\n")
+        self._text = self._text[self._at :]
+        self._at = 0
+
+    def error(self, expected: str, found: str, at: int | None = None) -> FormatError:
+        """An error at a place (default: here)."""
+        passed = self._text[: self._at if at is None else at]
+        offset, line = self._offset + len(passed.encode()), self._line + passed.count("\n")
+        return FormatError(expected, found, offset=offset, line=line, source="JSON")
+
+    def misfit(self, problem: StateError, start: int) -> FormatError:
+        """The error of a section that begins at `start`, at the place that its path tells."""
+        error = self.error(problem.expected, problem.found, self._locate(start, problem.path))
+        error.path, error.section = problem.path, problem.section
+        return error
+
+    def _locate(self, at: int, path: tuple[PathPart, ...]) -> int:
+        """The place of a field, by names and indexes, as near as the text has it."""
+        at = self._child(at, "fields") or at
+        for part in path:
+            if isinstance(part, int):
+                found = self._child(at, part)
+            else:
+                found = next((place for _, place in self._children(at) if self._name(place) == part), None)
+                found = found and (self._child(found, "value") or found)
+            if found is None:
+                break
+            at = found
+        return at
+
+    def _name(self, at: int) -> Json:
+        found, _ = self._scan(self._text, at)
+        return found.get("name") if isinstance(found, dict) else None
+
+    def _child(self, at: int, key: str | int) -> int | None:
+        return next((place for found, place in self._children(at) if found == key), None)
+
+    def _children(self, at: int) -> Iterator[tuple[str | int, int]]:
+        """Keys or indexes of an object or a list, and where their values begin. The text has been scanned before."""
+        opened = self._text[at]
+        if opened not in "[{":
+            return
+        at = self._skip(at + 1)
+        index = 0
+        while self._text[at] not in "]}":
+            key: str | int = index
+            if opened == "{":
+                key, at = self._scan(self._text, at)
+                at = self._skip(self._skip(at) + 1)
+            yield key, at
+            at = self._skip(self._scan(self._text, at)[1])
+            at = self._skip(at + 1) if self._text[at] == "," else at
+            index += 1
+
+    def _skip(self, at: int) -> int:
+        match = _BLANKS.match(self._text, at)
+        return match.end() if match else at
+
+    def _fill(self) -> bool:
+        """Read on; False at the end. The more there is, the more is read, so that long values stay linear."""
+        if self._is_all:
+            return False
+        data = self._file.read(max(_CHUNK, len(self._text)))
+        self._is_all = not data
+        try:
+            self._text += self._decoder.decode(data, final=self._is_all)
+        except UnicodeDecodeError as error:
+            self._at = len(self._text)
+            raise self.error("UTF-8", f"the byte 0x{error.object[error.start]:02x}") from None
+        return True
+
+
+_BLANKS: Final = re.compile(r"[ \t\n\r]*")

@@ -1,0 +1,246 @@
+"""A QEMU migration stream as sections of a snapshot.
+
+Each device becomes a section with its fields under QEMU's own names, memory one with a sparse field for each
+block, the configuration one of its own. What a stream needs beside the state (numbers, versions, footers, the
+sequence of page records, the description) goes into the attributes under the key ``qemu``, so that the same
+stream can be made from the snapshot again. Memory is passed on as it comes; the devices, which are small,
+wait for the description behind them. Their place in the stream is the attribute ``offset``.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final
+
+from tagged_vmstate.files import Input
+from tagged_vmstate.frames import Kind, label
+from tagged_vmstate.qemu import libvirt, stream, vmdesc
+from tagged_vmstate.qemu.ram import Chunk
+from tagged_vmstate.qemu.vmdesc import Siblings
+from tagged_vmstate.records import Record, Records
+from tagged_vmstate.snapshot import Section
+from tagged_vmstate.version import PRODUCER
+from tagged_vmstate.wire import Opaque
+
+MAGICS: Final = (stream.MAGIC, libvirt.MAGIC, libvirt.PARTIAL)
+"""What a stream begins with, bare or in libvirt's wrapper."""
+HEAD: Final = 16
+"""So many bytes tell."""
+_PIECE: Final = 1 << 19
+"""Bytes of the compressed description in the attributes of one frame, which are limited."""
+
+
+def import_stream(file: BinaryIO) -> Import:
+    """Open a QEMU migration stream, bare or in libvirt's save image.
+
+    Args:
+        file: The stream. One that can seek is read from its description on; a pipe works where there are footers.
+
+    Raises:
+        FormatError: This is no stream of savevm version 3.
+        OSError: The file cannot be read.
+    """
+    return Import(file)
+
+
+class Import:
+    """The sections of a stream, once.
+
+    Attributes:
+        raw_attributes: For the header: producer, machine.
+        notes: What could not be interpreted and was kept as bytes, a sentence each; complete after iterating.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.notes: list[str] = []
+        source = Input(file)
+        self._image = libvirt.open_image(source)
+        if self._image:
+            source = self._image.stream
+        self._devices: dict[str, list[vmdesc.Struct]] = {}
+        page_size = self._take_description(stream.find_description(source))
+        sizes = {name: structs[0].size for name, structs in self._devices.items()}
+        self._reader = stream.StreamReader(source, sizes, page_size)
+        attributes: dict[str, object] = {"producer": PRODUCER}
+        if self._reader.configuration:
+            attributes["machine"] = self._reader.configuration.machine
+        self.raw_attributes = Opaque.of({**attributes, "qemu": {"stream": stream.VERSION, "page_size": self._reader.page_size}})
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What goes into the header."""
+        return dict(self.raw_attributes.decode())
+
+    def __iter__(self) -> Iterator[Section]:
+        if self._image:
+            yield _libvirt_section(self._image)
+        if self._reader.configuration:
+            yield self._configuration_section(self._reader.configuration)
+        waiting: list[stream.Event] = []
+        started: set[str] = set()
+        unfinished: set[str] = set()
+        for event in self._reader.events():
+            if isinstance(event, stream.Turn) and event.head.type != stream.SECTION_FULL:
+                section = self._turn_section(event)
+                (unfinished.add if section.kind == "part" else unfinished.discard)(section.label)
+                started.add(section.label)
+                yield section
+            else:
+                waiting.append(event)
+        for event in waiting:
+            if isinstance(event, stream.Description) and not self._devices:
+                self._take_description(event.data)
+        yield from self._waiting_sections(waiting, started)
+        for name in sorted(unfinished):
+            self.notes.append(f"{name}: the stream never ends this section")
+            device, _, instance = name.rpartition("#")
+            yield Section(device, int(instance), ())
+
+    def _waiting_sections(self, events: list[stream.Event], started: set[str]) -> Iterator[Section]:
+        counts: Counter[str] = Counter()
+        heads = [event.head for event in events if isinstance(event, stream.Turn)]
+        numbers = _Instances({head.label for head in heads}, started)
+        for event in events:
+            if isinstance(event, stream.Turn):
+                yield self._device_section(event, numbers)
+            elif isinstance(event, stream.Command):
+                attributes = {"type": stream.COMMAND, "offset": event.offset, "command": event.command, "data": event.data}
+                yield _numbered("command", counts, (), attributes)
+            elif isinstance(event, stream.Description):
+                packed = zlib.compress(event.data)
+                for start in range(0, len(packed), _PIECE):
+                    attributes = {"type": stream.VMDESCRIPTION, "offset": event.offset, "json": packed[start : start + _PIECE]}
+                    yield _numbered("vmdescription", counts, (), attributes)
+            elif isinstance(event, stream.Rest):
+                self.notes.append(f"{len(event.data)} bytes follow the stream; kept as bytes")
+                yield _numbered("trailing", counts, (_bytes_record(event.data),), {"type": "trailing", "offset": event.offset})
+
+    def _take_description(self, data: bytes | None) -> int | None:
+        """Take the description of the devices; return the size of a page, where it tells."""
+        if data is None:
+            return None
+        try:
+            description = vmdesc.parse(data)
+        except ValueError as error:
+            self.notes.append(f"the description cannot be read: {error}")
+            return None
+        for device in description.devices:
+            self._devices.setdefault(label(device.name, device.instance), []).append(device.struct)
+        return description.page_size
+
+    def _configuration_section(self, configuration: stream.Configuration) -> Section:
+        found = Siblings()
+        found.add(Record("name", "string", None, configuration.machine))
+        for name, _, data in configuration.subsections:
+            found.add(Record(name, "struct", None, (self._subsection_record(name, data),)))
+        versions = [version for _, version, _ in configuration.subsections]
+        attributes = {"type": stream.CONFIGURATION, "offset": configuration.offset, "versions": versions}
+        return Section("configuration", 0, found.records(), attributes={"qemu": attributes})
+
+    def _subsection_record(self, name: str, data: bytes) -> Record:
+        if name == "configuration/target-page-bits":
+            return Record("target_page_bits", "uint32", None, int.from_bytes(data, "big"))
+        if name == "configuration/uuid":
+            return Record("uuid", "buffer", len(data), data)
+        if name == "configuration/capabilities":
+            try:
+                names = tuple(each.decode() for each in stream.split_strings(data[4:]))
+            except UnicodeDecodeError:
+                names = ()
+            if names:
+                return Record("capabilities", "string", len(names), names)
+        self.notes.append(f"configuration#0: `{name}` is not known; kept as bytes")
+        return _bytes_record(data)
+
+    def _turn_section(self, turn: stream.Turn) -> Section:
+        """One more turn, or a chunk of one, of a device that comes in several."""
+        if isinstance(turn.body, bytes):
+            self.notes.append(f"{turn.head.label}: {len(turn.body)} bytes are described nowhere; kept as bytes")
+            return _section(turn, (_bytes_record(turn.body, turn.head.offset),), {})
+        chunk = turn.body
+        pages = [number for run in chunk.pages for number in (run.block, run.page, run.count, run.flag | run.named)]
+        attributes: dict[str, object] = {"pages": zlib.compress(Opaque.of(pages).raw), "last": chunk.last}
+        if chunk.total is not None:
+            attributes |= {"total": chunk.total, "blocks": len(chunk.blocks)}
+        if any(block.address is not None for block in chunk.blocks):
+            attributes["addresses"] = [block.address for block in chunk.blocks]
+        return _section(turn, self._memory(chunk), attributes)
+
+    def _memory(self, chunk: Chunk) -> Records:
+        """A sparse field for each block that is listed here or has bytes here."""
+        listed = {block.name: block for block in chunk.blocks}
+        runs = {self._reader.blocks[index].name: found for index, found in chunk.data.items()}
+        blocks = listed | {block.name: block for block in self._reader.blocks if block.name in runs}
+        return tuple(
+            Record(name, "sparse", block.length, tuple((offset, b"".join(pieces)) for offset, pieces in runs.get(name, ())))
+            for name, block in blocks.items()
+        )
+
+    def _device_section(self, turn: stream.Turn, numbers: _Instances) -> Section:
+        if isinstance(turn.body, Chunk):
+            return self._turn_section(turn)
+        name = turn.head.label
+        structs = self._devices.get(name)
+        reader = vmdesc.DeviceReader(turn.body)
+        records = reader.read(structs.pop(0) if structs else None)
+        if structs is None:
+            self.notes.append(f"{name}: {len(turn.body)} bytes are described nowhere; kept as bytes")
+        self.notes += (f"{name}: {note}" for note in reader.notes)
+        instance = numbers.take(turn.head)
+        if instance == turn.head.instance:
+            return _section(turn, records, {})
+        self.notes.append(f"{name} is there more than once; this one is kept as instance {instance}")
+        section = _section(turn, records, {"instance": turn.head.instance})
+        section.instance = instance
+        return section
+
+
+class _Instances:
+    """Instance numbers, each once: QEMU gives both IDE controllers of an ISA PC the same."""
+
+    def __init__(self, wanted: set[str], taken: set[str]) -> None:
+        self._wanted = wanted | taken
+        self._taken = set(taken)
+
+    def take(self, head: stream.Head) -> int:
+        """The instance of a section, or a free one where it is taken."""
+        instance = head.instance
+        if head.label in self._taken:
+            while label(head.name, instance) in self._wanted:
+                instance = (instance + 1) % (1 << 32)
+            self._wanted.add(label(head.name, instance))
+        self._taken.add(head.label)
+        return instance
+
+
+def _section(turn: stream.Turn, records: Records, more: dict[str, object]) -> Section:
+    head, is_last = turn.head, isinstance(turn.body, bytes) or turn.body.last
+    attributes = {
+        "type": head.type,
+        "id": head.id,
+        "version": head.version,
+        "offset": head.offset,
+        "footer": turn.has_footer,
+        **more,
+    }
+    kind: Kind = "section" if is_last and head.type in {stream.SECTION_END, stream.SECTION_FULL} else "part"
+    return Section(head.name, head.instance, records, kind=kind, attributes={"qemu": attributes})
+
+
+def _numbered(device: str, counts: Counter[str], records: Records, attributes: dict[str, object]) -> Section:
+    counts[device] += 1
+    return Section(device, counts[device] - 1, records, attributes={"qemu": attributes})
+
+
+def _libvirt_section(image: libvirt.SaveImage) -> Section:
+    records = (
+        Record("header", "buffer", len(image.header), image.header),
+        Record("xml", "buffer", len(image.xml), image.xml),
+    )
+    return Section("libvirt", 0, records, attributes={"qemu": {"type": "libvirt", "offset": 0}})
+
+
+def _bytes_record(data: bytes, offset: int = 0) -> Record:
+    return Record(f"bytes@{offset}", "buffer", len(data), data)

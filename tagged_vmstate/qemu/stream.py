@@ -1,0 +1,369 @@
+"""A QEMU migration stream (savevm version 3) as a sequence of events, offsets in every one of them.
+
+A stream is a magic, then items that one byte announces (QEMU's migration/savevm.c). A device's bytes carry no
+length. Where they end is told by the description at the end of the stream, if the caller knows it; else by the
+footer that QEMU writes behind each section since machine types 2.4; else by what must follow. Nothing here
+knows fields or snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from tagged_vmstate.errors import FormatError
+from tagged_vmstate.files import BLOCK, Input
+from tagged_vmstate.qemu.ram import Block, Chunk, RamReader, stream_error, take, take_name, text
+
+MAGIC: Final = b"QEVM"
+VERSION: Final = 3
+
+EOF: Final = 0x00
+SECTION_START: Final = 0x01
+SECTION_PART: Final = 0x02
+SECTION_END: Final = 0x03
+SECTION_FULL: Final = 0x04
+SUBSECTION: Final = 0x05
+VMDESCRIPTION: Final = 0x06
+CONFIGURATION: Final = 0x07
+COMMAND: Final = 0x08
+FOOTER: Final = 0x7E
+
+RAM: Final = "ram"
+RAM_VERSION: Final = 4
+PAGE_SIZE: Final = 4096
+"""Where neither description nor configuration tells: what QEMU's most used targets have."""
+_ITEM_HEAD: Final = 300
+"""More bytes than the head of any item has."""
+_TAIL: Final = 64 << 20
+"""How far back from the end of a file its description is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What machine it is.
+
+    Attributes:
+        offset: Byte offset in the stream.
+        machine: The name of the machine type.
+        subsections: [(name, version, bytes)], as they came.
+    """
+
+    offset: int
+    machine: str
+    subsections: tuple[tuple[str, int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a section, or of one more turn of it.
+
+    Attributes:
+        offset: Byte offset in the stream.
+        type: The byte that announced it.
+        id: Its number in this stream.
+        name: QEMU's idstr.
+        instance: Its instance id.
+        version: Its version id.
+    """
+
+    offset: int
+    type: int
+    id: int
+    name: str
+    instance: int
+    version: int
+
+    @property
+    def label(self) -> str:
+        """``idstr#instance``."""
+        return f"{self.name}#{self.instance}"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A section, or one more turn of it.
+
+    Attributes:
+        head: Its head.
+        body: The device's bytes, or for memory a chunk of its pages; the turn goes on unless `Chunk.last`.
+        has_footer: Whether a footer closes it.
+    """
+
+    head: Head
+    body: bytes | Chunk
+    has_footer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command from one QEMU to the other."""
+
+    offset: int
+    command: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The JSON at the end, as its bytes."""
+
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Bytes after everything that a stream should have."""
+
+    offset: int
+    data: bytes
+
+
+Event: TypeAlias = Configuration | Turn | Command | Description | Rest
+
+
+def find_description(source: Input) -> bytes | None:
+    """The JSON at the end of a stream that can seek, found from its end; the stream stays where it is."""
+    if source.size is None:
+        return None
+    here = source.position
+    start = max(here, source.size - _TAIL)
+    source.seek(start)
+    tail = source.read(source.size - start)
+    source.seek(here)
+    at = tail.rfind(bytes((EOF, VMDESCRIPTION)))
+    if at < 0 or int.from_bytes(tail[at + 2 : at + 6], "big") != len(tail) - at - 6:
+        return None
+    return tail[at + 6 :]
+
+
+class StreamReader:
+    """Reads the events of one stream.
+
+    Args:
+        source: The stream, at its magic.
+        sizes: ``idstr#instance`` -> bytes of that device, as the description has it; empty where it is not known.
+        page_size: Bytes of a page of the guest, where the description tells.
+
+    Raises:
+        FormatError: This is no stream of version 3.
+    """
+
+    def __init__(self, source: Input, sizes: Mapping[str, int], page_size: int | None = None) -> None:
+        self._source = source
+        self._sizes = sizes
+        self._heads: dict[int, Head] = {}
+        self._started: set[str] = set()
+        self._has_footers: bool | None = None
+        self._read_magic()
+        self.configuration = self._read_configuration()
+        self._ram = RamReader(page_size or self._configured_page_size(), has_addresses=b"x-ignore-shared" in self.capabilities())
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of a page of the guest."""
+        return self._ram.page_size
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks of memory that were listed so far."""
+        return self._ram.blocks
+
+    def capabilities(self) -> tuple[bytes, ...]:
+        """The migration capabilities that the configuration names."""
+        for name, _, data in self.configuration.subsections if self.configuration else ():
+            if name == "configuration/capabilities":
+                return tuple(split_strings(data[4:]))
+        return ()
+
+    def events(self) -> Iterator[Event]:
+        """Everything after the configuration. Raises FormatError with the offset, and the section where in one."""
+        source = self._source
+        while True:
+            offset = source.position
+            announced = self._take(1, "a section, a command or the end")[0]
+            if announced == EOF:
+                yield from self._read_tail()
+                return
+            if announced == COMMAND:
+                number = int.from_bytes(self._take(2, "a command"), "big")
+                yield Command(offset, number, self._take(int.from_bytes(self._take(2, "a command"), "big"), "a command"))
+            elif announced in {SECTION_START, SECTION_FULL, SECTION_PART, SECTION_END}:
+                head = self._read_head(offset, announced)
+                try:
+                    yield from self._read_turn(head)
+                except FormatError as error:
+                    error.section = error.section or head.label
+                    raise
+            else:
+                raise stream_error("a section, a command or the end of the stream", f"the byte 0x{announced:02x}", offset)
+
+    def _read_magic(self) -> None:
+        start = self._source.position
+        found = self._source.read(8)
+        if found[:4] != MAGIC or len(found) < 8:
+            raise stream_error("a QEMU migration stream, which begins with QEVM", found.hex(" ") or "nothing at all", start)
+        version = int.from_bytes(found[4:], "big")
+        if version == 2:
+            raise stream_error("savevm version 3", "version 2 (QEMU before 0.10), whose bytes nothing describes", start + 4)
+        if version != VERSION:
+            raise stream_error("savevm version 3", f"version {version}", start + 4)
+
+    def _read_configuration(self) -> Configuration | None:
+        offset = self._source.position
+        if self._source.peek(1) != bytes((CONFIGURATION,)):
+            return None
+        self._take(1, "")
+        machine = text(
+            self._take(self._u32("the length of the machine's name"), "the machine's name"), "the machine's name", offset
+        )
+        subsections = []
+        while self._source.peek(1) == bytes((SUBSECTION,)):
+            self._take(1, "")
+            name = take_name(self._source, "a subsection's name")
+            version = self._u32("a subsection's version")
+            subsections.append((name, version, self._take(self._subsection_size(name), "a subsection")))
+        return Configuration(offset, machine, tuple(subsections))
+
+    def _subsection_size(self, name: str) -> int:
+        if name == "configuration/target-page-bits":
+            return 4
+        if name == "configuration/uuid":
+            return 16
+        if name == "configuration/capabilities":
+            size = 4
+            for _ in range(int.from_bytes(self._source.peek(4), "big")):
+                ahead = self._source.peek(size + 1)
+                if len(ahead) <= size:
+                    raise stream_error("the name of a capability", "nothing more (truncated)", self._source.position + size)
+                size += 1 + ahead[size]
+            return size
+        return self._search(
+            "what follows the configuration", lambda data, at: self._begins_item(data, at) or data[at] == SUBSECTION
+        )
+
+    def _configured_page_size(self) -> int:
+        for name, _, data in self.configuration.subsections if self.configuration else ():
+            if name == "configuration/target-page-bits" and 8 <= int.from_bytes(data, "big") <= 30:
+                return 1 << int.from_bytes(data, "big")
+        return PAGE_SIZE
+
+    def _read_tail(self) -> Iterator[Event]:
+        """What follows the end of the sections."""
+        offset = self._source.position
+        if self._source.peek(1) == bytes((VMDESCRIPTION,)):
+            self._take(1, "")
+            yield Description(offset, self._take(self._u32("the length of the description"), "the description"))
+        while self._source.peek(1):
+            offset = self._source.position
+            yield Rest(offset, self._source.read(BLOCK))
+
+    def _u32(self, what: str) -> int:
+        return int.from_bytes(self._take(4, what), "big")
+
+    def _take(self, size: int, what: str) -> bytes:
+        return take(self._source, size, what)
+
+    def _read_head(self, offset: int, announced: int) -> Head:
+        number = self._u32("the number of a section")
+        if announced in {SECTION_PART, SECTION_END}:
+            known = self._heads.get(number)
+            if known is None:
+                raise stream_error("one more turn of a section that was started", f"section {number}", offset)
+            if announced == SECTION_END:
+                del self._heads[number]
+            return Head(offset, announced, number, known.name, known.instance, known.version)
+        name = take_name(self._source, "the name of a section")
+        head = Head(offset, announced, number, name, self._u32("an instance"), self._u32("a version"))
+        if announced == SECTION_START and head.label in self._started:
+            raise stream_error("each section started once", f"{head.label} again", offset)
+        if announced == SECTION_START:
+            self._heads[number] = head
+            self._started.add(head.label)
+        return head
+
+    def _read_turn(self, head: Head) -> Iterator[Turn]:
+        if head.name != RAM:
+            body = self._take(self._body_size(head), "a section")
+            yield Turn(head, body, self._read_footer(head))
+            return
+        if head.version != RAM_VERSION:
+            raise stream_error(f"`{RAM}` of version {RAM_VERSION}", f"version {head.version}", head.offset)
+        for chunk in self._ram.turn(self._source):
+            yield Turn(head, chunk, chunk.last and self._read_footer(head))
+
+    def _read_footer(self, head: Head) -> bool:
+        here = self._source.peek(5)
+        found = here == _footer(head)
+        if self._has_footers and not found:
+            raise stream_error(
+                f"the footer of section {head.id}", here.hex(" ") or "nothing more (truncated)", self._source.position
+            )
+        self._has_footers = found
+        if found:
+            self._source.read(5)
+        return found
+
+    def _body_size(self, head: Head) -> int:
+        """How many bytes of a device come next."""
+        footer = _footer(head)
+        size = self._sizes.get(head.label) if head.type == SECTION_FULL else None
+        if size is not None:
+            ahead = self._source.peek(size + len(footer))
+            if ahead[size:] == footer or (
+                not self._has_footers and self._begins_item(self._source.peek(size + _ITEM_HEAD), size)
+            ):
+                return size
+        if self._has_footers is not False:
+            try:
+                return self._search(f"the footer of section {head.id}", lambda data, at: self._begins_item(data, at + 5), footer)
+            except FormatError:
+                if self._has_footers:
+                    raise
+        return self._search("what follows the section", self._begins_item)
+
+    def _search(self, what: str, test: Callable[[bytes, int], bool], mark: bytes = b"") -> int:
+        """How many bytes come before the first place that begins with a mark and passes a test."""
+        size, at = 1 << 16, 0
+        while True:
+            data = self._source.peek(size)
+            is_all = len(data) < size
+            end = len(data) if is_all else len(data) - _ITEM_HEAD
+            while 0 <= (hit := data.find(mark, at, end)) < end:
+                if test(data, hit):
+                    return hit
+                at = hit + 1
+            if is_all:
+                raise stream_error(what, "nothing more (truncated)", self._source.position + len(data))
+            at = max(at, end - len(mark))
+            size *= 4
+
+    def _begins_item(self, data: bytes, at: int) -> bool:
+        """Whether what is at a place looks like the next item of a stream.
+
+        `data` ends where the stream does, or well behind what there is to see.
+        """
+        announced = data[at : at + 1]
+        if announced == bytes((EOF,)):
+            after = data[at + 1 : at + 7]
+            return not after or (after[0] == VMDESCRIPTION and after[5:] == b"{")
+        if announced in {bytes((SECTION_START,)), bytes((SECTION_FULL,))}:
+            name = data[at + 6 : at + 6 + data[at + 5]] if len(data) > at + 5 else b""
+            return name != b"" and len(data) >= at + 14 + len(name) and name.isascii() and name.decode().isprintable()
+        if announced in {bytes((SECTION_PART,)), bytes((SECTION_END,))}:
+            return int.from_bytes(data[at + 1 : at + 5], "big") in self._heads
+        return announced == bytes((COMMAND,)) and data[at + 1 : at + 2] == b"\0" and len(data) >= at + 5
+
+
+def split_strings(data: bytes) -> Iterator[bytes]:
+    """Strings one after the other, each behind a byte with its length."""
+    at = 0
+    while at < len(data):
+        yield data[at + 1 : at + 1 + data[at]]
+        at += 1 + data[at]
+
+
+def _footer(head: Head) -> bytes:
+    return bytes((FOOTER,)) + head.id.to_bytes(4, "big")

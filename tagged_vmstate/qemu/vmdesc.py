@@ -1,0 +1,297 @@
+"""The description at the end of a QEMU stream (vmdesc JSON), and device bytes read by it.
+
+For each device it lists the fields in their order: name, type, size, and for arrays ``array_len`` (one entry
+for all) or ``index`` (an entry for each element; since QEMU 10 the last one without). So successive entries of
+one name are one array. Under a struct lie its fields, and behind those its subsections. QEMU writes it in
+migration/vmstate.c. A few types are no more than a size, because QEMU writes them with code of its own: their
+bytes are kept under QEMU's type name.
+
+A description is not trusted: what does not fit the bytes is noted and the bytes are kept as a buffer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from tagged_vmstate.records import NAME_BYTES, Record, Records, is_known_type
+from tagged_vmstate.types import read_block
+from tagged_vmstate.wire import NESTING, Json, Opaque, pack_bin
+
+_INLINE: Final = frozenset({"vstruct", "tmp"})
+"""Types whose fields lie in the entry itself; of others that look so (qtailq) only the size is to be believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One entry of a description.
+
+    Attributes:
+        name: QEMU's name.
+        type: QEMU's name of the type.
+        size: Bytes of one element.
+        count: How many elements the entry stands for.
+        is_array: It says that it belongs to an array.
+        struct: What lies inside, or None.
+    """
+
+    name: str
+    type: str
+    size: int
+    count: int
+    is_array: bool
+    struct: Struct | None
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """A device, a struct or a subsection: fields, then subsections."""
+
+    name: str
+    version: int
+    fields: tuple[Field, ...]
+    subsections: tuple[Struct, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it describes."""
+        own = sum(field.size * field.count for field in self.fields)
+        return own + sum(6 + len(each.name.encode()) + each.size for each in self.subsections)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The description of one section."""
+
+    name: str
+    instance: int
+    struct: Struct
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """All of it.
+
+    Attributes:
+        page_size: Bytes of a page of the guest; None where it does not say.
+        devices: Its devices in the order of their sections.
+    """
+
+    page_size: int | None
+    devices: tuple[Device, ...]
+
+
+def parse(data: bytes) -> Description:
+    """Parse the JSON. Raises ValueError, with a sentence, where it is no description."""
+    try:
+        found = json.loads(data)
+        page_size = found.get("page_size")
+        if page_size is not None and (
+            not isinstance(page_size, int) or page_size & (page_size - 1) or not 256 <= page_size <= 1 << 30
+        ):
+            raise ValueError(f"a page size of {page_size!r}")
+        return Description(page_size, tuple(map(_parse_device, found["devices"])))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"a description of another shape ({error})") from None
+    except RecursionError:
+        raise ValueError("a description nested too deep") from None
+
+
+def _parse_device(found: Json) -> Device:
+    return Device(_text(found["name"]), _number(found["instance_id"]), _parse_struct(found, NESTING - 1))
+
+
+def _parse_struct(found: Json, nesting: int) -> Struct:
+    if not nesting:
+        raise ValueError("a description nested too deep")
+    return Struct(
+        _text(found.get("vmsd_name", "")),
+        _number(found.get("version", 0)),
+        tuple(_parse_field(each, nesting) for each in found.get("fields", ())),
+        tuple(_parse_struct(each, nesting - 1) for each in found.get("subsections", ())),
+    )
+
+
+def _parse_field(found: Json, nesting: int) -> Field:
+    kind = _text(found["type"])
+    inside = found.get("struct", found if kind in _INLINE and "fields" in found else None)
+    return Field(
+        _text(found["name"]),
+        kind,
+        _number(found["size"]),
+        _number(found.get("array_len", 1)),
+        "array_len" in found or "index" in found,
+        None if inside is None else _parse_struct(inside, nesting - 1),
+    )
+
+
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} where a name should be")
+    return value
+
+
+def _number(value: Json) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r} where a number should be")
+    return value
+
+
+class _MisfitError(Exception):
+    """The bytes are not as described."""
+
+
+class DeviceReader:
+    """Reads the bytes of one device.
+
+    Attributes:
+        notes: What could not be interpreted, a sentence each.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.notes: list[str] = []
+
+    def read(self, struct: Struct | None) -> Records:
+        """All of its bytes as records; without a description, one buffer."""
+        if struct is None:
+            return (self._buffer("bytes@0", 0, len(self._data)),)
+        return self._read_struct(struct, 0, len(self._data))
+
+    def _read_struct(self, struct: Struct, start: int, end: int) -> Records:
+        """The fields and subsections in a stretch of the bytes; what they leave over is a buffer."""
+        found = Siblings()
+        at = start
+        try:
+            for name, group in groupby(struct.fields, lambda field: field.name):
+                entries = tuple(group)
+                size = sum(field.size * field.count for field in entries)
+                if size > end - at:
+                    raise _MisfitError(f"`{name}` should have {size} bytes, {end - at} are left")
+                found.add(self._read_field(name, entries, at, size))
+                at += size
+            for each in struct.subsections:
+                head = b"\x05" + _short_string(each.name) + each.version.to_bytes(4, "big")
+                if not self._data.startswith(head, at, end) or len(head) + each.size > end - at:
+                    raise _MisfitError(f"the subsection `{each.name}` is not where it should be")
+                inside = at + len(head)
+                at = inside + each.size
+                found.add(Record(each.name, "struct", None, self._read_struct(each, inside, at)))
+        except _MisfitError as error:
+            self.notes.append(f"{error}; kept as bytes from there")
+        else:
+            if at < end:
+                self.notes.append(f"{end - at} bytes at {at} are not described; kept as bytes")
+        if at < end:
+            found.add(self._buffer(f"bytes@{at}", at, end))
+        return found.records()
+
+    def _read_field(self, name: str, entries: tuple[Field, ...], at: int, size: int) -> Record:
+        """A single value, or all entries of one name as an array."""
+        try:
+            if len(entries) == 1 and not entries[0].is_array:
+                return self._read_one(name, entries[0], at)
+            return self._read_array(name, entries, at, size)
+        except _MisfitError as error:
+            self.notes.append(f"`{name}`: {error}; kept as bytes")
+            return self._buffer(name, at, at + size)
+
+    def _read_one(self, name: str, field: Field, at: int) -> Record:
+        if _is_null(field, self._data[at : at + 1]):
+            return Record(name, "struct", None, None)
+        if field.struct:
+            return Record(name, "struct", None, self._read_struct(field.struct, at, at + field.size))
+        number = _number_type(field)
+        if number is None:
+            return self._opaque(name, field.type, at, field.size)
+        return Record(name, number, None, self._numbers(number, field, at, 1)[0])
+
+    def _read_array(self, name: str, entries: tuple[Field, ...], at: int, size: int) -> Record:
+        first = entries[0]
+        number = _number_type(first)
+        if any(field.struct or _is_null(field, b"0") for field in entries):
+            elements = tuple(self._elements(entries, at, size))
+            return Record(name, "struct", len(elements), elements)
+        if number and all(_number_type(field) == number and field.type == first.type for field in entries):
+            count = sum(field.count for field in entries)
+            return Record(name, number, count, self._numbers(number, first, at, count))
+        return self._opaque(name, first.type if len({field.type for field in entries}) == 1 else "buffer", at, size)
+
+    def _elements(self, entries: tuple[Field, ...], at: int, size: int) -> Iterator[Records | None]:
+        """Structs, and null pointers among them. A pointer to a plain value is a struct of one field."""
+        if sum(field.count for field in entries) > max(size, 1):
+            raise _MisfitError(f"more elements than its {size} bytes")
+        for field in entries:
+            for _ in range(field.count):
+                value = self._read_one("value", field, at)
+                yield value.value if value.type == "struct" else (value,)  # type: ignore[misc]  # a struct's records
+                at += field.size
+
+    def _numbers(self, kind: str, field: Field, at: int, count: int) -> memoryview:
+        data = self._data[at : at + field.size * count]
+        if kind == "bool" and data.strip(b"\x00\x01"):
+            raise _MisfitError("a bool of neither 0 nor 1")
+        return read_block(kind, data, big_endian=not field.type.endswith(" le"))
+
+    def _opaque(self, name: str, kind: str, at: int, size: int) -> Record:
+        data = self._data[at : at + size]
+        if kind == "bitmap" and size % 8 == 0:
+            words = b"".join(data[word : word + 8][::-1] for word in range(0, size, 8))
+            return Record(name, "bitmap", 8 * size, words)
+        if is_known_type(kind) or not 0 < len(kind.encode()) <= NAME_BYTES:
+            return self._buffer(name, at, at + size)
+        return Record(name, kind, size, Opaque(pack_bin(data)))
+
+    def _buffer(self, name: str, start: int, end: int) -> Record:
+        return Record(name, "buffer", end - start, self._data[start:end])
+
+
+class Siblings:
+    """Records whose names QEMU need not have kept apart."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+        self._names: set[str] = set()
+
+    def add(self, record: Record) -> None:
+        """One more, under its name or one that is free."""
+        name = stem = record.name if 0 < len(record.name.encode()) <= NAME_BYTES else f"field@{len(self._records)}"
+        number = 2
+        while name in self._names:
+            name = f"{stem}#{number}"
+            number += 1
+        self._names.add(name)
+        self._records.append(record if name == record.name else record.replace(name=name))
+
+    def records(self) -> Records:
+        """All of them."""
+        return tuple(self._records)
+
+
+def _short_string(text: str) -> bytes:
+    data = text.encode()
+    if len(data) > 0xFF:
+        raise _MisfitError("a name of more than 255 bytes")
+    return bytes((len(data),)) + data
+
+
+def _is_null(field: Field, data: bytes) -> bool:
+    """Whether an entry is a null pointer: QEMU 7.2 describes one as a struct without fields."""
+    if field.size != 1 or data != b"0":
+        return False
+    return field.type == "nullptr" or (field.struct is not None and not field.struct.fields)
+
+
+_NUMBERS: Final = {
+    "bool": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8,
+    "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8, "float64": 8, "timer": 8,
+}  # fmt: skip
+
+
+def _number_type(field: Field) -> str | None:
+    """The wire type of an entry that is a number of some kind: "X equal" is X, "X le" is X."""
+    kind = field.type.removesuffix(" equal").removesuffix(" le")
+    return kind if _NUMBERS.get(kind) == field.size and field.struct is None else None

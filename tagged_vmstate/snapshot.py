@@ -1,0 +1,443 @@
+"""The snapshot file: sections read lazily, written as a stream.
+
+A `Snapshot` walks the heads and passes over the fields by their size; a section's fields are read, their sum
+checked, and then decoded, when somebody asks for its records. So a file of any size is listed in no time and
+never held whole. A section in several frames stays what it is in the file: several `Section` objects of one device
+and instance, all but the last of the kind "part".
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Literal, Protocol, Self, TypeAlias, TypeVar
+
+from tagged_vmstate.errors import FormatError, LimitError, StateError
+from tagged_vmstate.files import BLOCK, Input, replacing
+from tagged_vmstate.frames import (
+    END_MARK,
+    FRAME_MARKS,
+    MAGIC,
+    MARK_BYTES,
+    VERSION,
+    End,
+    Frame,
+    Header,
+    Kind,
+    Order,
+    decode_head,
+    label,
+    placed,
+)
+from tagged_vmstate.records import LIMITS, NAME_BYTES, Limits, Record, Records, decode_all, encode_all
+from tagged_vmstate.types import brief
+from tagged_vmstate.version import PRODUCER
+from tagged_vmstate.wire import Cursor, Opaque, TruncatedError
+
+Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+"""What a snapshot is read from: a path, the bytes themselves, or a file open for reading."""
+T = TypeVar("T")
+
+PART_BYTES: Final = 4 << 20
+"""Memory that a writer puts into one frame: enough for the head not to matter, little to hold."""
+NO_ATTRIBUTES: Final = Opaque.of({})
+
+
+class Section:
+    """One frame of a snapshot: the fields of a device's instance, or a part of them.
+
+    Attributes:
+        device: The name of the device.
+        instance: Which of several of that name, a uint32.
+        kind: ``section``, or ``part`` where more of the same section follows.
+        raw_attributes: What the writer said about it, as its bytes.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        instance: int,
+        records: Iterable[Record],
+        *,
+        kind: Kind = "section",
+        attributes: Mapping[str, object] | Opaque = NO_ATTRIBUTES,
+    ) -> None:
+        self.device = device
+        self.instance = instance
+        self.kind: Kind = kind
+        self.raw_attributes = attributes if isinstance(attributes, Opaque) else Opaque.of(dict(attributes))
+        self._records = tuple(records)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.label}>"
+
+    @property
+    def label(self) -> str:
+        """``device#instance``, as it stands in paths."""
+        return label(self.device, self.instance)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the writer said about it. Raises FormatError where it has no Python form."""
+        return dict(self.raw_attributes.decode())
+
+    def records(self) -> Records:
+        """Its fields."""
+        return self._records
+
+    def payload(self) -> bytes:
+        """Its fields as bytes. Raises StateError where one does not fit the format."""
+        try:
+            return encode_all(self.records())
+        except StateError as error:
+            error.section = self.label
+            raise
+
+
+class Sections(Protocol):
+    """What every source of sections is: a snapshot file, a JSON form, a stream being imported."""
+
+    @property
+    def raw_attributes(self) -> Opaque:
+        """What stands in the header, as its bytes."""
+
+    def __iter__(self) -> Iterator[Section]:
+        """The sections in their order."""
+
+
+class StoredSection(Section):
+    """A section as it lies in a file: its fields are read when they are asked for.
+
+    Attributes:
+        offset: Byte offset of its frame.
+        size: Bytes of its fields.
+        crc: The sum that is stored for it.
+        damage: What is wrong with it, where the snapshot is read with ``damaged="report"``.
+    """
+
+    def __init__(self, frame: Frame, offset: int, snapshot: Snapshot) -> None:
+        super().__init__(frame.device, frame.instance, (), kind=frame.kind, attributes=frame.attributes)
+        self.offset = offset
+        self.size = frame.size
+        self.crc = frame.crc
+        self.damage: FormatError | None = None
+        head = frame.summed()
+        self._sum = zlib.crc32(head)
+        self._start = offset + len(head) + 5
+        self._snapshot = snapshot
+
+    @property
+    def end(self) -> int:
+        """Byte offset of what follows it."""
+        return self._start + self.size
+
+    def records(self) -> Records:
+        """Its fields, checked by their sum and then decoded.
+
+        Raises:
+            FormatError: They are damaged, or no fields, or of a later version of the format.
+        """
+        payload = self.payload()
+        if self._snapshot.version != VERSION:
+            found = f"version {self._snapshot.version}: a later build of this package reads it"
+            raise FormatError(f"version {VERSION} of the format", found, offset=len(MAGIC))
+        try:
+            return decode_all(payload, self._start, self._snapshot.limits)
+        except FormatError as error:
+            raise placed(error, self.label) from None
+
+    def payload(self) -> bytes:
+        """Its fields as bytes. Raises FormatError where their sum does not fit."""
+        pieces = list(self._pieces())
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def verify(self) -> None:
+        """Check its sum, a block at a time. Raises FormatError."""
+        for _ in self._pieces():
+            pass
+
+    def _pieces(self) -> Iterator[bytes]:
+        source = self._snapshot.input
+        source.seek(self._start)
+        left, total = self.size, self._sum
+        while left:
+            piece = source.read(min(left, BLOCK))
+            if not piece:
+                found = f"only {self.size - left} (truncated)"
+                raise placed(TruncatedError(f"{self.size} bytes of fields", found, offset=source.position), self.label)
+            left -= len(piece)
+            total = zlib.crc32(piece, total)
+            yield piece
+        if total != self.crc:
+            raise placed(FormatError(f"the sum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset), self.label)
+
+
+class Snapshot:
+    """A snapshot opened for reading: an iterable of its sections, in the order of the file.
+
+    Iterating checks the order and number of frames, and the sums of header and end; a section's own sum is checked
+    when its records are asked for. What can seek can be iterated many times; a pipe once. As a context manager it
+    closes the file that it opened.
+
+    Attributes:
+        version: The version of the format. The sections of a later one can be listed, not decoded.
+        raw_attributes: What stands in the header, as its bytes.
+        damage: With ``damaged="report"``, after iterating: what was wrong that no section's own `damage` tells.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        *,
+        damaged: Literal["error", "report"] = "error",
+        limits: Limits = LIMITS,
+        owned: bool = False,
+    ) -> None:
+        self.limits = limits
+        self.input = Input(file)
+        self.damage: list[FormatError] = []
+        self._report = damaged == "report"
+        self._owned = file if owned else None
+        self._header = self._head(lambda cursor: Header.decode(cursor, limits))
+        self._first = self.input.position
+        self.version = self._header.version
+        self.raw_attributes = self._header.attributes
+
+    @classmethod
+    def read(cls, source: Source, *, damaged: Literal["error", "report"] = "error", limits: Limits = LIMITS) -> Snapshot:
+        """Open a snapshot.
+
+        Args:
+            source: A path, the bytes themselves, or a file open for reading (a pipe will do).
+            damaged: ``error`` raises at the first damage. ``report`` checks every section while iterating, notes what
+                is wrong on it, finds the next frame behind lost bytes, and goes on; that needs input that can seek.
+            limits: How much to take from bytes that are not trusted.
+
+        Raises:
+            FormatError: This is no snapshot.
+            OSError: The file cannot be read.
+        """
+        if isinstance(source, bytes):
+            return cls(io.BytesIO(source), damaged=damaged, limits=limits)
+        if not isinstance(source, str | os.PathLike):
+            return cls(source, damaged=damaged, limits=limits)
+        file = Path(source).open("rb")  # noqa: SIM115  # it lives as long as the snapshot
+        try:
+            return cls(file, damaged=damaged, limits=limits, owned=True)
+        except BaseException:
+            file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, if `read` opened it."""
+        if self._owned:
+            self._owned.close()
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What stands in the header: ``producer``, ``machine`` and whatever its writer added."""
+        return dict(self.raw_attributes.decode())
+
+    def __iter__(self) -> Iterator[StoredSection]:
+        return self._salvage() if self._report else self._walk()
+
+    def _walk(self) -> Iterator[StoredSection]:
+        order = Order(self._header)
+        self.input.seek(self._first)
+        while True:
+            offset = self.input.position
+            head = self._head(lambda cursor: decode_head(cursor, self.limits))
+            if isinstance(head, End):
+                self._check_end(order, head, offset)
+                return
+            order.add(head, offset)
+            section = self._section(head, offset)
+            yield section
+            self.input.seek(section.end)
+
+    def _salvage(self) -> Iterator[StoredSection]:
+        """The same, going on after any damage."""
+        order = Order(self._header)
+        self.damage = []
+        offset = self._first
+        while True:
+            self.input.seek(offset)
+            try:
+                head = self._head(lambda cursor: decode_head(cursor, self.limits))
+                if isinstance(head, End):
+                    self._check_end(order, head, offset)
+                    return
+                section = self._section(head, offset)
+                section.damage = self._damage(section)
+                if section.damage and not self._begins(section.end):
+                    raise section.damage
+            except FormatError as error:
+                self.damage.append(error)
+                found = self._next_mark(offset + 1)
+                if found is None:
+                    return
+                offset = found
+                continue
+            try:
+                order.add(head, offset)
+            except FormatError as error:
+                section.damage = section.damage or error
+            yield section
+            offset = section.end
+
+    def _section(self, frame: Frame, offset: int) -> StoredSection:
+        section = StoredSection(frame, offset, self)
+        if self.input.size is not None and section.end > self.input.size:
+            left = self.input.size - self.input.position
+            raise placed(
+                TruncatedError(f"{frame.size} bytes of fields", f"only {left} (truncated)", offset=self.input.size), frame.label
+            )
+        return section
+
+    @staticmethod
+    def _damage(section: StoredSection) -> FormatError | None:
+        try:
+            section.verify()
+        except FormatError as error:
+            return error
+        return None
+
+    def _begins(self, offset: int) -> bool:
+        """Whether a frame or the end begins at a place."""
+        self.input.seek(offset)
+        return self.input.peek(MARK_BYTES).startswith((*FRAME_MARKS, END_MARK))
+
+    def _next_mark(self, offset: int) -> int | None:
+        """The next place at which a frame or the end may begin."""
+        self.input.seek(offset)
+        while block := self.input.peek(BLOCK):
+            hits = [at for mark in (*FRAME_MARKS, END_MARK) if (at := block.find(mark)) >= 0]
+            if hits:
+                return self.input.position + min(hits)
+            if len(block) < BLOCK:
+                return None
+            self.input.seek(self.input.position + BLOCK - MARK_BYTES)
+        return None
+
+    def _check_end(self, order: Order, end: End, offset: int) -> None:
+        order.check(end, offset)
+        if self.input.peek(1):
+            raise FormatError("nothing after the end", "extra bytes", offset=self.input.position)
+
+    def _head(self, decode: Callable[[Cursor], T]) -> T:
+        """Decode a head from no more bytes than it needs, and pass it."""
+        size = 1 << 12
+        most = self.limits.attributes + size
+        while True:
+            data = self.input.peek(size)
+            cursor = Cursor(data, self.input.position)
+            try:
+                found = decode(cursor)
+            except TruncatedError:
+                if len(data) < size:
+                    raise
+                if size >= most:
+                    raise LimitError(f"a head of at most {most} bytes", "more", offset=self.input.position) from None
+                size = min(size * 8, most)
+                continue
+            self.input.seek(self.input.position + cursor.pos)
+            return found
+
+
+class SnapshotWriter:
+    """Writes a snapshot to anything with `write`, a pipe or socket included, section after section.
+
+    As a context manager it writes the end when its block ends well.
+
+    Args:
+        file: Where to. It gets whole frames, and is neither flushed nor closed.
+        attributes: What stands in the header. A mapping is put behind ``producer``; bytes stand as they are.
+    """
+
+    def __init__(self, file: BinaryIO, attributes: Mapping[str, object] | Opaque = NO_ATTRIBUTES) -> None:
+        if not isinstance(attributes, Opaque) or attributes is NO_ATTRIBUTES:
+            mapping = {} if isinstance(attributes, Opaque) else attributes
+            attributes = Opaque.of({"producer": PRODUCER, **mapping})
+        header = Header(VERSION, attributes)
+        self._file = file
+        self._order = Order(header)
+        file.write(header.encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+
+    def write(self, section: Section) -> None:
+        """Write one section, or a part of one.
+
+        Raises:
+            StateError: A field, or the section among its siblings, is none that the format can hold.
+            FormatError: It comes from a file and is damaged.
+            OSError: The file did not take it.
+        """
+        payload = section.payload()
+        frame = Frame(section.kind, section.device, section.instance, section.raw_attributes, len(payload), 0)
+        self._check(frame)
+        crc = zlib.crc32(payload, zlib.crc32(frame.summed()))
+        frame = Frame(section.kind, section.device, section.instance, section.raw_attributes, len(payload), crc)
+        self._order.add(frame, 0)
+        self._file.write(frame.encode())
+        self._file.write(payload)
+
+    def _check(self, frame: Frame) -> None:
+        """Raise StateError for a frame that no reader would take."""
+        problem = None
+        if len(frame.device.encode(errors="surrogatepass")) > NAME_BYTES:
+            problem = (f"a device of at most {NAME_BYTES} bytes", brief(frame.device))
+        elif not 0 <= frame.instance < 1 << 32:
+            problem = ("an instance of 0 to 2**32-1", str(frame.instance))
+        elif len(frame.attributes.raw) > LIMITS.attributes:
+            problem = (f"at most {LIMITS.attributes} bytes of attributes", str(len(frame.attributes.raw)))
+        elif frame.size > LIMITS.frame:
+            problem = (f"at most {LIMITS.frame} bytes of fields in one frame", str(frame.size))
+        elif self._order.is_done(frame):
+            problem = ("each section once", "one more after its last part")
+        if problem:
+            error = StateError(*problem)
+            error.section = frame.label
+            raise error
+
+    def close(self) -> None:
+        """Write the end. Raises StateError where a section has parts but no last one."""
+        try:
+            self._order.check_complete()
+        except FormatError as error:
+            problem = StateError(error.expected, error.found)
+            problem.section = error.section
+            raise problem from None
+        self._file.write(self._order.end().encode())
+
+
+def write(sections: Sections, target: str | os.PathLike[str] | BinaryIO) -> None:
+    """Write all sections as one snapshot; a path is replaced as a whole, or stays as it was.
+
+    Raises:
+        StateError: See `SnapshotWriter.write`.
+        FormatError: The sections come from bytes that are damaged.
+        OSError: The file cannot be written.
+    """
+    if isinstance(target, str | os.PathLike):
+        with replacing(target) as file:
+            write(sections, file)
+        return
+    with SnapshotWriter(target, sections.raw_attributes) as writer:
+        for section in sections:
+            writer.write(section)

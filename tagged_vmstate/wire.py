@@ -1,0 +1,415 @@
+"""MessagePack, as far as the format needs it: heads and scalars, with byte offsets in every error.
+
+Writing is a handful of `struct` calls, because the format asks for full widths where libraries choose
+the shortest form. Reading is a `Cursor`, because libraries tell no offsets, quiet signalling NaNs and
+trust declared lengths. Whole objects that may be anything (attributes, values of unknown types) stay
+as their bytes in an `Opaque`; the msgpack library decodes those. Source of all rules: the MessagePack
+specification.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgpack
+
+from tagged_vmstate.errors import FormatError, LimitError
+
+NESTING: Final = 64
+"""How deep arrays, maps and structs may lie in each other: deeper input only serves to exhaust a stack."""
+
+Json: TypeAlias = Any
+"""What the json module reads and writes."""
+
+NIL: Final = b"\xc0"
+
+_SCALAR_SIZES: Final = {
+    0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8,
+    0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
+    0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17,
+}  # fmt: skip
+_SIZED: Final = {
+    0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1),
+    0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0),
+}  # fmt: skip
+"""First byte of bin, ext and str -> width of the length, bytes of an ext's type."""
+_COUNTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+"""First byte of array and map -> width of the count, objects an item."""
+_INTEGERS: Final = {
+    0xCC: struct.Struct(">B"), 0xCD: struct.Struct(">H"), 0xCE: struct.Struct(">I"), 0xCF: struct.Struct(">Q"),
+    0xD0: struct.Struct(">b"), 0xD1: struct.Struct(">h"), 0xD2: struct.Struct(">i"), 0xD3: struct.Struct(">q"),
+}  # fmt: skip
+_F64: Final = struct.Struct(">d")
+
+
+def pack_uint(number: int) -> bytes:
+    """A non-negative integer in the shortest form. Raises OverflowError beyond 64 bits."""
+    if number < 0x80:
+        return number.to_bytes(1, "big")
+    if number < 1 << 8:
+        return b"\xcc" + number.to_bytes(1, "big")
+    if number < 1 << 16:
+        return b"\xcd" + number.to_bytes(2, "big")
+    if number < 1 << 32:
+        return b"\xce" + number.to_bytes(4, "big")
+    return b"\xcf" + number.to_bytes(8, "big")
+
+
+def _head(size: int, fix: tuple[int, int] | None, firsts: tuple[int | None, int, int]) -> bytes:
+    if fix and size <= fix[1]:
+        return bytes((fix[0] | size,))
+    if firsts[0] is not None and size < 1 << 8:
+        return bytes((firsts[0], size))
+    if size < 1 << 16:
+        return bytes((firsts[1],)) + size.to_bytes(2, "big")
+    return bytes((firsts[2],)) + size.to_bytes(4, "big")
+
+
+def pack_str(text: str) -> bytes:
+    """A string, its head in the shortest form. Raises UnicodeEncodeError for lone surrogates."""
+    data = text.encode()
+    return _head(len(data), (0xA0, 31), (0xD9, 0xDA, 0xDB)) + data
+
+
+def pack_bin_head(size: int) -> bytes:
+    """The head of `size` bytes that the caller writes after it. Raises OverflowError beyond 32 bits."""
+    return _head(size, None, (0xC4, 0xC5, 0xC6))
+
+
+def pack_bin(data: bytes | memoryview) -> bytes:
+    """Bytes, their head in the shortest form."""
+    return pack_bin_head(len(data)) + data
+
+
+def pack_array_head(count: int) -> bytes:
+    """The head of an array of `count` objects. Raises OverflowError beyond 32 bits."""
+    return _head(count, (0x90, 15), (None, 0xDC, 0xDD))
+
+
+def float_bits(value: float, size: int) -> int:
+    """The IEEE 754 bits of a float in 4 or 8 bytes, NaN payloads kept.
+
+    C's conversion between the two widths quiets signalling NaNs, so those go by their bits.
+    Raises OverflowError for a finite value, or a NaN's payload, that the width cannot hold.
+    """
+    wide = int.from_bytes(_F64.pack(value), "big")
+    if size == 8:
+        return wide
+    if not math.isnan(value):
+        return int.from_bytes(struct.pack(">f", value), "big")
+    if wide & ((1 << 29) - 1):
+        raise OverflowError("a NaN whose payload needs 64 bits")
+    return (wide >> 32 & 0x80000000) | 0x7F800000 | (wide >> 29 & 0x7FFFFF)
+
+
+def float_from_bits(bits: int, size: int) -> float:
+    """The float of IEEE 754 bits in 4 or 8 bytes, NaN payloads kept."""
+    if size == 4:
+        if bits & 0x7F800000 != 0x7F800000:
+            return float(struct.unpack(">f", bits.to_bytes(4, "big"))[0])
+        bits = (bits & 0x80000000) << 32 | 0x7FF0000000000000 | (bits & 0x7FFFFF) << 29
+    return float(_F64.unpack(bits.to_bytes(8, "big"))[0])
+
+
+class TruncatedError(FormatError):
+    """The input ends before the object does."""
+
+
+class Cursor:
+    """A place in bytes of which every object read moves on.
+
+    Args:
+        data: The bytes.
+        base: Byte offset of `data` in the whole input, for errors.
+    """
+
+    __slots__ = ("base", "data", "pos")
+
+    def __init__(self, data: bytes, base: int = 0, pos: int = 0) -> None:
+        self.data = data
+        self.base = base
+        self.pos = pos
+
+    def error(self, expected: str, found: str | None = None, at: int | None = None) -> FormatError:
+        """A `FormatError` that tells what is at a position (default: here)."""
+        at = self.pos if at is None else at
+        if found is None:
+            found = describe(self.data, at)
+        return FormatError(expected, found, offset=self.base + at)
+
+    def take(self, size: int, what: str) -> bytes:
+        """The next `size` bytes. Raises TruncatedError where fewer are left."""
+        start, end = self.pos, self.pos + size
+        if end > len(self.data):
+            left = len(self.data) - start
+            raise TruncatedError(
+                f"{size} bytes of {what}", f"only {left} bytes before its end (truncated)", offset=self.base + start
+            )
+        self.pos = end
+        return self.data[start:end]
+
+    def _first(self, what: str) -> int:
+        if self.pos >= len(self.data):
+            raise TruncatedError(what, "nothing more (truncated)", offset=self.base + self.pos)
+        return self.data[self.pos]
+
+    def _sized(self, width: int, what: str) -> int:
+        start = self.pos
+        self.pos = start + 1
+        size = int.from_bytes(self.take(width, what), "big")
+        if size > len(self.data) - self.pos:
+            left = len(self.data) - self.pos
+            self.pos = start
+            raise TruncatedError(what, f"a length of {size} with {left} bytes left (truncated)", offset=self.base + start)
+        return size
+
+    def read_array(self, what: str) -> int:
+        """The count of an array; its objects follow. A count beyond the bytes left is refused."""
+        first = self._first(what)
+        if first & 0xF0 == 0x90:
+            count = first & 0x0F
+            if count >= len(self.data) - self.pos:
+                raise TruncatedError(
+                    what,
+                    f"{count} items with {len(self.data) - self.pos - 1} bytes left (truncated)",
+                    offset=self.base + self.pos,
+                )
+            self.pos += 1
+            return count
+        if first in {0xDC, 0xDD}:
+            return self._sized(_COUNTED[first][0], what)
+        raise self.error(what)
+
+    def read_str(self, what: str) -> str:
+        """A string, strict UTF-8, whatever the width of its length."""
+        first = self._first(what)
+        if first & 0xE0 == 0xA0:
+            self.pos += 1
+            data = self.take(first & 0x1F, what)
+        elif first in {0xD9, 0xDA, 0xDB}:
+            data = self.take(self._sized(_SIZED[first][0], what), what)
+        else:
+            raise self.error(what)
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise self.error("UTF-8", f"byte 0x{data[error.start]:02x}", at=self.pos - len(data) + error.start) from None
+
+    def read_bin(self, what: str) -> bytes:
+        """Bytes, whatever the width of their length."""
+        first = self._first(what)
+        if first not in {0xC4, 0xC5, 0xC6}:
+            raise self.error(what)
+        return self.take(self._sized(_SIZED[first][0], what), what)
+
+    def read_int(self, what: str) -> int:
+        """An integer in any of MessagePack's encodings."""
+        first = self._first(what)
+        if first < 0x80:
+            self.pos += 1
+            return first
+        if first >= 0xE0:
+            self.pos += 1
+            return first - 0x100
+        codec = _INTEGERS.get(first)
+        if codec is None:
+            raise self.error(what)
+        self.pos += 1
+        return int(codec.unpack(self.take(codec.size, what))[0])
+
+    def read_bool(self, what: str) -> bool:
+        """True or false."""
+        first = self._first(what)
+        if first not in {0xC2, 0xC3}:
+            raise self.error(what)
+        self.pos += 1
+        return first == 0xC3
+
+    def read_float_bits(self, what: str) -> tuple[int, int]:
+        """The bits of a float, and its size in bytes."""
+        first = self._first(what)
+        if first not in {0xCA, 0xCB}:
+            raise self.error(what)
+        size = _SCALAR_SIZES[first]
+        self.pos += 1
+        return int.from_bytes(self.take(size, what), "big"), size
+
+    def read_nil(self) -> bool:
+        """Whether nil is next; if so, it is passed."""
+        if self._first("an object") != 0xC0:
+            return False
+        self.pos += 1
+        return True
+
+    def skip(self, what: str, nesting: int = NESTING) -> bytes:
+        """The bytes of one object of any kind, checked for structure, not decoded.
+
+        Raises:
+            FormatError: Not MessagePack, or cut short.
+            LimitError: Nested deeper than `nesting`.
+        """
+        start = self.pos
+        pending = [1]
+        while pending:
+            if pending[-1] == 0:
+                pending.pop()
+                continue
+            pending[-1] -= 1
+            inside = self._skip_head(what)
+            if inside:
+                if len(pending) > nesting:
+                    raise LimitError(f"at most {nesting} levels of nesting", "more", offset=self.base + self.pos)
+                pending.append(inside)
+        return self.data[start : self.pos]
+
+    def _skip_head(self, what: str) -> int:
+        """Pass one scalar or one head; return how many objects lie inside it."""
+        first = self._first(what)
+        if first < 0x80 or first >= 0xE0:
+            self.pos += 1
+        elif first < 0x90:
+            self.pos += 1
+            return 2 * (first & 0x0F)
+        elif first < 0xA0:
+            return self.read_array(what)
+        elif first < 0xC0:
+            self.pos += 1
+            self.take(first & 0x1F, what)
+        elif first in _SCALAR_SIZES:
+            self.pos += 1
+            self.take(_SCALAR_SIZES[first], what)
+        elif first in _SIZED:
+            width, extra = _SIZED[first]
+            self.take(self._sized(width, what) + extra, what)
+        elif first in _COUNTED:
+            width, objects = _COUNTED[first]
+            return self._sized(width, what) * objects
+        else:
+            raise self.error(what)
+        return 0
+
+
+def describe(data: bytes, at: int) -> str:
+    """What MessagePack object begins at a position, in a word or two."""
+    if at >= len(data):
+        return "nothing more (truncated)"
+    first = data[at]
+    if first < 0x80 or first >= 0xE0 or first in _INTEGERS:
+        return "an integer"
+    if first < 0x90 or first in {0xDE, 0xDF}:
+        return "a map"
+    if first < 0xA0 or first in {0xDC, 0xDD}:
+        return "an array"
+    if first < 0xC0 or first in {0xD9, 0xDA, 0xDB}:
+        return "a string"
+    names = {
+        0xC0: "nil",
+        0xC1: "the byte 0xc1, which MessagePack never uses",
+        0xC2: "false",
+        0xC3: "true",
+        0xCA: "a float",
+        0xCB: "a float",
+    }
+    return names.get(first, "bytes" if first <= 0xC6 else "an extension object")
+
+
+def _unique(pairs: list[tuple[Hashable, object]]) -> dict[Hashable, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key twice in one map")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A MessagePack object of any kind, kept as its bytes: it goes back as it came."""
+
+    raw: bytes
+
+    @classmethod
+    def of(cls, value: object) -> Opaque:
+        """Pack a value, everything in MessagePack's shortest form.
+
+        Raises ValueError, TypeError or OverflowError for what MessagePack cannot hold.
+        """
+        return cls(bytes(msgpack.packb(value, use_bin_type=True)))
+
+    def decode(self) -> Any:
+        """The value, as the msgpack library decodes it.
+
+        Raises FormatError for what has no Python form: a key twice in one map, a map as a key, a date beyond reach.
+        """
+        try:
+            return msgpack.unpackb(self.raw, strict_map_key=False, object_pairs_hook=_unique)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise FormatError("an object with a Python form", str(error) or type(error).__name__, offset=0) from None
+
+    def to_json(self) -> Json:
+        """The JSON form: plain, with ``{"$hex": ...}`` for bytes; ``{"$msgpack": ...}`` where that would lose something."""
+        try:
+            plain = _to_plain(self.decode())
+            if Opaque.from_json(plain) == self:
+                return plain
+        except (FormatError, ValueError):
+            pass
+        return {"$msgpack": self.raw.hex()}
+
+    @classmethod
+    def from_json(cls, value: Json) -> Opaque:
+        """The other way. Raises ValueError where this is no such form."""
+        if isinstance(value, dict) and value.keys() == {"$msgpack"}:
+            return cls(_checked(_from_hex(value["$msgpack"])))
+        try:
+            return cls.of(_from_plain(value))
+        except (OverflowError, RecursionError, UnicodeEncodeError) as error:
+            raise ValueError(str(error)) from None
+
+
+def _checked(raw: bytes) -> bytes:
+    cursor = Cursor(raw)
+    try:
+        cursor.skip("an object")
+    except FormatError as error:
+        raise ValueError(f"no MessagePack object: {error}") from None
+    if cursor.pos != len(raw):
+        raise ValueError("bytes after the MessagePack object")
+    return raw
+
+
+def _from_hex(text: Json) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError("hex digits should be a string")  # noqa: TRY004  # one error for every odd form
+    return bytes.fromhex(text)
+
+
+def _to_plain(value: Json) -> Json:
+    """A value as JSON can hold it. Raises ValueError for what it cannot."""
+    if isinstance(value, bytes):
+        return {"$hex": value.hex(" ")}
+    if isinstance(value, list):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) and not key.startswith("$") for key in value):
+            raise ValueError("a key that JSON cannot hold")
+        return {key: _to_plain(item) for key, item in value.items()}
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError("a type that JSON lacks")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number that JSON lacks")
+    return value
+
+
+def _from_plain(value: Json) -> Json:
+    if isinstance(value, list):
+        return [_from_plain(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"$hex"}:
+        return _from_hex(value["$hex"])
+    if any(key.startswith("$") for key in value):
+        raise ValueError("a key that begins with $ means $hex or $msgpack, alone")
+    return {key: _from_plain(item) for key, item in value.items()}
