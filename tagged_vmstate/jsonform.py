@@ -20,8 +20,8 @@ from tagged_vmstate.records import Record, wire_type
 from tagged_vmstate.records import from_json as record_from_json
 from tagged_vmstate.records import to_json as record_to_json
 from tagged_vmstate.snapshot import Section, Sections
-from tagged_vmstate.types import brief
 from tagged_vmstate.wire import Json, Opaque
+from tagged_vmstate.wiretype import brief
 
 FORMAT: Final = "tagged-vmstate"
 _CHUNK: Final = 1 << 16

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from typing_extensions import override
 
 from tagged_vmstate.errors import FormatError, LimitError, StateError, VMStateError
-from tagged_vmstate.types import LEAF_TYPES, OpaqueType, Runs, WireType, brief, indexed, pack_elements, unpack_elements
+from tagged_vmstate.types import LEAF_TYPES, OpaqueType, Runs, pack_elements, unpack_elements
 from tagged_vmstate.wire import NESTING, NIL, Cursor, Json, Opaque, pack_array_head, pack_str, pack_uint
+from tagged_vmstate.wiretype import WireType, brief, indexed
 
 Value: TypeAlias = "bool | int | float | str | bytes | memoryview | Runs | Opaque | Sequence[Value] | Records | None"
 """What a record holds: see `types` for each type; for a struct its records, or None where it is absent."""
@@ -128,14 +129,14 @@ class StructType(WireType):
         return _unique(tuple(_decode_one(cursor, nesting - 1) for _ in range(count)))
 
     @override
-    def to_json(self, value: object, length: int | None) -> Json:
+    def to_json(self, value: Any, length: int | None) -> Json:
         if length is None:
             return self._one_to_json(value)
-        return [self._one_to_json(each) for each in value]  # type: ignore[attr-defined]  # a value that fits
+        return [self._one_to_json(each) for each in value]
 
     @staticmethod
-    def _one_to_json(value: object) -> Json:
-        return None if value is None else [to_json(record) for record in value]  # type: ignore[attr-defined]  # fits
+    def _one_to_json(value: Any) -> Json:
+        return None if value is None else [to_json(record) for record in value]
 
     @override
     def from_json(self, value: Json, length: int | None) -> object:

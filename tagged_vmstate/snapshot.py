@@ -34,9 +34,9 @@ from tagged_vmstate.frames import (
     placed,
 )
 from tagged_vmstate.records import LIMITS, NAME_BYTES, Limits, Record, Records, decode_all, encode_all
-from tagged_vmstate.types import brief
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Cursor, Opaque, TruncatedError
+from tagged_vmstate.wiretype import brief
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 """What a snapshot is read from: a path, the bytes themselves, or a file open for reading."""
@@ -104,9 +104,11 @@ class Sections(Protocol):
     @property
     def raw_attributes(self) -> Opaque:
         """What stands in the header, as its bytes."""
+        ...
 
     def __iter__(self) -> Iterator[Section]:
         """The sections in their order."""
+        ...
 
 
 class StoredSection(Section):

@@ -336,7 +336,8 @@ class Opaque:
 
         Raises ValueError, TypeError or OverflowError for what MessagePack cannot hold.
         """
-        return cls(bytes(msgpack.packb(value, use_bin_type=True)))
+        packed: Any = msgpack.packb(value, use_bin_type=True)
+        return cls(bytes(packed))
 
     def decode(self) -> Any:
         """The value, as the msgpack library decodes it.

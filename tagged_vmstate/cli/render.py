@@ -62,12 +62,8 @@ def show_lines(lines: Iterable[Line]) -> None:
 
 def size_text(size: int) -> str:
     """A number of bytes as people say it."""
-    number = float(size)
-    for unit in UNITS:
-        if number < 1024 or unit == UNITS[-1]:
-            break
-        number /= 1024
-    return f"{size} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
+    power = min(max(size.bit_length() - 1, 0) // 10, len(UNITS) - 1)
+    return f"{size / (1 << 10 * power):.1f} {UNITS[power]}" if power else f"{size} bytes"
 
 
 def table(rows: Sequence[Sequence[str]], styles: Sequence[str], right: frozenset[int] = frozenset()) -> Iterator[Line]:

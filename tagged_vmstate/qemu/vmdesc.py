@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from tagged_vmstate.blocks import BlockType, native_block
 from tagged_vmstate.records import NAME_BYTES, Record, Records, is_known_type
-from tagged_vmstate.types import read_block
+from tagged_vmstate.types import LEAF_TYPES
 from tagged_vmstate.wire import NESTING, Json, Opaque, pack_bin
 
 _INLINE: Final = frozenset({"vstruct", "tmp"})
@@ -207,7 +208,7 @@ class DeviceReader:
         number = _number_type(field)
         if number is None:
             return self._opaque(name, field.type, at, field.size)
-        return Record(name, number, None, self._numbers(number, field, at, 1)[0])
+        return Record(name, number.name, None, self._numbers(number, field, at, 1)[0])
 
     def _read_array(self, name: str, entries: tuple[Field, ...], at: int, size: int) -> Record:
         first = entries[0]
@@ -215,9 +216,9 @@ class DeviceReader:
         if any(field.struct or _is_null(field, b"0") for field in entries):
             elements = tuple(self._elements(entries, at, size))
             return Record(name, "struct", len(elements), elements)
-        if number and all(_number_type(field) == number and field.type == first.type for field in entries):
+        if number and all(_number_type(field) is number and field.type == first.type for field in entries):
             count = sum(field.count for field in entries)
-            return Record(name, number, count, self._numbers(number, first, at, count))
+            return Record(name, number.name, count, self._numbers(number, first, at, count))
         return self._opaque(name, first.type if len({field.type for field in entries}) == 1 else "buffer", at, size)
 
     def _elements(self, entries: tuple[Field, ...], at: int, size: int) -> Iterator[Records | None]:
@@ -230,11 +231,11 @@ class DeviceReader:
                 yield value.value if value.type == "struct" else (value,)  # type: ignore[misc]  # a struct's records
                 at += field.size
 
-    def _numbers(self, kind: str, field: Field, at: int, count: int) -> memoryview:
+    def _numbers(self, kind: BlockType, field: Field, at: int, count: int) -> memoryview:
         data = self._data[at : at + field.size * count]
-        if kind == "bool" and data.strip(b"\x00\x01"):
+        if kind.name == "bool" and data.strip(b"\x00\x01"):
             raise _MisfitError("a bool of neither 0 nor 1")
-        return read_block(kind, data, big_endian=not field.type.endswith(" le"))
+        return native_block(kind, data, big_endian=not field.type.endswith(" le"))
 
     def _opaque(self, name: str, kind: str, at: int, size: int) -> Record:
         data = self._data[at : at + size]
@@ -285,13 +286,10 @@ def _is_null(field: Field, data: bytes) -> bool:
     return field.type == "nullptr" or (field.struct is not None and not field.struct.fields)
 
 
-_NUMBERS: Final = {
-    "bool": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8,
-    "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8, "float64": 8, "timer": 8,
-}  # fmt: skip
+_NUMBERS: Final = {name: kind for name, kind in LEAF_TYPES.items() if isinstance(kind, BlockType)}
 
 
-def _number_type(field: Field) -> str | None:
+def _number_type(field: Field) -> BlockType | None:
     """The wire type of an entry that is a number of some kind: "X equal" is X, "X le" is X."""
-    kind = field.type.removesuffix(" equal").removesuffix(" le")
-    return kind if _NUMBERS.get(kind) == field.size and field.struct is None else None
+    kind = _NUMBERS.get(field.type.removesuffix(" equal").removesuffix(" le"))
+    return kind if kind and kind.width == field.size and field.struct is None else None
