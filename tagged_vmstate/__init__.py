@@ -1,14 +1,19 @@
 """A self-describing snapshot format for the state of emulated devices.
 
 Every field is written with its name, type, length and flags, as MessagePack, so that any tool can print a
-snapshot and a loader can tell what it knows. Import the rooms for more than the everyday names here.
+snapshot and a loader can tell what it knows. These are the everyday names; the rooms hold more.
 """
 
-from tagged_vmstate.errors import FormatError, LimitError, StateError, VMStateError
-from tagged_vmstate.records import Limits, Record
-from tagged_vmstate.snapshot import Section, Snapshot, SnapshotWriter
+import importlib
+from typing import TYPE_CHECKING
+
 from tagged_vmstate.version import __version__
-from tagged_vmstate.wire import Opaque
+
+if TYPE_CHECKING:
+    from tagged_vmstate.errors import FormatError, LimitError, StateError, VMStateError
+    from tagged_vmstate.records import Limits, Record
+    from tagged_vmstate.snapshot import Section, Snapshot, SnapshotWriter
+    from tagged_vmstate.wire import Opaque
 
 __all__ = [
     "FormatError",
@@ -23,3 +28,22 @@ __all__ = [
     "VMStateError",
     "__version__",
 ]
+
+_ROOMS = {
+    "errors": ("FormatError", "LimitError", "StateError", "VMStateError"),
+    "records": ("Limits", "Record"),
+    "snapshot": ("Section", "Snapshot", "SnapshotWriter"),
+    "wire": ("Opaque",),
+}
+
+
+def __getattr__(name: str) -> object:
+    """An everyday name, from its room: imported late, because the command answers `--help` without them."""
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(importlib.import_module(f"tagged_vmstate.{room}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

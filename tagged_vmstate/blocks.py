@@ -292,9 +292,9 @@ class FloatType(BlockType):
         return indexed(self.one_from_json, value)
 
 
-def native_block(kind: BlockType, data: bytes, *, big_endian: bool) -> memoryview:
-    """The elements of a block that came from elsewhere, as an array of the type has them."""
+def from_big_endian(kind: BlockType, data: bytes) -> memoryview:
+    """Big-endian elements as an array of the type has them."""
     view = typed(data, kind.code)
-    if big_endian == SWAPPED or kind.width == 1:
+    if SWAPPED or kind.width == 1:
         return view
     return typed(swapped(view), kind.code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tagged_vmstate.cli.files import STANDARD, opened, opened_file, output
-from tagged_vmstate.cli.render import say
+from tagged_vmstate.cli.messages import say
 from tagged_vmstate.jsonform import from_json, to_json, to_values
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.snapshot import write

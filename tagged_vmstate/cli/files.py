@@ -110,12 +110,13 @@ def _sections(file: BinaryIO, *, salvage: bool) -> Sections:
         from tagged_vmstate.jsonform import from_json  # noqa: PLC0415  # only what the input needs
 
         return from_json(start)
-    if head.startswith(MAGIC) or MAGIC.startswith(head[: len(MAGIC)]):
+    if head and MAGIC.startswith(head[: len(MAGIC)]):
         return Snapshot.read(start, damaged="report" if salvage else "error")
     from tagged_vmstate.qemu.bridge import MAGICS, import_stream  # noqa: PLC0415  # only what the input needs
 
     if head.startswith(MAGICS):
         return import_stream(start)
     compression = other_compression(head)
-    found = f"{compression} data: decompress it first" if compression else f"the bytes {head[:8].hex(' ')}"
+    found = f"the bytes {head[:8].hex(' ')}" if head else "nothing at all (an empty file)"
+    found = f"{compression} data: decompress it first" if compression else found
     raise FormatError("a snapshot, its JSON form or a QEMU migration stream", found, offset=0, source="file")

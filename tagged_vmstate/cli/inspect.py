@@ -11,6 +11,7 @@ from typing import Any, cast
 import click
 
 from tagged_vmstate.cli.files import Trouble, opened
+from tagged_vmstate.cli.messages import clean, say
 from tagged_vmstate.cli.render import (
     BAD,
     DEVICE,
@@ -18,8 +19,6 @@ from tagged_vmstate.cli.render import (
     PLAIN,
     VALUE,
     Line,
-    clean,
-    say,
     section_lines,
     show_lines,
     size_text,

@@ -13,6 +13,7 @@ from typing import Final, cast
 import click
 from typing_extensions import override
 
+from tagged_vmstate.cli.messages import say
 from tagged_vmstate.version import __version__
 
 NAME: Final = "tagged-vmstate"
@@ -72,8 +73,6 @@ def cli() -> None:
 
 def run() -> None:
     """Run the command and leave the process with its status; nobody sees a traceback."""
-    from tagged_vmstate.cli.render import say  # noqa: PLC0415  # not needed for --help
-
     try:
         status = cli.main(prog_name=NAME, standalone_mode=False)
         sys.stdout.flush()

@@ -1,7 +1,4 @@
-"""All printing: lines of styled pieces, with colours on a terminal and without elsewhere.
-
-What comes from a file is shown with its control characters escaped: a snapshot must not drive a terminal.
-"""
+"""All printing: lines of styled pieces, with colours on a terminal and without elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, TypeAlias, cast
 
+from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.overview import Memory, Whole
 from tagged_vmstate.records import Record, Records, wire_type
 from tagged_vmstate.wire import Opaque
@@ -32,18 +30,6 @@ PREVIEW_BYTES: Final = 16
 PREVIEW_RUNS: Final = 8
 WIDEST_NAME: Final = 36
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
-
-
-def say(sentence: str) -> None:
-    """One sentence for the person, on standard error."""
-    print(f"tagged-vmstate: {clean(sentence)}", file=sys.stderr)
-
-
-def clean(text: str) -> str:
-    """Text whose every character can be shown."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def show_lines(lines: Iterable[Line]) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from tagged_vmstate.blocks import BlockType, native_block
+from tagged_vmstate.blocks import BlockType, from_big_endian
 from tagged_vmstate.records import NAME_BYTES, Record, Records, is_known_type
 from tagged_vmstate.types import LEAF_TYPES
 from tagged_vmstate.wire import NESTING, Json, Opaque, pack_bin
@@ -235,7 +235,7 @@ class DeviceReader:
         data = self._data[at : at + field.size * count]
         if kind.name == "bool" and data.strip(b"\x00\x01"):
             raise _MisfitError("a bool of neither 0 nor 1")
-        return native_block(kind, data, big_endian=not field.type.endswith(" le"))
+        return from_big_endian(kind, data)
 
     def _opaque(self, name: str, kind: str, at: int, size: int) -> Record:
         data = self._data[at : at + size]
@@ -290,6 +290,10 @@ _NUMBERS: Final = {name: kind for name, kind in LEAF_TYPES.items() if isinstance
 
 
 def _number_type(field: Field) -> BlockType | None:
-    """The wire type of an entry that is a number of some kind: "X equal" is X, "X le" is X."""
+    """The wire type of an entry that is a number of some kind.
+
+    What a loader compares it with stands in QEMU's name of the type: "equal", or "le", which means at most what it has
+    itself (vmstate_info_int32_le in QEMU's migration/vmstate-types.c), not little-endian.
+    """
     kind = _NUMBERS.get(field.type.removesuffix(" equal").removesuffix(" le"))
     return kind if kind and kind.width == field.size and field.struct is None else None
