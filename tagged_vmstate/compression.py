@@ -44,6 +44,7 @@ class _Compressed(io.BufferedIOBase):
         library = importlib.import_module(module)
         self._name = {"lzma": "xz", "bz2": "bzip2"}.get(module, module)
         self._error: type[Exception] = getattr(library, "LZMAError", OSError)
+        self._file = file
         self._inner: Any = library.open(file)
         self._position = 0
 
@@ -51,7 +52,7 @@ class _Compressed(io.BufferedIOBase):
         return True
 
     def seekable(self) -> bool:
-        return bool(self._inner.seekable())
+        return self._file.seekable()
 
     def tell(self) -> int:
         return self._position

@@ -123,10 +123,10 @@ class Input:
         return self._ahead[self._at : self._at + size]
 
     def as_file(self) -> BinaryIO:
-        """The file itself, at this place; for a pipe, of which some was read ahead, one that goes on from here."""
-        if self.size is None:
+        """What comes from here on, as a file: the one handed over, or one that cannot seek where it would seek too far back."""
+        if self.size is None or self._start + self.position:
             return cast("BinaryIO", io.BufferedReader(_Rest(self)))
-        self._file.seek(self._start + self.position)
+        self._file.seek(0)
         return self._file
 
     def _fill(self, size: int) -> bytes:

@@ -8,7 +8,7 @@ knows fields or snapshots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -121,6 +121,10 @@ class Rest:
     data: bytes
 
 
+_ITEMS: Final = frozenset(bytes((each,)) for each in (EOF, SECTION_START, SECTION_PART, SECTION_END, SECTION_FULL, COMMAND))
+_Look: TypeAlias = tuple[bytes, Callable[[bytes, int], bool]]
+"""Bytes that a place must begin with, and what else must hold there."""
+
 Event: TypeAlias = Configuration | Turn | Command | Description | Rest
 
 
@@ -156,6 +160,7 @@ class StreamReader:
         self._sizes = sizes
         self._heads: dict[int, Head] = {}
         self._started: set[str] = set()
+        self._seen = 0
         self._has_footers: bool | None = None
         self._read_magic()
         self.configuration = self._read_configuration()
@@ -240,9 +245,8 @@ class StreamReader:
                     raise stream_error("the name of a capability", "nothing more (truncated)", self._source.position + size)
                 size += 1 + ahead[size]
             return size
-        return self._search(
-            "what follows the configuration", lambda data, at: self._begins_item(data, at) or data[at] == SUBSECTION
-        )
+        looks = [(b"", lambda data, at: self._begins_item(data, at) or data[at] == SUBSECTION)]
+        return self._search("what follows the configuration", looks)
 
     def _configured_page_size(self) -> int:
         for name, _, data in self.configuration.subsections if self.configuration else ():
@@ -316,16 +320,26 @@ class StreamReader:
                 not self._has_footers and self._begins_item(self._source.peek(size + _ITEM_HEAD), size)
             ):
                 return size
+        looks: list[_Look] = []
         if self._has_footers is not False:
-            try:
-                return self._search(f"the footer of section {head.id}", lambda data, at: self._begins_item(data, at + 5), footer)
-            except FormatError:
-                if self._has_footers:
-                    raise
-        return self._search("what follows the section", self._begins_item)
+            behind = len(footer)
+            looks.append((footer, lambda data, at: self._begins_item(data, at + behind)))
+            looks.append((footer, lambda data, at: data[at + behind : at + behind + 1] in _ITEMS))
+        if not self._has_footers:
+            looks.append((b"", self._begins_item))
+        what = f"the footer of section {head.id}" if self._has_footers else "what follows the section"
+        return self._search(what, looks)
 
-    def _search(self, what: str, test: Callable[[bytes, int], bool], mark: bytes = b"") -> int:
-        """How many bytes come before the first place that begins with a mark and passes a test."""
+    def _search(self, what: str, looks: Sequence[_Look]) -> int:
+        """How many bytes come before the first place that one look finds, the best look first."""
+        for mark, test in looks:
+            found = self._find(mark, test)
+            if found is not None:
+                return found
+        end = self._source.position + len(self._source.peek(self._seen))
+        raise stream_error(what, "nothing more (truncated)", end)
+
+    def _find(self, mark: bytes, test: Callable[[bytes, int], bool]) -> int | None:
         size, at = 1 << 16, 0
         while True:
             data = self._source.peek(size)
@@ -336,7 +350,8 @@ class StreamReader:
                     return hit
                 at = hit + 1
             if is_all:
-                raise stream_error(what, "nothing more (truncated)", self._source.position + len(data))
+                self._seen = size
+                return None
             at = max(at, end - len(mark))
             size *= 4
 

@@ -1,0 +1,396 @@
+"""The snapshot file: golden bytes, lazy reading, streaming, damage named and the rest saved."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgpack
+import pytest
+from conftest import STREAMS, stream_bytes
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import snapshots
+
+from tagged_vmstate.errors import FormatError, LimitError, StateError
+from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.records import Limits, Record
+from tagged_vmstate.snapshot import Section, Snapshot, SnapshotWriter, write
+
+GOLDEN = bytes.fromhex(
+    "94"  # header: an array of 4
+    "ae 7461676765642d766d7374617465"  # "tagged-vmstate"
+    "01"  # version 1
+    "81 a8 70726f6475636572 a1 78"  # {"producer": "x"}
+    "ce fbb278ab"  # its sum
+    "96"  # frame: an array of 6
+    "a7 73656374696f6e"  # "section"
+    "a3 646576"  # "dev"
+    "00"  # instance 0
+    "80"  # no attributes
+    "cf 0000000000000044"  # 68 bytes of fields
+    "ce 617598ab"  # its sum
+    "95 a1 61 a6 75696e743332 c0 00 ce 00000007"  # ["a", "uint32", nil, 0, 7]
+    "95 a1 70 a6 737472756374 c0 00 92"  # ["p", "struct", nil, 0, two fields:
+    "95 a1 61 a6 75696e743332 c0 00 ce 00000009"  # ["a", "uint32", nil, 0, 9]
+    "95 a1 62 a6 75696e743634 c0 00 cf 8000000000000000"  # ["b", "uint64", nil, 0, 2**63]]
+    "93 a3 656e64 01"  # end: ["end", one frame,
+    "ce 69409679"  # the sum over the sums]
+)
+GOLDEN_RECORDS = (
+    Record("a", "uint32", None, 7),
+    Record("p", "struct", None, (Record("a", "uint32", None, 9), Record("b", "uint64", None, 2**63))),
+)
+
+
+def written(sections: Iterable[Section], **attributes: object) -> bytes:
+    file = io.BytesIO()
+    with SnapshotWriter(file, attributes) as writer:
+        for section in sections:
+            writer.write(section)
+    return file.getvalue()
+
+
+def read_all(data: bytes) -> list[tuple[str, tuple[Record, ...]]]:
+    return [(section.label, section.records()) for section in Snapshot.read(data)]
+
+
+def memory(*runs: tuple[int, bytes]) -> Record:
+    return Record("ram", "sparse", 64, runs)
+
+
+EIGHT = written(Section(f"dev{number % 5}", number // 5, [Record("n", "uint32", None, number)]) for number in range(8))
+
+
+def test_golden_bytes() -> None:
+    assert written([Section("dev", 0, GOLDEN_RECORDS)], producer="x") == GOLDEN
+    assert read_all(GOLDEN) == [("dev#0", GOLDEN_RECORDS)]
+
+
+def test_the_first_17_bytes_never_change() -> None:
+    assert written([]).startswith(b"\x94\xaetagged-vmstate\x01")
+
+
+@pytest.mark.parametrize("data", [GOLDEN, EIGHT], ids=["golden", "eight"])
+def test_every_cut_and_every_flipped_bit_is_detected(data: bytes) -> None:
+    for size in range(len(data)):
+        with pytest.raises(FormatError, match="byte"):
+            read_all(data[:size])
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError, match="byte"):
+            read_all(bytes(flipped))
+
+
+@pytest.mark.parametrize("extra", [b"\0", b"\xc0", GOLDEN])
+def test_bytes_after_the_end_are_detected(extra: bytes) -> None:
+    with pytest.raises(FormatError, match=rf"nothing after the end, snapshot has extra bytes - at byte {len(GOLDEN)}"):
+        read_all(GOLDEN + extra)
+
+
+def _frames(data: bytes) -> list[bytes]:
+    """Header, frames and end of a snapshot, each whole and with its own correct sum."""
+    snapshot = Snapshot.read(data)
+    places = [(section.offset, section.end) for section in snapshot]
+    return [data[: places[0][0]], *(data[start:end] for start, end in places), data[places[-1][1] :]]
+
+
+def test_swapped_dropped_doubled_and_foreign_frames_are_detected() -> None:
+    header, *frames, end = _frames(EIGHT)
+    foreign = _frames(written([Section("other", 0, [Record("n", "uint32", None, 1)])]))[1]
+    for one in range(8):
+        for other in range(8):
+            if one != other:
+                swapped = list(frames)
+                swapped[one], swapped[other] = frames[other], frames[one]
+                with pytest.raises(FormatError, match="the sum 0x.* over all frames"):
+                    read_all(b"".join([header, *swapped, end]))
+        with pytest.raises(FormatError, match="expected 8 frames before the end, snapshot has 7"):
+            read_all(b"".join([header, *frames[:one], *frames[one + 1 :], end]))
+        with pytest.raises(FormatError, match="each section once"):
+            read_all(b"".join([header, *frames[: one + 1], *frames[one:], end]))
+        with pytest.raises(FormatError, match="the sum 0x.* over all frames"):
+            read_all(b"".join([header, *frames[:one], foreign, *frames[one + 1 :], end]))
+
+
+@given(snapshots())
+def test_what_is_read_is_written_again_byte_for_byte(data: bytes) -> None:
+    again = io.BytesIO()
+    write(Snapshot.read(data), again)
+    assert again.getvalue() == data
+    decoded = io.BytesIO()
+    snapshot = Snapshot.read(data)
+    with SnapshotWriter(decoded, snapshot.raw_attributes) as writer:
+        for section in snapshot:
+            records = tuple(record.replace() for record in section.records())
+            writer.write(Section(section.device, section.instance, records, kind=section.kind, attributes=section.raw_attributes))
+    assert decoded.getvalue() == data
+
+
+def _as_msgpack_sees_it(data: bytes) -> list[object]:
+    unpacker = msgpack.Unpacker(io.BytesIO(data), strict_map_key=False, max_buffer_size=1 << 30)
+    return list(unpacker)
+
+
+def _expected_objects(data: bytes) -> int:
+    return 2 + sum(1 + len(section.records()) for section in Snapshot.read(data))
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_foreign_decoder_sees_header_frames_fields_and_end(name: str) -> None:
+    file = io.BytesIO()
+    write(import_stream(io.BytesIO(stream_bytes(name))), file)
+    objects = _as_msgpack_sees_it(file.getvalue())
+    assert len(objects) == _expected_objects(file.getvalue())
+    names = [field[0] for field in objects if isinstance(field, list) and len(field) == 5]
+    assert names == [record.name for section in Snapshot.read(file.getvalue()) for record in section.records()]
+
+
+@given(snapshots())
+def test_a_foreign_decoder_reads_every_generated_snapshot(data: bytes) -> None:
+    header, *rest = _as_msgpack_sees_it(data)
+    assert isinstance(header, list)
+    assert header[:2] == ["tagged-vmstate", 1]
+    assert len(rest) + 1 == _expected_objects(data)
+
+
+def test_a_section_of_4_gib_is_listed_without_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.tvm"
+    size = (1 << 32) - 64
+    head = b"\x96\xa7section\xa3big\x00\x80\xcf" + size.to_bytes(8, "big")
+    header = written([])[:-12]
+    with path.open("wb") as file:
+        file.write(header + head + b"\xce\0\0\0\0")
+        file.seek(size, os.SEEK_CUR)
+        sums = zlib.crc32(header[-4:] + b"\0\0\0\0")
+        file.write(b"\x93\xa3end\x01\xce" + zlib.crc32(b"\x93\xa3end\x01", sums).to_bytes(4, "big"))
+    with Snapshot.read(path) as snapshot:
+        assert [(section.label, section.size) for section in snapshot] == [("big#0", size)]
+
+
+class _Pipe(io.RawIOBase):
+    """Bytes that come a few at a time and cannot be sought."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        self._data = io.BytesIO(data)
+        self._step = step
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._data.read(min(size, self._step))
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_a_pipe_is_read_in_order(step: int) -> None:
+    snapshot = Snapshot.read(_Pipe(EIGHT, step))  # type: ignore[arg-type]  # all that reading needs
+    assert [section.records()[0].value for section in snapshot] == list(range(8))
+
+
+def test_a_section_that_a_pipe_has_passed_says_so() -> None:
+    first, *_ = Snapshot.read(_Pipe(EIGHT, 7))  # type: ignore[arg-type]  # all that reading needs
+    with pytest.raises(ValueError, match="this place has been passed"):
+        first.records()
+
+
+def test_writing_to_a_pipe_and_reading_from_it() -> None:
+    out, into = os.pipe()
+    with os.fdopen(out, "rb") as reader, os.fdopen(into, "wb") as sink:
+        big = memory((0, bytes(range(64))))
+
+        def write_it() -> None:
+            with sink:
+                write(Snapshot.read(written([Section("a", 0, [big])])), sink)
+
+        thread = threading.Thread(target=write_it)
+        thread.start()
+        assert [section.records() for section in Snapshot.read(reader)] == [(big,)]
+        thread.join()
+
+
+def test_sections_in_parts_may_interleave() -> None:
+    parts = [
+        Section("ram", 0, [memory((0, b"a"))], kind="part"),
+        Section("block", 0, [], kind="part"),
+        Section("ram", 0, [memory((0, b"b"))], kind="part"),
+        Section("block", 0, []),
+        Section("ram", 0, []),
+        Section("cpu", 0, []),
+    ]
+    found = [(section.label, section.kind) for section in Snapshot.read(written(parts))]
+    assert found == [(section.label, section.kind) for section in parts]
+
+
+def test_parts_without_a_last_one_are_refused() -> None:
+    file = io.BytesIO()
+    writer = SnapshotWriter(file)
+    writer.write(Section("ram", 0, [], kind="part"))
+    with pytest.raises(StateError, match="expected the last part of a section, got only earlier ones - at ram#0"):
+        writer.close()
+    header, part, _ = _frames(written([Section("ram", 0, [], kind="part"), Section("ram", 0, [])]))[0:3]
+    sums = zlib.crc32(header[-4:] + part[-4:])
+    end = b"\x93\xa3end\x01\xce" + zlib.crc32(b"\x93\xa3end\x01", sums).to_bytes(4, "big")
+    with pytest.raises(FormatError, match=rf"the last part of a section.* - at ram#0 \(byte {len(header)}\)"):
+        read_all(header + part + end)
+
+
+def test_a_section_is_written_once_and_only_what_a_reader_takes() -> None:
+    writer = SnapshotWriter(io.BytesIO())
+    writer.write(Section("a", 0, []))
+    with pytest.raises(StateError, match="expected each section once, got one more after its last part - at a#0"):
+        writer.write(Section("a", 0, []))
+    with pytest.raises(StateError, match=r"an instance of 0 to 2\*\*32-1"):
+        writer.write(Section("a", 1 << 32, []))
+    with pytest.raises(StateError, match="a device of at most 255 bytes"):
+        writer.write(Section("x" * 256, 0, []))
+    with pytest.raises(StateError, match="bytes of attributes"):
+        writer.write(Section("b", 0, [], attributes={"a": bytes(1 << 20)}))
+    with pytest.raises(StateError, match=r"got 300 - at b#0 s / n"):
+        writer.write(Section("b", 0, [Record("s", "struct", None, (Record("n", "uint8", None, 300),))]))
+
+
+def test_attributes_come_back_and_producer_is_ours_unless_given() -> None:
+    data = written([Section("a", 0, [], attributes={"k": [1, b"x", {"d": None}]})], machine="pc")
+    snapshot = Snapshot.read(data)
+    assert snapshot.attributes["producer"].startswith("tagged-vmstate ")
+    assert snapshot.attributes["machine"] == "pc"
+    assert [section.attributes for section in snapshot] == [{"k": [1, b"x", {"d": None}]}]
+    assert Snapshot.read(written([], producer="me")).attributes == {"producer": "me"}
+
+
+def _with_header(attributes: bytes, version: bytes = b"\x01") -> bytes:
+    head = b"\x94\xaetagged-vmstate" + version + attributes
+    return head + b"\xce" + zlib.crc32(head).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "nothing at all"),
+        (b"\x94\xaetagged", r"only 8 bytes \(truncated\)"),
+        (b"\xff\xd8\xff\xe0 JFIF", "expected a snapshot, which begins with"),
+        (_with_header(b"\x80", b"\x00"), "a version of 1 or more, snapshot has 0"),
+        (_with_header(b"\x80", b"\xcc\x01"), "shortest form"),
+        (_with_header(b"\x90"), "a map of attributes, snapshot has an array"),
+        (_with_header(b"\x81\xa1a"), "truncated"),
+        (_with_header(b"\x81\xa1a" + b"\x91" * 100 + b"\xc0"), "at most 64 levels of nesting"),
+        (_with_header(b"\xdf\xff\xff\xff\xff"), "truncated"),
+        (_with_header(b"\x80")[:-1] + b"\0", r"of the header, snapshot has .*\(damaged\)"),
+        (_with_header(b"\x80"), r"expected a frame, or the end, snapshot has nothing more \(truncated\) - at byte 23"),
+        (_with_header(b"\x80") + b"\x95", "an array of 6 items"),
+        (_with_header(b"\x80") + b"\x96\xa5other" + bytes(60), "`section` or `part`, snapshot has `other`"),
+        (_with_header(b"\x80") + b"\x96\xa7section\xa1a\xff\x80" + bytes(60), "an instance of 0 to"),
+        (_with_header(b"\x80") + b"\x96\xa7section\xa1a\x00\x80\xce" + bytes(60), r"the size of a frame \(0xcf and 8 bytes\)"),
+        (_with_header(b"\x80") + b"\x96\xa7section\xa1a\xcc\x00\x80\xcf" + bytes(8) + b"\xce" + bytes(60), "shortest form"),
+        (_with_header(b"\x80") + b"\x96\xa7section\xa1a\x00\x80\xcf" + b"\xff" * 8 + b"\xce" + bytes(60), "a frame of at most"),
+        (_with_header(b"\x80") + b"\x93\xa3end\xff\xce" + bytes(4), "the number of frames, snapshot has -1"),
+    ],
+)
+def test_what_is_no_snapshot_is_refused_in_words(data: bytes, words: str) -> None:
+    with pytest.raises(FormatError, match=words):
+        read_all(data)
+
+
+def test_attributes_beyond_the_limit_are_refused_and_the_limit_can_be_raised() -> None:
+    data = _with_header(b"\x81\xa1a\xc6\x00\x10\x00\x00" + bytes(1 << 20)) + written([])[-11:]
+    with pytest.raises(LimitError, match="at most"):
+        Snapshot.read(data)
+    assert len(Snapshot.read(data, limits=Limits(attributes=1 << 21)).attributes["a"]) == 1 << 20
+
+
+def test_a_key_twice_in_attributes_is_refused_when_they_are_asked_for() -> None:
+    snapshot = Snapshot.read(_with_header(b"\x82\xa1a\x01\xa1a\x02"))
+    with pytest.raises(FormatError, match="a key twice in one map"):
+        _ = snapshot.attributes
+
+
+def test_a_later_version_is_listed_not_decoded() -> None:
+    head = _with_header(b"\x80", b"\x02")
+    frames = b"".join(_frames(EIGHT)[1:-1])
+    sums = zlib.crc32(head[-4:] + b"".join(section.crc.to_bytes(4, "big") for section in Snapshot.read(EIGHT)))
+    end = b"\x93\xa3end\x08\xce" + zlib.crc32(b"\x93\xa3end\x08", sums).to_bytes(4, "big")
+    snapshot = Snapshot.read(head + frames + end)
+    assert snapshot.version == 2
+    sections = list(snapshot)
+    assert len(sections) == 8
+    with pytest.raises(FormatError, match="expected version 1 of the format, snapshot has version 2"):
+        sections[0].records()
+
+
+class TestDamage:
+    """Read with ``damaged="report"``: what is hurt is named, the rest can be had."""
+
+    def report(self, data: bytes) -> tuple[list[str], list[str], list[str]]:
+        snapshot = Snapshot.read(data, damaged="report")
+        sections = list(snapshot)
+        sound = [section.label for section in sections if section.damage is None and section.records()]
+        hurt = [str(section.damage) for section in sections if section.damage]
+        return sound, hurt, [str(error) for error in snapshot.damage]
+
+    def test_nothing_is_reported_of_a_whole_file(self) -> None:
+        assert self.report(EIGHT) == ([section.label for section in Snapshot.read(EIGHT)], [], [])
+
+    def test_a_flipped_bit_in_a_section_hurts_only_that(self) -> None:
+        sections = list(Snapshot.read(EIGHT))
+        data = bytearray(EIGHT)
+        data[sections[3].end - 1] ^= 1
+        sound, hurt, rest = self.report(bytes(data))
+        assert len(sound) == 7
+        assert "dev3#0" not in sound
+        assert len(hurt) == 1
+        assert "(damaged) - at dev3#0 (byte" in hurt[0]
+        assert rest == []
+
+    def test_every_flipped_bit_is_reported_and_at_most_one_section_lost(self) -> None:
+        for bit in range(8 * len(EIGHT)):
+            data = bytearray(EIGHT)
+            data[bit // 8] ^= 1 << bit % 8
+            if bit < 8 * 17:
+                continue  # no snapshot any more
+            sound, hurt, rest = self.report(bytes(data))
+            assert len(sound) >= 7
+            assert hurt or rest
+
+    def test_lost_bytes_are_passed_over(self) -> None:
+        sections = list(Snapshot.read(EIGHT))
+        data = EIGHT[: sections[2].offset + 5] + EIGHT[sections[4].offset - 3 :]
+        sound, _, rest = self.report(data)
+        assert sound == ["dev0#0", "dev1#0", "dev4#0", "dev0#1", "dev1#1", "dev2#1"]
+        assert rest
+
+    def test_a_cut_file_gives_what_is_whole(self) -> None:
+        sections = list(Snapshot.read(EIGHT))
+        sound, _, rest = self.report(EIGHT[: sections[5].end - 1])
+        assert sound == [section.label for section in sections[:5]]
+        assert "truncated" in rest[0]
+
+    def test_a_hurt_header_gives_all_sections(self) -> None:
+        data = bytearray(EIGHT)
+        data[20] ^= 1
+        sound, _, rest = self.report(bytes(data))
+        assert len(sound) == 8
+        assert "of the header" in rest[0]
+
+    @given(st.binary(max_size=300), st.integers(0, len(EIGHT)), st.integers(0, len(EIGHT)))
+    def test_any_bytes_in_the_middle_end_in_a_report(self, junk: bytes, start: int, end: int) -> None:
+        data = EIGHT[:17] + EIGHT[17 : max(start, 17)] + junk + EIGHT[end:]
+        try:
+            sound, _, _ = self.report(data)
+        except FormatError:
+            return
+        assert set(sound) <= {section.label for section in Snapshot.read(EIGHT)}
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_either_read_or_raise_our_error(data: bytes) -> None:
+    for whole in (data, GOLDEN[:30] + data, _with_header(b"\x80") + data):
+        try:
+            read_all(whole)
+        except FormatError as error:
+            assert "byte" in str(error)  # noqa: PT017  # either way is right; the words are what is held

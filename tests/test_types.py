@@ -1,0 +1,312 @@
+"""Every wire type: its bytes, its edges, its JSON, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import pytest
+
+from tagged_vmstate.errors import FormatError, LimitError, StateError
+from tagged_vmstate.records import Record, decode_all, encode, from_json, to_json
+from tagged_vmstate.wire import Opaque, float_bits, float_from_bits
+
+
+@dataclass(frozen=True)
+class Case:
+    """A value of a type, the MessagePack object that it is (in hex), and its JSON."""
+
+    type: str
+    length: int | None
+    value: Any
+    packed: str
+    json: Any
+
+    def record(self) -> Record:
+        return Record("f", self.type, self.length, self.value)
+
+    def encoded(self) -> bytes:
+        head = msgpack.packb("f") + msgpack.packb(self.type) + msgpack.packb(self.length)
+        return bytes(b"\x95" + head + b"\x00" + bytes.fromhex(self.packed))
+
+
+QUIET32, SIGNALLING32, NEGATIVE32 = (float_from_bits(bits, 4) for bits in (0x7FC00001, 0x7F800001, 0xFFC12345))
+QUIET64, SIGNALLING64 = (float_from_bits(bits, 8) for bits in (0x7FF8000000000123, 0xFFF0000000000001))
+
+CASES = [
+    Case("bool", None, True, "c3", True),
+    Case("bool", None, False, "c2", False),
+    Case("bool", 3, [True, False, True], "c403 010001", [True, False, True]),
+    Case("bool", 0, [], "c400", []),
+    Case("uint8", None, 0, "cc 00", 0),
+    Case("uint8", None, 255, "cc ff", 255),
+    Case("uint16", None, 65535, "cd ffff", 65535),
+    Case("uint32", None, 7, "ce 00000007", 7),
+    Case("uint32", None, 2**32 - 1, "ce ffffffff", 2**32 - 1),
+    Case("uint64", None, 2**64 - 1, "cf ffffffffffffffff", 2**64 - 1),
+    Case("int8", None, -128, "d0 80", -128),
+    Case("int8", None, 127, "d0 7f", 127),
+    Case("int16", None, -32768, "d1 8000", -32768),
+    Case("int32", None, -1, "d2 ffffffff", -1),
+    Case("int32", None, 2**31 - 1, "d2 7fffffff", 2**31 - 1),
+    Case("int64", None, -(2**63), "d3 8000000000000000", -(2**63)),
+    Case("int64", None, 2**63 - 1, "d3 7fffffffffffffff", 2**63 - 1),
+    Case("timer", None, -1, "d3 ffffffffffffffff", -1),
+    Case("timer", 2, [-1, 5], "c410 ffffffffffffffff 0500000000000000", [-1, 5]),
+    Case("uint8", 2, [1, 255], "c402 01ff", [1, 255]),
+    Case("int8", 2, [-1, 127], "c402 ff7f", [-1, 127]),
+    Case("uint16", 2, [1, 0xABCD], "c404 0100 cdab", [1, 0xABCD]),
+    Case("int16", 1, [-2], "c402 feff", [-2]),
+    Case("uint32", 2, [1, 0x01020304], "c408 01000000 04030201", [1, 0x01020304]),
+    Case("int32", 1, [-(2**31)], "c404 00000080", [-(2**31)]),
+    Case("uint64", 1, [2**64 - 1], "c408 ffffffffffffffff", [2**64 - 1]),
+    Case("int64", 1, [-(2**63)], "c408 0000000000000080", [-(2**63)]),
+    Case("float32", None, 1.5, "ca 3fc00000", 1.5),
+    Case("float32", None, -0.0, "ca 80000000", -0.0),
+    Case("float32", None, 2.0**-149, "ca 00000001", 2.0**-149),
+    Case("float32", None, math.inf, "ca 7f800000", "inf:7f800000"),
+    Case("float32", None, QUIET32, "ca 7fc00001", "nan:7fc00001"),
+    Case("float32", None, SIGNALLING32, "ca 7f800001", "nan:7f800001"),
+    Case("float32", None, NEGATIVE32, "ca ffc12345", "nan:ffc12345"),
+    Case("float32", 2, [SIGNALLING32, 1.0], "c408 0100807f 0000803f", ["nan:7f800001", 1.0]),
+    Case("float64", None, 0.1, "cb 3fb999999999999a", 0.1),
+    Case("float64", None, -math.inf, "cb fff0000000000000", "-inf:fff0000000000000"),
+    Case("float64", None, 5e-324, "cb 0000000000000001", 5e-324),
+    Case("float64", None, QUIET64, "cb 7ff8000000000123", "nan:7ff8000000000123"),
+    Case("float64", None, SIGNALLING64, "cb fff0000000000001", "nan:fff0000000000001"),
+    Case("float64", 1, [SIGNALLING64], "c408 010000000000f0ff", ["nan:fff0000000000001"]),
+    Case("buffer", 3, b"\x00\x1c\xff", "c403 001cff", "00 1c ff"),
+    Case("buffer", 0, b"", "c400", ""),
+    Case("bitmap", 3, b"\x05", "c401 05", "05"),
+    Case("bitmap", 16, b"\x05\xff", "c402 05ff", "05 ff"),
+    Case("string", None, "é\x00", "a3 c3a900", "é\x00"),
+    Case("string", 2, ["", "b"], "92 a0 a1 62", ["", "b"]),
+    Case("sparse", 100, ((0, b"ab"), (98, b"cd")), "94 00 c402 6162 62 c402 6364", {"0x0": "6162", "0x62": "6364"}),
+    Case("sparse", 1 << 40, (), "90", {}),
+    Case("struct", None, (Record("a", "uint8", None, 9),), "91 95 a161 a575696e7438 c0 00 cc09", [{"name": "a", "type": "uint8", "value": 9}]),
+    Case("struct", None, None, "c0", None),
+    Case("struct", None, (), "90", []),
+    Case("struct", 2, (None, ()), "92 c0 90", [None, []]),
+    Case("pci config", 2, Opaque(b"\xc4\x02\x86\x80"), "c402 8680", {"$hex": "86 80"}),
+    Case("future", None, Opaque(b"\x81\xa1a\xca\x3f\x80\x00\x00"), "81 a161 ca3f800000", {"$msgpack": "81a161ca3f800000"}),
+    Case("future", None, Opaque(b"\x81\xa1a\x01"), "81 a161 01", {"a": 1}),
+]  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """A value in a form that compares by bits."""
+    if isinstance(value, float):
+        return float_bits(value, 8)
+    if isinstance(value, memoryview):
+        return value.tobytes()
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.type}-{case.packed[:20]}")
+class TestEveryType:
+    def test_value_to_bytes(self, case: Case) -> None:
+        assert encode(case.record()).hex() == case.encoded().hex()
+
+    def test_bytes_to_value_and_back(self, case: Case) -> None:
+        [record] = decode_all(case.encoded())
+        assert (record.type, record.length) == (case.type, case.length)
+        assert encode(record.replace()) == case.encoded()
+        if case.length is None and case.type != "struct":
+            assert _plain(record.value) == _plain(case.value)
+
+    def test_json_both_ways(self, case: Case) -> None:
+        [record] = decode_all(case.encoded())
+        assert to_json(record)["value"] == case.json
+        assert encode(from_json(to_json(record))) == case.encoded()
+
+    def test_a_foreign_decoder_reads_it(self, case: Case) -> None:
+        name, kind, length, flags, _ = msgpack.unpackb(case.encoded(), strict_map_key=False)
+        assert (name, kind, length, flags) == ("f", case.type, case.length, 0)
+
+    def test_every_cut_is_refused(self, case: Case) -> None:
+        encoded = case.encoded()
+        for size in range(1, len(encoded)):
+            with pytest.raises(FormatError, match="byte"):
+                decode_all(encoded[:size])
+
+
+def test_arrays_are_blocks_not_lists() -> None:
+    [record] = decode_all(encode(Record("f", "uint16", 3, [1, 2, 3])))
+    value = record.value
+    assert isinstance(value, memoryview)
+    assert (value.format, value.readonly, value.tolist()) == ("H", True, [1, 2, 3])
+
+
+def test_buffers_are_taken_as_blocks() -> None:
+    block = array("I", [1, 2, 3])
+    assert encode(Record("f", "uint32", 3, memoryview(block))) == encode(Record("f", "uint32", 3, [1, 2, 3]))
+
+
+def _foreign(kind: str, packed: str, length: int | None = None) -> bytes:
+    return bytes(b"\x95\xa1f" + msgpack.packb(kind) + msgpack.packb(length) + b"\x00" + bytes.fromhex(packed))
+
+
+@pytest.mark.parametrize(
+    ("kind", "packed", "value"),
+    [
+        ("uint32", "07", 7),
+        ("uint32", "cc 07", 7),
+        ("uint8", "d3 0000000000000007", 7),
+        ("int64", "ff", -1),
+        ("int64", "d0 ff", -1),
+        ("uint64", "d2 00000001", 1),
+        ("timer", "e0", -32),
+        ("float32", "cb 3ff8000000000000", 1.5),
+        ("float64", "ca 3fc00000", 1.5),
+        ("string", "d9 01 61", "a"),
+        ("string", "db 00000001 61", "a"),
+    ],
+)
+def test_any_fitting_encoding_is_read_and_kept(kind: str, packed: str, value: object) -> None:
+    data = _foreign(kind, packed)
+    [record] = decode_all(data)
+    assert record.value == value
+    assert encode(record) == data
+    assert encode(record.replace()) != data
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "packed", "words"),
+    [
+        ("uint8", None, "cd 0100", r"expected `uint8` \(0 to 255\), snapshot has 256 - at f \(byte 11\)"),
+        ("uint8", None, "ff", r"expected `uint8` \(0 to 255\), snapshot has -1"),
+        ("int8", None, "cc 80", r"expected `int8` \(-128 to 127\), snapshot has 128"),
+        ("int64", None, "cf 8000000000000000", "expected `int64`"),
+        ("uint32", None, "c3", "expected `uint32`, snapshot has true"),
+        ("uint32", None, "ca 3f800000", "snapshot has a float"),
+        ("uint32", None, "c0", "snapshot has nil"),
+        ("bool", None, "01", "expected `bool`, snapshot has an integer"),
+        ("float64", None, "01", "expected `float64`, snapshot has an integer"),
+        ("float32", None, "cb 3fb999999999999a", "a float that needs 64 bits"),
+        ("string", None, "c401 61", "expected `string`, snapshot has bytes"),
+        ("string", None, "a2 c328", "expected UTF-8"),
+        ("string", None, "a3 eda080", "expected UTF-8"),
+        ("string", 2, "91 a0", r"expected 2 elements for `string\[2\]`, snapshot has 1"),
+        ("buffer", 2, "c401 00", r"expected 2 bytes for `buffer\[2\]`, snapshot has 1"),
+        ("buffer", 2, "a2 6161", r"expected `buffer\[2\]`, snapshot has a string"),
+        ("buffer", None, "c400", "expected a length in bytes for `buffer`, snapshot has nil"),
+        ("bitmap", 3, "c401 08", r"expected spare bits 0 in `bitmap\[3\]`"),
+        ("uint16", 2, "c403 000000", r"expected 4 bytes for `uint16\[2\]`, snapshot has 3"),
+        ("uint16", 2, "92 01 02", r"expected bytes for `uint16\[2\]`, snapshot has an array"),
+        ("bool", 2, "c402 0102", "expected bytes 0 and 1"),
+        ("sparse", 4, "92 03 c402 0000", r"expected runs of `sparse\[4\]`, ascending, apart and inside it, snapshot has 2 bytes at 3"),
+        ("sparse", 9, "94 04 c401 00 02 c401 00", "1 bytes at 2"),
+        ("sparse", 9, "94 00 c402 0000 01 c401 00", "1 bytes at 1"),
+        ("sparse", 9, "91 00", "an odd number of items"),
+        ("sparse", 9, "92 ff c401 00", "1 bytes at -1"),
+        ("struct", None, "01", "expected `struct`"),
+        ("struct", 1, "c0", r"expected an array for `struct\[1\]`, snapshot has nil"),
+        ("struct", None, "91 01", "expected a field"),
+        ("struct", None, "91 94 a161 a0 c0 00", "expected a field"),
+        ("future", None, "c1", "the byte 0xc1"),
+        ("uint8", 1 << 62, "c401 00", "expected 4611686018427387904 bytes"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_words(kind: str, length: int | None, packed: str, words: str) -> None:
+    with pytest.raises(FormatError, match=words) as caught:
+        decode_all(_foreign(kind, packed, length))
+    assert caught.value.path[0] == "f"
+    assert 0 < caught.value.offset < 60
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "value", "words"),
+    [
+        ("uint8", None, 256, r"expected `uint8` \(0 to 255\), got 256 - at f"),
+        ("uint8", None, True, "expected `uint8`, got True"),
+        ("uint8", None, "1", "expected `uint8`, got '1'"),
+        ("uint8", 2, [1, 300], r"expected `uint8` \(0 to 255\), got 300 - at f\[1\]"),
+        ("uint8", 2, [1, True], r"got True - at f\[1\]"),
+        ("uint8", 2, [1], r"expected `uint8\[2\]`, got 1 elements"),
+        ("uint8", 2, 5, r"expected `uint8\[2\]`, got 5"),
+        ("bool", None, 1, "expected `bool`, got 1"),
+        ("bool", 1, [1], r"expected `bool`, got 1 - at f\[0\]"),
+        ("float32", None, 1e300, "in its range"),
+        ("float32", None, QUIET64, "in its range"),
+        ("float32", 2, [0.0, 1e300], r"at f\[1\]"),
+        ("float64", None, "x", "expected `float64`"),
+        ("buffer", 2, b"abc", r"expected `buffer\[2\]`, got 3 bytes"),
+        ("buffer", None, b"", "expected a length in bytes"),
+        ("bitmap", 3, b"\x08", "expected spare bits 0"),
+        ("string", None, "\ud800", "that UTF-8 can hold"),
+        ("string", 1, [b"x"], r"expected `string`, got b'x' - at f\[0\]"),
+        ("sparse", 4, ((3, b"ab"),), "ascending, apart and inside it"),
+        ("sparse", 4, (3,), r"\(offset, bytes\)"),
+        ("struct", None, (1,), "a sequence of records"),
+        ("struct", None, (Record("a", "uint8", None, -1),), r"got -1 - at f / a"),
+        ("struct", 2, (None, (Record("a", "uint8", None, -1),)), r"got -1 - at f\[1\] / a"),
+        ("struct", None, (Record("a", "uint8", None, 1),) * 2, "a name once among its siblings"),
+        ("uint8", -1, [], "a length of 0"),
+        ("future", None, 5, "a type that this build does not know"),
+        ("future", None, Opaque(b"\x92\x01"), "truncated"),
+        ("future", None, Opaque(b"\x01\x01"), "one MessagePack object"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit_are_refused_in_words(kind: str, length: int | None, value: Any, words: str) -> None:
+    with pytest.raises(StateError, match=words) as caught:
+        encode(Record("f", kind, length, value))
+    assert caught.value.path[0] == "f"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "\ud800"])
+def test_odd_names_are_refused(name: str) -> None:
+    with pytest.raises(StateError, match="of 1 to 255 bytes of UTF-8"):
+        encode(Record(name, "uint8", None, 1))
+    with pytest.raises(StateError, match="of 1 to 255 bytes of UTF-8"):
+        encode(Record("f", name, None, Opaque(b"\xc0")))
+
+
+def test_the_longest_name_and_any_character_are_taken() -> None:
+    for name in ("x" * 255, "é" * 127, "../[0] \x00\n#1", "__class__"):
+        data = encode(Record(name, "uint8", None, 1))
+        assert decode_all(data)[0].name == name
+
+
+def _nested(levels: int) -> Record:
+    record = Record("leaf", "uint8", None, 1)
+    for _ in range(levels):
+        record = Record("s", "struct", None, (record,))
+    return record
+
+
+def _nested_bytes(levels: int) -> bytes:
+    # An inner record is five items around the next one: built by hand, because the writer refuses it.
+    head = b"\x95\xa1s\xa6struct\xc0\x00\x91"
+    return head * levels + b"\x95\xa1l\xa5uint8\xc0\x00\xcc\x01"
+
+
+def test_64_levels_of_structs_are_taken_and_65_refused() -> None:
+    assert decode_all(encode(_nested(64)))
+    with pytest.raises(StateError, match="at most 64 levels"):
+        encode(_nested(65))
+    assert decode_all(_nested_bytes(64))
+    for levels in (65, 100_000):
+        with pytest.raises(LimitError, match="at most 64 levels"):
+            decode_all(_nested_bytes(levels))
+    with pytest.raises(LimitError, match="at most 64 levels"):
+        decode_all(_foreign("future", "91" * 1000 + "c0"))
+
+
+def test_flags_other_than_is_default_are_refused() -> None:
+    data = bytearray(encode(Record("f", "uint8", None, 1, is_default=True)))
+    assert decode_all(bytes(data))[0].is_default
+    for flags in (2, 3, 0x7F):
+        data[-3] = flags
+        with pytest.raises(FormatError, match=r"flags 0 or 1 \(is_default\); all other bits are reserved, snapshot has 0x"):
+            decode_all(bytes(data))
+
+
+def test_two_siblings_of_one_name_are_refused_at_every_level() -> None:
+    one = encode(Record("f", "uint8", None, 1))
+    with pytest.raises(FormatError, match=r"a name once among its siblings, snapshot has it twice - at f \(byte 13\)"):
+        decode_all(one + one)
+    with pytest.raises(FormatError, match="- at s / f"):
+        decode_all(b"\x95\xa1s\xa6struct\xc0\x00\x92" + one + one)
