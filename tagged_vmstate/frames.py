@@ -184,10 +184,14 @@ class Order:
         """Whether the section of a frame was complete before it."""
         return frame.label in self._done
 
-    def add(self, frame: Frame, offset: int) -> None:
-        """Take the next frame. Raises FormatError where its section was complete before."""
+    def count(self, frame: Frame) -> None:
+        """Take the sum of the next frame, whatever its head says."""
         self._frames += 1
         self._sum = zlib.crc32(frame.crc.to_bytes(4, "big"), self._sum)
+
+    def add(self, frame: Frame, offset: int) -> None:
+        """Take the next frame. Raises FormatError where its section was complete before."""
+        self.count(frame)
         if self.is_done(frame):
             raise placed(FormatError("each section once", "one more after its last part", offset=offset), frame.label)
         if frame.kind == "part":

@@ -204,7 +204,8 @@ class Snapshot:
         self.damage: list[FormatError] = []
         self._report = damaged == "report"
         self._owned = file if owned else None
-        self._header = self._head(lambda cursor: Header.decode(cursor, limits))
+        self._header_damage: FormatError | None = None
+        self._header = self._read_header()
         self._first = self.input.position
         self.version = self._header.version
         self.raw_attributes = self._header.attributes
@@ -253,6 +254,17 @@ class Snapshot:
     def __iter__(self) -> Iterator[StoredSection]:
         return self._salvage() if self._report else self._walk()
 
+    def _read_header(self) -> Header:
+        try:
+            return self._head(lambda cursor: Header.decode(cursor, self.limits))
+        except FormatError as error:
+            first = self._next_mark(len(MAGIC)) if self._report and self.input.peek(len(MAGIC)) == MAGIC else None
+            if first is None:
+                raise
+            self.input.seek(first)
+            self._header_damage = error
+            return Header(VERSION, NO_ATTRIBUTES)
+
     def _walk(self) -> Iterator[StoredSection]:
         order = Order(self._header)
         self.input.seek(self._first)
@@ -270,7 +282,7 @@ class Snapshot:
     def _salvage(self) -> Iterator[StoredSection]:
         """The same, going on after any damage."""
         order = Order(self._header)
-        self.damage = []
+        self.damage = [self._header_damage] if self._header_damage else []
         offset = self._first
         while True:
             self.input.seek(offset)
@@ -290,10 +302,10 @@ class Snapshot:
                     return
                 offset = found
                 continue
-            try:
-                order.add(head, offset)
-            except FormatError as error:
-                section.damage = section.damage or error
+            if section.damage:
+                order.count(head)  # not even its name is to be trusted
+            else:
+                section.damage = self._misplaced(order, head, offset)
             yield section
             offset = section.end
 
@@ -310,6 +322,14 @@ class Snapshot:
     def _damage(section: StoredSection) -> FormatError | None:
         try:
             section.verify()
+        except FormatError as error:
+            return error
+        return None
+
+    @staticmethod
+    def _misplaced(order: Order, frame: Frame, offset: int) -> FormatError | None:
+        try:
+            order.add(frame, offset)
         except FormatError as error:
             return error
         return None

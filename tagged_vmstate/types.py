@@ -166,12 +166,12 @@ class SparseType(WireType):
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise self._wrong(value, length, " as (offset, bytes) runs")
         found = [pack_array_head(2 * len(value))]
-        end = 0
+        end, last = 0, -1
         for run in value:
             try:
                 offset, data = run
                 data = bytes(data)
-                fits = end <= operator.index(offset) and offset + len(data) <= (length or 0)
+                fits = last < operator.index(offset) >= end and offset + len(data) <= (length or 0)
             except (TypeError, ValueError):
                 raise self._wrong(run, length, " as (offset, bytes) runs") from None
             if not fits:
@@ -179,7 +179,7 @@ class SparseType(WireType):
                     f"runs of `{self.describe(length)}`, ascending, apart and inside it", f"{len(data)} bytes at {offset}"
                 )
             found += (pack_uint(offset), pack_bin_head(len(data)), data)
-            end = offset + len(data)
+            end, last = offset + len(data), offset
         return b"".join(found)
 
     @override
@@ -190,15 +190,15 @@ class SparseType(WireType):
         if count % 2:
             raise cursor.error(f"{what}: offsets and bytes in turn", f"an odd number of items ({count})", start)
         found = []
-        end = 0
+        end, last = 0, -1
         for _ in range(count // 2):
             at = cursor.pos
             offset = cursor.read_int("the offset of a run")
             data = cursor.read_bin("the bytes of a run")
-            if offset < end or offset + len(data) > (length or 0):
+            if offset < end or offset <= last or offset + len(data) > (length or 0):
                 raise cursor.error(f"{what}, ascending, apart and inside it", f"{len(data)} bytes at {offset}", at)
             found.append((offset, data))
-            end = offset + len(data)
+            end, last = offset + len(data), offset
         return tuple(found)
 
     @override

@@ -180,7 +180,9 @@ def siblings(depth: int = 3) -> st.SearchStrategy[Records]:
 @st.composite
 def sections(draw: st.DrawFn) -> list[Section]:
     """The sections of one snapshot: some whole, some in parts that lie between those of others."""
-    labels = draw(st.lists(st.tuples(st.text(max_size=12), st.sampled_from([0, 1, 127, 128, (1 << 32) - 1])), max_size=4, unique=True))
+    labels = draw(
+        st.lists(st.tuples(st.text(max_size=12), st.sampled_from([0, 1, 127, 128, (1 << 32) - 1])), max_size=4, unique=True)
+    )
     turns = [label for label in labels for _ in range(draw(st.integers(1, 3)))]
     turns = draw(st.permutations(turns))
     # A sparse field repeats under one name over the parts of its section.
@@ -225,7 +227,16 @@ class RawSection(Section):
 Pick: TypeAlias = Callable[[list[bytes]], bytes]
 """Chooses one of several encodings of the same."""
 
-_INTEGERS: Final = [(0xCC, ">B"), (0xCD, ">H"), (0xCE, ">I"), (0xCF, ">Q"), (0xD0, ">b"), (0xD1, ">h"), (0xD2, ">i"), (0xD3, ">q")]
+_INTEGERS: Final = [
+    (0xCC, ">B"),
+    (0xCD, ">H"),
+    (0xCE, ">I"),
+    (0xCF, ">Q"),
+    (0xD0, ">b"),
+    (0xD1, ">h"),
+    (0xD2, ">i"),
+    (0xD3, ">q"),
+]
 
 
 def _integer(number: int, pick: Pick) -> bytes:
@@ -312,4 +323,6 @@ def spell(record: Record, pick: Pick) -> bytes:
 def foreign_snapshots(draw: st.DrawFn) -> bytes:
     """Snapshots of one section whose fields came from a library that chose other encodings."""
     fields = draw(st.lists(records(), min_size=1, max_size=MOST, unique_by=lambda record: record.name))
-    return snapshot_bytes([RawSection("foreign", b"".join(spell(field, lambda found: draw(st.sampled_from(found))) for field in fields))])
+    return snapshot_bytes(
+        [RawSection("foreign", b"".join(spell(field, lambda found: draw(st.sampled_from(found))) for field in fields))]
+    )

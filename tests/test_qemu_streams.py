@@ -58,7 +58,9 @@ def load(data: bytes) -> tuple[dict[str, list[Section]], list[str]]:
     return sections, found.notes
 
 
-def fields(data: bytes, fields_bytes: bytes, *described: object, subsections: object = None) -> tuple[tuple[Record, ...], list[str]]:
+def fields(
+    data: bytes, fields_bytes: bytes, *described: object, subsections: object = None
+) -> tuple[tuple[Record, ...], list[str]]:
     """The records of one device, and the notes."""
     stream = MAGIC + full(1, "dev", fields_bytes) + EOF + description(device("dev", *described, subsections=subsections)) + data
     sections, notes = load(stream)
@@ -69,7 +71,10 @@ def fields(data: bytes, fields_bytes: bytes, *described: object, subsections: ob
 
 
 def values(records: tuple[Record, ...]) -> list[tuple[str, str, Any]]:
-    return [(each.name, each.describe(), each.value.tolist() if isinstance(each.value, memoryview) else each.value) for each in records]
+    return [
+        (each.name, each.describe(), each.value.tolist() if isinstance(each.value, memoryview) else each.value)
+        for each in records
+    ]
 
 
 class TestShapes:
@@ -199,7 +204,10 @@ class TestNotDescribed:
         described = device("dev", field("a", "buffer", len(trap)))
         stream = MAGIC + full(1, "dev", trap, has_footer=False) + full(2, "end", b"x", has_footer=False)
         sections, _ = load(stream + EOF + description(described, device("end", field("x", "uint8", 1))))
-        assert [(name, each[0].records()[0].value) for name, each in sections.items() if "vm" not in name] == [("dev#0", trap), ("end#0", 120)]
+        assert [(name, each[0].records()[0].value) for name, each in sections.items() if "vm" not in name] == [
+            ("dev#0", trap),
+            ("end#0", 120),
+        ]
 
     def test_bytes_that_look_like_a_footer(self) -> None:
         trap = footer(1) + b"rest"
@@ -207,7 +215,15 @@ class TestNotDescribed:
         assert load(stream)[0]["dev#0"][0].records()[0].value == trap
 
     def test_a_broken_description(self) -> None:
-        for broken in (b"{", b"[]", b'{"devices": [{}]}', b'{"devices": 5}', b"\xff", b"[" * 100_000, b'{"page_size": 3, "devices": []}'):
+        for broken in (
+            b"{",
+            b"[]",
+            b'{"devices": [{}]}',
+            b'{"devices": 5}',
+            b"\xff",
+            b"[" * 100_000,
+            b'{"page_size": 3, "devices": []}',
+        ):
             stream = MAGIC + full(1, "dev", b"abc") + EOF + b"\x06" + struct.pack(">I", len(broken)) + broken
             sections, notes = load(stream)
             assert sections["dev#0"][0].records()[0].value == b"abc"
@@ -269,7 +285,9 @@ class TestMemory:
 
     def test_a_page_dirtied_again_comes_again(self) -> None:
         other = bytes(4096)[:-1] + b"\x01"
-        stream = MAGIC + ram(blocks(mem=8192), page(0, DATA_PAGE, "mem"), page(0, other), page(0, b"\0") + page(4096, b"\0")) + EOF
+        stream = (
+            MAGIC + ram(blocks(mem=8192), page(0, DATA_PAGE, "mem"), page(0, other), page(0, b"\0") + page(4096, b"\0")) + EOF
+        )
         assert self.runs(stream)[1:] == [[("mem", ((0, DATA_PAGE),))], [("mem", ((0, other),))], [("mem", ((0, bytes(4096)),))]]
 
     def test_pages_out_of_order_come_in_parts(self) -> None:
@@ -384,7 +402,12 @@ class TestWrong:
         except VMStateError as error:
             assert str(error)  # noqa: PT017  # either way is right
 
-    @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        )
+    )
     def test_any_description_is_read_or_noted(self, found: object) -> None:
         data = json.dumps(found).encode()
         devices = json.dumps({"devices": [{"name": "dev", "instance_id": 0, "fields": [found]}]}).encode()

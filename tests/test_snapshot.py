@@ -12,7 +12,7 @@ from pathlib import Path
 import msgpack
 import pytest
 from conftest import STREAMS, stream_bytes
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import snapshots
 
@@ -108,13 +108,13 @@ def test_swapped_dropped_doubled_and_foreign_frames_are_detected() -> None:
             if one != other:
                 swapped = list(frames)
                 swapped[one], swapped[other] = frames[other], frames[one]
-                with pytest.raises(FormatError, match="the sum 0x.* over all frames"):
+                with pytest.raises(FormatError, match=r"the sum 0x.* over all frames"):
                     read_all(b"".join([header, *swapped, end]))
         with pytest.raises(FormatError, match="expected 8 frames before the end, snapshot has 7"):
             read_all(b"".join([header, *frames[:one], *frames[one + 1 :], end]))
         with pytest.raises(FormatError, match="each section once"):
             read_all(b"".join([header, *frames[: one + 1], *frames[one:], end]))
-        with pytest.raises(FormatError, match="the sum 0x.* over all frames"):
+        with pytest.raises(FormatError, match=r"the sum 0x.* over all frames"):
             read_all(b"".join([header, *frames[:one], foreign, *frames[one + 1 :], end]))
 
 
@@ -133,7 +133,10 @@ def test_what_is_read_is_written_again_byte_for_byte(data: bytes) -> None:
 
 
 def _as_msgpack_sees_it(data: bytes) -> list[object]:
-    unpacker = msgpack.Unpacker(io.BytesIO(data), strict_map_key=False, max_buffer_size=1 << 30)
+    # Attributes may hold what has no Python form: keys that cannot be hashed, strings that are not UTF-8.
+    unpacker = msgpack.Unpacker(
+        io.BytesIO(data), strict_map_key=False, object_pairs_hook=list, unicode_errors="replace", max_buffer_size=1 << 30
+    )
     return list(unpacker)
 
 
@@ -153,7 +156,11 @@ def test_a_foreign_decoder_sees_header_frames_fields_and_end(name: str) -> None:
 
 @given(snapshots())
 def test_a_foreign_decoder_reads_every_generated_snapshot(data: bytes) -> None:
-    header, *rest = _as_msgpack_sees_it(data)
+    try:
+        header, *rest = _as_msgpack_sees_it(data)
+    except ValueError as error:
+        assume("nanoseconds" not in str(error))  # an impossible date, which that library refuses
+        raise
     assert isinstance(header, list)
     assert header[:2] == ["tagged-vmstate", 1]
     assert len(rest) + 1 == _expected_objects(data)
@@ -163,7 +170,7 @@ def test_a_section_of_4_gib_is_listed_without_being_read(tmp_path: Path) -> None
     path = tmp_path / "large.tvm"
     size = (1 << 32) - 64
     head = b"\x96\xa7section\xa3big\x00\x80\xcf" + size.to_bytes(8, "big")
-    header = written([])[:-12]
+    header = _frames(EIGHT)[0]
     with path.open("wb") as file:
         file.write(header + head + b"\xce\0\0\0\0")
         file.seek(size, os.SEEK_CUR)
@@ -351,11 +358,15 @@ class TestDamage:
         for bit in range(8 * len(EIGHT)):
             data = bytearray(EIGHT)
             data[bit // 8] ^= 1 << bit % 8
-            if bit < 8 * 17:
+            if bit < 8 * 16:
                 continue  # no snapshot any more
-            sound, hurt, rest = self.report(bytes(data))
-            assert len(sound) >= 7
-            assert hurt or rest
+            try:
+                sound, hurt, rest = self.report(bytes(data))
+            except FormatError as error:
+                assert "version" in str(error), bit  # noqa: PT017  # a later version's fields are not read
+                continue
+            assert len(sound) >= 7, bit
+            assert hurt or rest, bit
 
     def test_lost_bytes_are_passed_over(self) -> None:
         sections = list(Snapshot.read(EIGHT))

@@ -15,6 +15,11 @@ from tagged_vmstate.records import Record, decode_all, encode, from_json, to_jso
 from tagged_vmstate.wire import Opaque, float_bits, float_from_bits
 
 
+def _foreign(kind: str, packed: str, length: int | None = None) -> bytes:
+    """A field `f`, its value in the hex of some MessagePack writer."""
+    return b"\x95\xa1f" + Opaque.of(kind).raw + Opaque.of(length).raw + b"\x00" + bytes.fromhex(packed)
+
+
 @dataclass(frozen=True)
 class Case:
     """A value of a type, the MessagePack object that it is (in hex), and its JSON."""
@@ -29,8 +34,7 @@ class Case:
         return Record("f", self.type, self.length, self.value)
 
     def encoded(self) -> bytes:
-        head = msgpack.packb("f") + msgpack.packb(self.type) + msgpack.packb(self.length)
-        return bytes(b"\x95" + head + b"\x00" + bytes.fromhex(self.packed))
+        return _foreign(self.type, self.packed, self.length)
 
 
 QUIET32, SIGNALLING32, NEGATIVE32 = (float_from_bits(bits, 4) for bits in (0x7FC00001, 0x7F800001, 0xFFC12345))
@@ -145,10 +149,6 @@ def test_buffers_are_taken_as_blocks() -> None:
     assert encode(Record("f", "uint32", 3, memoryview(block))) == encode(Record("f", "uint32", 3, [1, 2, 3]))
 
 
-def _foreign(kind: str, packed: str, length: int | None = None) -> bytes:
-    return bytes(b"\x95\xa1f" + msgpack.packb(kind) + msgpack.packb(length) + b"\x00" + bytes.fromhex(packed))
-
-
 @pytest.mark.parametrize(
     ("kind", "packed", "value"),
     [
@@ -200,6 +200,7 @@ def test_any_fitting_encoding_is_read_and_kept(kind: str, packed: str, value: ob
         ("sparse", 4, "92 03 c402 0000", r"expected runs of `sparse\[4\]`, ascending, apart and inside it, snapshot has 2 bytes at 3"),
         ("sparse", 9, "94 04 c401 00 02 c401 00", "1 bytes at 2"),
         ("sparse", 9, "94 00 c402 0000 01 c401 00", "1 bytes at 1"),
+        ("sparse", 9, "94 00 c400 00 c400", "0 bytes at 0"),
         ("sparse", 9, "91 00", "an odd number of items"),
         ("sparse", 9, "92 ff c401 00", "1 bytes at -1"),
         ("struct", None, "01", "expected `struct`"),

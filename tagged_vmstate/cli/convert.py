@@ -18,7 +18,7 @@ _OUTPUT = click.option("-o", "--output", "out", default=STANDARD, metavar="OUT",
 @_OUTPUT
 @click.option("--values", is_flag=True, help="The short form: {device: {field: value}}. It has no way back.")
 def to_json_command(file: str, out: str, *, values: bool) -> None:
-    r"""Write the JSON form, from which from-json makes the same snapshot again, byte for byte.
+    """Write the JSON form, from which from-json makes the same snapshot again, byte for byte.
 
     \b
     Examples:
@@ -33,7 +33,7 @@ def to_json_command(file: str, out: str, *, values: bool) -> None:
 @click.argument("file")
 @_OUTPUT
 def from_json_command(file: str, out: str) -> None:
-    r"""Make a snapshot from its JSON form; what does not fit its type is told with its line.
+    """Make a snapshot from its JSON form; what does not fit its type is told with its line.
 
     \b
     Examples:
@@ -48,7 +48,7 @@ def from_json_command(file: str, out: str) -> None:
 @click.argument("file", metavar="STREAM")
 @_OUTPUT
 def import_command(file: str, out: str) -> None:
-    r"""Make a snapshot from a QEMU migration stream (savevm version 3), bare or in libvirt's save image.
+    """Make a snapshot from a QEMU migration stream (savevm version 3), bare or in libvirt's save image.
 
     What cannot be interpreted is kept as bytes and named on standard error.
 

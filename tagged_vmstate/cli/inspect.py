@@ -67,7 +67,7 @@ class _Entry:
 @click.argument("file")
 @click.option("--format", "form", type=FORMATS, default="text", show_default=True, help="For a person or a program.")
 def info_command(file: str, form: str) -> int:
-    r"""Header, sections, sizes and sums; damage.
+    """Header, sections, sizes and sums; damage.
 
     Works on a damaged FILE and on one of a later version: every section that can be found is listed, and what is
     wrong is said behind the list.
@@ -127,7 +127,7 @@ def _info_lines(version: int, attributes: dict[str, Any], entries: Sequence[_Ent
 def show_command(
     file: str, device: str | None, field: str | None, *, non_default: bool, full: bool, salvage: bool, form: str
 ) -> int:
-    r"""The values, as a tree.
+    """The values, as a tree.
 
     DEVICE and FIELD are names or globs (quote them). DEVICE may name an instance, as in "dma#1"; FIELD is the name of a
     field at any depth, or a path such as "queue/count". Brackets in a name stand for themselves.

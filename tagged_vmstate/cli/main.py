@@ -56,7 +56,7 @@ class _Group(click.Group):
 @click.command(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name=NAME)
 def cli() -> None:
-    r"""See, convert and check snapshots of emulated machines.
+    """See, convert and check snapshots of emulated machines.
 
     Every FILE is a snapshot, its JSON form, or a QEMU migration stream, told apart by their first bytes;
     gzip, xz and bzip2 around it are undone. "-" is standard input or output.

@@ -11,7 +11,7 @@ from tagged_vmstate.cli.main import NAME, cli
 @click.command(short_help="Print the completion of this command for a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(shell: str) -> None:
-    r"""Print the completion of this command for a shell.
+    """Print the completion of this command for a shell.
 
     \b
     Examples:

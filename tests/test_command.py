@@ -1,0 +1,261 @@
+"""The command as people run it: real processes, files and pipes; one sentence for everything that is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import pty
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import DATA, STREAMS
+
+from tagged_vmstate.records import Record
+from tagged_vmstate.snapshot import Section, Snapshot, SnapshotWriter
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def run(*arguments: object, given: bytes | None = None, **more: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "tagged_vmstate", *map(str, arguments)]
+    return subprocess.run(command, input=given, capture_output=True, check=False, timeout=60, **more)  # type: ignore[call-overload,no-any-return]  # passed on
+
+
+def shown(*arguments: object, given: bytes | None = None) -> str:
+    done = run(*arguments, given=given)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout.decode()
+
+
+def refused(*arguments: object, given: bytes | None = None, status: int = 2) -> str:
+    """The one sentence that a refused command says."""
+    done = run(*arguments, given=given)
+    lines = done.stderr.decode().splitlines()
+    assert done.returncode == status
+    assert len(lines) == 1
+    assert lines[0].startswith("tagged-vmstate: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def tvm(tmp_path_factory: pytest.TempPathFactory, stream_path: Callable[[str], Path]) -> Path:
+    path: Path = tmp_path_factory.mktemp("tvm") / "pc.tvm"
+    shown("import", stream_path("pc-qemu7.2"), "-o", path)
+    return path
+
+
+def test_help_is_there_for_all_and_ends_with_examples() -> None:
+    names = re.findall(r"^  ([a-z-]+)  ", shown("--help").partition("Commands:")[2], re.MULTILINE)
+    assert names == ["info", "show", "to-json", "from-json", "import", "completion"]
+    for name in names:
+        text = shown(name, "--help")
+        assert "Examples:\n    tagged-vmstate " in text
+        first = text.split("\n\n")[1].strip()
+        assert first in " ".join(shown("--help").split()), "the list says the same as the command"
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_goes_all_the_way_and_back(name: str, tmp_path: Path) -> None:
+    stream = DATA / f"{name}.mig.xz"
+    first, text, second = tmp_path / "a.tvm", tmp_path / "a.json", tmp_path / "b.tvm"
+    done = run("import", stream, "-o", first)
+    assert done.returncode == 0
+    shown("to-json", first, "-o", text)
+    shown("from-json", text, "-o", second)
+    assert first.read_bytes() == second.read_bytes()
+    trees = [run("show", path).stdout for path in (stream, first, text)]
+    assert trees[0] == trees[1] == trees[2]
+    tree = trees[0].decode()
+    assert re.search(r"^.. (mach-virt\.ram|pc\.ram) +sparse\[\d+\]", tree, re.MULTILINE)
+    if not name.startswith("arm"):
+        for line in (r"scan_enabled +int32 +1", r"translate +int32 +0", r"scancode_set +int32 +2"):
+            assert re.search(line, tree)
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.tvm", "b.tvm"]
+
+
+def test_the_picture_of_the_readme_is_what_the_command_prints() -> None:
+    picture = README.read_text().partition("```console\n$ tagged-vmstate show tests/data/pc-qemu7.2.mig.xz ps2kbd\n")[2]
+    assert picture.partition("\n```")[0] == shown("show", DATA / "pc-qemu7.2.mig.xz", "ps2kbd").rstrip()
+
+
+def test_pipes_on_both_sides(stream_path: Callable[[str], Path], tvm: Path) -> None:
+    stream = stream_path("pc-qemu7.2").read_bytes()
+    for given in (stream, gzip.compress(stream)):
+        done = run("import", "-", given=given)
+        assert done.stdout == tvm.read_bytes()
+    text = run("to-json", "-", given=tvm.read_bytes()).stdout
+    assert run("from-json", "-", "-o", "-", given=text).stdout == tvm.read_bytes()
+
+
+def test_what_show_prints_can_be_chosen(tvm: Path) -> None:
+    assert re.findall(r"^(\S+)#(\d)", shown("show", tvm, "dma*"), re.MULTILINE) == [("dma", "0"), ("dma", "1")]
+    assert "dma#1\n" in shown("show", tvm, "dma#1")
+    assert shown("show", tvm, "ps2kbd", "parent_obj/queue.count").split() == [
+        "ps2kbd#0",
+        "└─",
+        "parent_obj",
+        "struct",
+        "└─",
+        "queue.count",
+        "int32",
+        "0",
+    ]
+    assert "86 80 37 12" in shown("show", tvm, "0000:00:00.0/I440FX", "config[0]")
+    assert "no device `ps2kb`; near it: ps2kbd" in refused("show", tvm, "ps2kb")
+    assert "no field `scancode`; near it: scancode_set" in refused("show", tvm, "ps2kbd", "scancode")
+    found = json.loads(shown("show", tvm, "ps2kbd", "translate", "--format", "json"))
+    assert found[0]["fields"] == [{"name": "translate", "type": "int32", "value": 0}]
+
+
+def small(*records: Record) -> bytes:
+    file = io.BytesIO()
+    with SnapshotWriter(file) as writer:
+        writer.write(Section("a", 0, records))
+        writer.write(Section("b", 0, [Record("x", "uint8", None, 1)]))
+    return file.getvalue()
+
+
+def test_only_what_differs_from_the_defaults() -> None:
+    inner = (Record("same", "uint8", None, 0, is_default=True), Record("other", "uint8", None, 5))
+    data = small(Record("s", "struct", None, inner), Record("t", "uint8", None, 0, is_default=True))
+    text = shown("show", "-", "a", "--non-default", given=data)
+    assert text.split() == ["a#0", "└─", "s", "struct", "└─", "other", "uint8", "5"]
+    assert "default" in shown("show", "-", "a", given=data)
+
+
+def test_a_snapshot_does_not_drive_the_terminal() -> None:
+    text = shown("show", "-", given=small(Record("\x1b[31mred\n", "string", None, "\x1b]0;title\x07")))
+    assert "\x1b" not in text
+    assert "\\x1b[31mred\\n" in text
+
+
+class TestDamaged:
+    @pytest.fixture
+    def hurt(self, tmp_path: Path) -> Path:
+        data = bytearray(small(Record("n", "uint32", None, 7)))
+        [first, _] = Snapshot.read(bytes(data))
+        data[first.end - 1] ^= 1
+        path = tmp_path / "hurt.tvm"
+        path.write_bytes(data)
+        return path
+
+    def test_info_names_it(self, hurt: Path) -> None:
+        done = run("info", hurt)
+        assert done.returncode == 1
+        assert re.search(r"a#0 .* damaged\n", done.stdout.decode())
+        assert re.search(r"b#0 .* ok\n", done.stdout.decode())
+        assert json.loads(run("info", hurt, "--format", "json").stdout)["sections"][0]["damage"]
+
+    def test_show_refuses_it_or_shows_the_rest(self, hurt: Path) -> None:
+        assert "(damaged) - at a#0" in refused("show", hurt)
+        done = run("show", hurt, "--salvage")
+        assert done.returncode == 1
+        assert "b#0\n" in done.stdout.decode()
+        assert "left out: expected the sum" in done.stderr.decode()
+
+
+def _limit_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+
+class TestWrong:
+    def test_what_is_no_input_at_all(self, tmp_path: Path) -> None:
+        empty, jpeg = tmp_path / "empty", tmp_path / "a.jpeg"
+        empty.write_bytes(b"")
+        jpeg.write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
+        kinds = "expected a snapshot, its JSON form or a QEMU migration stream, file has "
+        for command in ("info", "show", "to-json"):
+            assert kinds + "nothing at all (an empty file)" in refused(command, empty)
+            assert kinds + "the bytes ff d8 ff e0 00 10 4a 46" in refused(command, jpeg)
+            assert f"{tmp_path}: Is a directory" in refused(command, tmp_path)
+            assert "nothere: No such file or directory" in refused(command, tmp_path / "nothere")
+        assert "Not a directory" in refused("show", empty / "below")
+
+    def test_streams(self, stream_path: Callable[[str], Path], tmp_path: Path) -> None:
+        stream = stream_path("pc-qemu7.2").read_bytes()
+        assert "savevm version 3, stream has version 4 - at byte 4" in refused("show", "-", given=b"QEVM\0\0\0\x04" + stream[8:])
+        cut = refused("import", "-", "-o", tmp_path / "out.tvm", given=stream[:30_000])
+        assert re.search(r"truncated\) - at \S+#0 \(byte \d+\)", cut)
+        assert "whole gzip data" in refused("show", "-", given=gzip.compress(stream)[:-500])
+        assert os.listdir(tmp_path) == []
+
+    def test_json(self, tmp_path: Path) -> None:
+        text = shown("to-json", "-", given=small(Record("n", "uint8", None, 7)))
+        out = tmp_path / "out.tvm"
+        out.write_bytes(b"old")
+        for value, words in (("300", "`uint8` (0 to 255), JSON has 300 - at a#0 n (line 4"), ('"7"', "`uint8`, JSON has '7'")):
+            sentence = refused("from-json", "-", "-o", out, given=text.replace('"value": 7', f'"value": {value}').encode())
+            assert words in sentence
+        assert out.read_bytes() == b"old"
+        assert os.listdir(tmp_path) == ["out.tvm"]
+
+    def test_a_full_disk(self, tvm: Path, tmp_path: Path) -> None:
+        with Path("/dev/full").open("wb") as full:
+            command = [sys.executable, "-m", "tagged_vmstate", "to-json", str(tvm)]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stderr) == (2, b"tagged-vmstate: output: No space left on device\n")
+        assert "/dev/full: cannot write: No space left on device" in refused("to-json", tvm, "-o", "/dev/full")
+        cut = run("to-json", tvm, "-o", tmp_path / "out.json", preexec_fn=_limit_files)
+        assert (cut.returncode, cut.stderr.count(b"\n")) == (2, 1)
+        assert b"cannot write: File too large" in cut.stderr
+        assert os.listdir(tmp_path) == []
+
+    def test_a_closed_pipe_is_quiet(self, tvm: Path) -> None:
+        command = f"{sys.executable} -m tagged_vmstate to-json {tvm} | head -n 1"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+        assert (done.stdout.count(b"\n"), done.stderr) == (1, b"")
+
+    def test_usage(self, tvm: Path) -> None:
+        for arguments in (["nosuch"], ["show"], ["info", tvm, "--format", "xml"]):
+            done = run(*arguments)
+            assert done.returncode == 2
+            assert b"Traceback" not in done.stderr
+
+
+def _on_a_terminal(*arguments: object, **environment: str) -> tuple[int, str]:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "tagged_vmstate", *map(str, arguments)]
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm-256color", **environment}
+    ) as child:
+        os.close(theirs)
+        found = b""
+        try:
+            while piece := os.read(ours, 4096):
+                found += piece
+        except OSError:
+            pass  # Linux says so when the other side is gone
+    os.close(ours)
+    return child.returncode, found.decode()
+
+
+def test_colours_only_on_a_terminal(tvm: Path) -> None:
+    assert "\x1b[" in _on_a_terminal("show", tvm, "ps2kbd")[1]
+    plain = _on_a_terminal("show", tvm, "ps2kbd", NO_COLOR="1")[1]
+    assert re.sub(r"\x1b\[[012]m", "", plain).replace("\r", "").split() == shown("show", tvm, "ps2kbd").split()
+    assert "\x1b" not in shown("show", tvm, "ps2kbd")
+
+
+def test_a_snapshot_is_not_poured_onto_a_terminal(stream_path: Callable[[str], Path]) -> None:
+    status, text = _on_a_terminal("import", stream_path("pc-qemu7.2"))
+    assert status == 2
+    assert "name a file with -o" in " ".join(text.split())
+
+
+def test_without_its_extra_the_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['click'] = None; from tagged_vmstate.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr == b"tagged-vmstate: the command needs its extra: pip install 'tagged-vmstate[cli]'\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    assert "_TAGGED_VMSTATE_COMPLETE" in shown("completion", shell)

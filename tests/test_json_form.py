@@ -1,0 +1,191 @@
+"""The JSON form: lossless both ways, held to its schema, and exact about what is wrong in it."""
+
+from __future__ import annotations
+
+import importlib.resources
+import io
+import json
+import zlib
+from typing import Any
+
+import jsonschema
+import pytest
+from conftest import STREAMS, stream_bytes
+from hypothesis import given
+from strategies import snapshots
+
+from tagged_vmstate.errors import FormatError
+from tagged_vmstate.jsonform import from_json, to_json, to_values
+from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.records import Record
+from tagged_vmstate.snapshot import Section, Snapshot, SnapshotWriter, write
+from tagged_vmstate.wire import Opaque
+
+SCHEMA = json.loads(importlib.resources.files("tagged_vmstate").joinpath("snapshot.schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def as_json(data: bytes) -> bytes:
+    file = io.BytesIO()
+    to_json(Snapshot.read(data), file)
+    return file.getvalue()
+
+
+def as_snapshot(text: bytes) -> bytes:
+    file = io.BytesIO()
+    write(from_json(io.BytesIO(text)), file)
+    return file.getvalue()
+
+
+def snapshot(*records: Record) -> bytes:
+    file = io.BytesIO()
+    with SnapshotWriter(file, {"producer": "x"}) as writer:
+        writer.write(Section("dev", 0, records))
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module", params=STREAMS)
+def imported(request: pytest.FixtureRequest) -> bytes:
+    file = io.BytesIO()
+    write(import_stream(io.BytesIO(stream_bytes(request.param))), file)
+    return file.getvalue()
+
+
+def test_real_machines_go_both_ways_and_fit_the_schema(imported: bytes) -> None:
+    text = as_json(imported)
+    assert as_snapshot(text) == imported
+    VALIDATOR.validate(json.loads(text))
+
+
+@given(snapshots())
+def test_every_snapshot_goes_both_ways_and_fits_the_schema(data: bytes) -> None:
+    text = as_json(data)
+    assert as_snapshot(text) == data
+    VALIDATOR.validate(json.loads(text))
+
+
+@given(snapshots())
+def test_another_layout_of_the_same_json_means_the_same(data: bytes) -> None:
+    again = json.dumps(json.loads(as_json(data)), indent=2, sort_keys=False).encode()
+    assert as_snapshot(again) == data
+
+
+def _foreign(kind: str, value: bytes) -> bytes:
+    head = b"\x94\xaetagged-vmstate\x01\xde\x00\x01\xd9\x01a\xca\x3f\x80\x00\x00"
+    head += b"\xce" + zlib.crc32(head).to_bytes(4, "big")
+    field = b"\x95\xa1f" + Opaque.of(kind).raw + b"\xc0\x00" + value
+    frame = b"\x96\xa7section\xa3dev\x00\x80\xcf" + len(field).to_bytes(8, "big")
+    crc = zlib.crc32(frame + field).to_bytes(4, "big")
+    end = b"\x93\xa3end\x01"
+    total = zlib.crc32(head[-4:] + crc + end).to_bytes(4, "big")
+    return head + frame + b"\xce" + crc + field + end + b"\xce" + total
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("uint32", b"\x07"), ("string", b"\xdb\x00\x00\x00\x01a"), ("float32", b"\xcb" + bytes(8))]
+)
+def test_encodings_that_others_chose_come_back(kind: str, value: bytes) -> None:
+    data = _foreign(kind, value)
+    text = as_json(data)
+    assert b'"msgpack"' in text
+    assert as_snapshot(text) == data
+
+
+def test_an_edit_counts_and_not_the_bytes_beside_it() -> None:
+    text = as_json(_foreign("uint32", b"\x07")).replace(b'"value": 7', b'"value": 8')
+    [section] = Snapshot.read(as_snapshot(text))
+    assert section.records()[0].value == 8
+    assert b"\xce\x00\x00\x00\x08" in section.payload()
+
+
+def test_the_short_form() -> None:
+    file = io.BytesIO()
+    to_values(import_stream(io.BytesIO(stream_bytes("pc-qemu7.2"))), file)
+    found = json.loads(file.getvalue())
+    keyboard = found["ps2kbd"]
+    assert (keyboard["scan_enabled"], keyboard["translate"], keyboard["scancode_set"]) == (1, 0, 2)
+    assert keyboard["parent_obj"]["queue.count"] == 0
+    assert found["ram"]["pc.ram"] == {"length": 2 << 20, "stored": 0}
+    assert {"dma", "dma#1"} < set(found)
+    assert found["0000:00:00.0/I440FX"]["parent_obj"]["config[0]"].startswith("86 80 37 12")
+
+
+GOOD = as_json(snapshot(Record("n", "uint8", None, 7), Record("s", "struct", 1, ((Record("b", "buffer", 1, b"a"),),))))
+
+
+def broken(old: str, new: str) -> bytes:
+    assert old.encode() in GOOD
+    return GOOD.replace(old.encode(), new.encode(), 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (broken('"value": 7', '"value": 256'), r"expected `uint8` \(0 to 255\), JSON has 256 - at dev#0 n \(line 4, byte \d+\)"),
+        (broken('"value": 7', '"value": "7"'), "expected `uint8`, JSON has '7' - at dev#0 n"),
+        (broken('"value": 7', '"value": true'), "expected `uint8`, JSON has True - at dev#0 n"),
+        (broken('"value": 7', '"valu": 7'), 'expected "value", JSON has none - at dev#0 n'),
+        (broken('"value": 7', '"value": NaN'), "NaN, which JSON lacks"),
+        (broken('"value": 7', '"value": 7, "value": 8'), "the key 'value' twice in one object"),
+        (broken('"value": 7', '"value": ' + "9" * 5000), "Exceeds the limit"),
+        (broken('"value": 7', '"value": ' + "[" * 100_000), "recursion"),
+        (broken('"61"', '"6"'), r"hex digits, JSON has '6' - at dev#0 s\[0\] / b \(line 5"),
+        (broken('"name": "n"', '"name": ""'), "a name of 1 to 255 bytes"),
+        (broken('"instance": 0', '"instance": -1'), '"instance" as an integer'),
+        (broken('"device": "dev", ', ""), '"device" as a string, JSON has nothing - at section 0'),
+        (broken('"version": 1', '"version": 2'), '"version": 1, JSON has 2'),
+        (broken('"format": "tagged-vmstate"', '"format": "other"'), '"format": "tagged-vmstate", JSON has'),
+        (broken('"attributes": {"producer": "x"},', ""), '"attributes" before "sections"'),
+        (broken('"x"', '{"$hex": "0"}'), '"attributes" that MessagePack can hold'),
+        (GOOD + b"x", "nothing after the object"),
+        (GOOD.replace(b'"dev"', b'"\xff"'), "expected UTF-8, JSON has the byte 0xff"),
+    ],
+)
+def test_what_is_wrong_is_told_in_words(text: bytes, words: str) -> None:
+    with pytest.raises(FormatError, match=words):
+        as_snapshot(text)
+
+
+def test_the_byte_and_line_of_a_culprit_point_at_it() -> None:
+    text = broken('"61"', '"zz"')
+    with pytest.raises(FormatError) as caught:
+        as_snapshot(text)
+    assert text[caught.value.offset :].startswith(b'"zz"')
+    assert caught.value.line == text[: caught.value.offset].count(b"\n") + 1
+
+
+def test_every_cut_is_our_error() -> None:
+    for size in range(len(GOOD.rstrip())):
+        with pytest.raises(FormatError, match="byte"):
+            as_snapshot(GOOD[:size])
+
+
+def test_small_pieces_read_the_same() -> None:
+    class Drip(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(min(size or 1, 1))
+
+    file = io.BytesIO()
+    write(from_json(Drip(GOOD)), file)
+    assert as_json(file.getvalue()) == GOOD
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found.update(version=2),
+        lambda found: found.pop("sections"),
+        lambda found: found["sections"][0].update(instance=-1),
+        lambda found: found["sections"][0]["fields"][0].update(value=256),
+        lambda found: found["sections"][0]["fields"][0].update(value="7"),
+        lambda found: found["sections"][0]["fields"][0].pop("name"),
+        lambda found: found["sections"][0]["fields"][0].update(size=1),
+        lambda found: found["sections"][0]["fields"][1]["value"][0][0].update(value="zz"),
+    ],
+)
+def test_the_schema_refuses_what_is_no_snapshot(change: Any) -> None:
+    found = json.loads(GOOD)
+    VALIDATOR.validate(found)
+    change(found)
+    with pytest.raises(jsonschema.ValidationError):
+        VALIDATOR.validate(found)
