@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -14,8 +15,9 @@ DATA: Final = Path(__file__).parent / "data"
 STREAMS: Final = ("armvirt-qemu7.2", "isapc-qemu7.2", "pc-qemu10.0", "pc-qemu7.2", "pc-qemu7.2-reset")
 """Streams of unmodified QEMUs; data/README.md tells how each was made."""
 
-settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("here")
+for profile, examples in {"here": 20, "ci": 100}.items():
+    settings.register_profile(profile, deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def stream_bytes(name: str) -> bytes:

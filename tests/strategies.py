@@ -114,7 +114,7 @@ def runs(draw: st.DrawFn) -> tuple[int, Runs]:
     """The length of a sparse field, and its runs: apart, side by side, up to the last byte."""
     end = 0
     found = []
-    for data in draw(st.lists(st.binary(max_size=8), max_size=MOST)):
+    for data in draw(st.lists(st.binary(min_size=1, max_size=8), max_size=MOST)):
         start = end + draw(st.sampled_from([0, 1, 9, 200, 4096, 1 << 33]))
         found.append((start, data))
         end = start + len(data)
@@ -240,7 +240,7 @@ _INTEGERS: Final = [
 
 
 def _integer(number: int, pick: Pick) -> bytes:
-    found = [bytes(msgpack.packb(number))]
+    found = [Opaque.of(number).raw]
     for first, code in _INTEGERS:
         try:
             found.append(bytes((first,)) + struct.pack(code, number))
