@@ -132,12 +132,14 @@ def find_description(source: Input) -> bytes | None:
     """The JSON at the end of a stream that can seek, found from its end; the stream stays where it is."""
     if source.size is None:
         return None
-    here = source.position
-    start = max(here, source.size - _TAIL)
-    source.seek(start)
-    tail = source.read(source.size - start)
+    here, size, tail, at = source.position, 1 << 18, b"", -1
+    while at < 0 and size <= _TAIL:
+        start = max(here, source.size - size)
+        source.seek(start)
+        tail = source.read(source.size - start)
+        at = tail.rfind(bytes((EOF, VMDESCRIPTION)))
+        size = size * 4 if start > here else _TAIL + 1
     source.seek(here)
-    at = tail.rfind(bytes((EOF, VMDESCRIPTION)))
     if at < 0 or int.from_bytes(tail[at + 2 : at + 6], "big") != len(tail) - at - 6:
         return None
     return tail[at + 6 :]
