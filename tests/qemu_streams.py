@@ -85,6 +85,7 @@ def rebuilt(data: bytes) -> bytes:
 
 class _Rebuilder:
     def __init__(self, data: bytes) -> None:
+        self._page = Snapshot.read(data).attributes["qemu"]["page_size"]
         self._sections = sorted(Snapshot.read(data), key=lambda section: section.attributes["qemu"]["offset"])
         packed = b"".join(section.attributes["qemu"].get("json", b"") for section in self._sections)
         self._json = zlib.decompress(packed) if packed else b""
@@ -149,8 +150,8 @@ class _Rebuilder:
         for block, first, count, flags in zip(numbers, numbers, numbers, numbers, strict=True):
             memory = self._memory[self._names[block]]
             for index in range(count):
-                address = (first + index) * PAGE
-                data = bytes(memory[address : address + PAGE])
+                address = (first + index) * self._page
+                data = bytes(memory[address : address + self._page])
                 data = data[:1] if flags & 2 else data
                 found += page(address, data, self._names[block] if flags & 1 and not index else None)
         self._turn_open = not qemu["last"]

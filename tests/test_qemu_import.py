@@ -136,3 +136,15 @@ def test_the_size_of_self_description() -> None:
     json = sum(len(each.data) for each in events if isinstance(each, Description))
     assert tagged < 3 * raw
     assert tagged < 0.35 * (raw + json)
+
+
+@pytest.mark.parametrize("name", ["arm1k", "live", "pc2.2", "pc2.3", "q35"])
+def test_other_shapes_of_streams_are_all_there_too(name: str) -> None:
+    data = stream_bytes(f"{name}-qemu7.2")
+    assert rebuilt(imported(data)) == data
+
+
+def test_without_footers_and_description_each_device_is_a_buffer() -> None:
+    devices = [each for each in Snapshot.read(imported(stream_bytes("pc2.2-qemu7.2"))) if each.attributes["qemu"]["type"] == 4]
+    assert len(devices) > 20
+    assert {record.name for each in devices for record in each.records()} == {"bytes@0"}

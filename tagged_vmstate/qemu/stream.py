@@ -122,6 +122,7 @@ class Rest:
 
 
 _ITEMS: Final = frozenset(bytes((each,)) for each in (EOF, SECTION_START, SECTION_PART, SECTION_END, SECTION_FULL, COMMAND))
+_COMMAND: Final = bytes((COMMAND,))
 _Look: TypeAlias = tuple[bytes, Callable[[bytes, int], bool]]
 """Bytes that a place must begin with, and what else must hold there."""
 
@@ -325,7 +326,9 @@ class StreamReader:
         looks: list[_Look] = []
         if self._has_footers is not False:
             behind = len(footer)
-            looks.append((footer, lambda data, at: self._begins_item(data, at + behind)))
+            looks.append(
+                (footer, lambda data, at: self._begins_item(data, at + behind) or data.startswith(_COMMAND, at + behind))
+            )
             looks.append((footer, lambda data, at: data[at + behind : at + behind + 1] in _ITEMS))
         if not self._has_footers:
             looks.append((b"", self._begins_item))
@@ -358,7 +361,7 @@ class StreamReader:
             size *= 4
 
     def _begins_item(self, data: bytes, at: int) -> bool:
-        """Whether what is at a place looks like the next item of a stream.
+        """Whether what is at a place looks like the next item of a stream. Commands are younger than footers.
 
         `data` ends where the stream does, or well behind what there is to see.
         """
@@ -371,7 +374,7 @@ class StreamReader:
             return name != b"" and len(data) >= at + 14 + len(name) and name.isascii() and name.decode().isprintable()
         if announced in {bytes((SECTION_PART,)), bytes((SECTION_END,))}:
             return int.from_bytes(data[at + 1 : at + 5], "big") in self._heads
-        return announced == bytes((COMMAND,)) and data[at + 1 : at + 2] == b"\0" and len(data) >= at + 5
+        return False
 
 
 def split_strings(data: bytes) -> Iterator[bytes]:
