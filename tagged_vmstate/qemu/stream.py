@@ -325,11 +325,9 @@ class StreamReader:
                 return size
         looks: list[_Look] = []
         if self._has_footers is not False:
-            behind = len(footer)
-            looks.append(
-                (footer, lambda data, at: self._begins_item(data, at + behind) or data.startswith(_COMMAND, at + behind))
-            )
-            looks.append((footer, lambda data, at: data[at + behind : at + behind + 1] in _ITEMS))
+            width = len(footer)
+            looks.append((footer, lambda data, at: self._begins_item(data, at + width) or data.startswith(_COMMAND, at + width)))
+            looks.append((footer, lambda data, at: data[at + width : at + width + 1] in _ITEMS))
         if not self._has_footers:
             looks.append((b"", self._begins_item))
         what = f"the footer of section {head.id}" if self._has_footers else "what follows the section"
