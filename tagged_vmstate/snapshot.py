@@ -45,6 +45,8 @@ T = TypeVar("T")
 PART_BYTES: Final = 4 << 20
 """Memory that a writer puts into one frame: enough for the head not to matter, little to hold."""
 NO_ATTRIBUTES: Final = Opaque.of({})
+ONCE: Final = "each name once over the parts of a section, unless it is `sparse` of one length"
+REPEATED: Final = "it again"
 
 
 class Section:
@@ -111,6 +113,34 @@ class Sections(Protocol):
         ...
 
 
+class PartNames:
+    """The names over the parts of each section: only a sparse field may come again, and only with its length."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, tuple[int, Record]]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._seen
+
+    def check(self, section: Section, place: int, records: Records) -> Record | None:
+        """The first field that should not be there again; None where all is well.
+
+        Args:
+            section: One frame of a section.
+            place: What tells this frame from others: it may be looked at twice.
+            records: The fields of the frame.
+        """
+        if section.kind == "section" and section.label not in self:
+            return None
+        seen = self._seen.setdefault(section.label, {})
+        for record in records:
+            first, other = seen.setdefault(record.name, (place, record.replace(value=None)))
+            same = record.type == other.type == "sparse" and record.length == other.length
+            if first != place and not same:
+                return record
+        return None
+
+
 class StoredSection(Section):
     """A section as it lies in a file: its fields are read when they are asked for.
 
@@ -148,9 +178,13 @@ class StoredSection(Section):
             found = f"version {self._snapshot.version}: a later build of this package reads it"
             raise FormatError(f"version {VERSION} of the format", found, offset=len(MAGIC))
         try:
-            return decode_all(payload, self._start, self._snapshot.limits)
+            records = decode_all(payload, self._start, self._snapshot.limits)
         except FormatError as error:
             raise placed(error, self.label) from None
+        again = self._snapshot.names.check(self, self.offset, records)
+        if again:
+            raise placed(FormatError(ONCE, REPEATED, offset=again.offset, path=(again.name,)), self.label)
+        return records
 
     def payload(self) -> bytes:
         """Its fields as bytes. Raises FormatError where their sum does not fit."""
@@ -187,6 +221,7 @@ class Snapshot:
 
     Attributes:
         version: The version of the format. The sections of a later one can be listed, not decoded.
+        names: The names that its sections in parts have shown so far.
         raw_attributes: What stands in the header, as its bytes.
         damage: With ``damaged="report"``, after iterating: what was wrong that no section's own `damage` tells.
     """
@@ -202,6 +237,7 @@ class Snapshot:
         self.limits = limits
         self.input = Input(file)
         self.damage: list[FormatError] = []
+        self.names = PartNames()
         self._report = damaged == "report"
         self._owned = file if owned else None
         self._header_damage: FormatError | None = None
@@ -393,6 +429,8 @@ class SnapshotWriter:
         header = Header(VERSION, attributes)
         self._file = file
         self._order = Order(header)
+        self._names = PartNames()
+        self._frames = 0
         file.write(header.encode())
 
     def __enter__(self) -> Self:
@@ -413,6 +451,7 @@ class SnapshotWriter:
         payload = section.payload()
         frame = Frame(section.kind, section.device, section.instance, section.raw_attributes, len(payload), 0)
         self._check(frame)
+        self._check_names(section)
         crc = zlib.crc32(payload, zlib.crc32(frame.summed()))
         frame = Frame(section.kind, section.device, section.instance, section.raw_attributes, len(payload), crc)
         self._order.add(frame, 0)
@@ -435,6 +474,16 @@ class SnapshotWriter:
         if problem:
             error = StateError(*problem)
             error.section = frame.label
+            raise error
+
+    def _check_names(self, section: Section) -> None:
+        if section.kind == "section" and section.label not in self._names:
+            return  # its own fields were checked against each other when they became bytes
+        self._frames += 1
+        again = self._names.check(section, self._frames, section.records())
+        if again:
+            error = StateError(ONCE, REPEATED, path=(again.name,))
+            error.section = section.label
             raise error
 
     def close(self) -> None:

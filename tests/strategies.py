@@ -185,15 +185,18 @@ def sections(draw: st.DrawFn) -> list[Section]:
     )
     turns = [label for label in labels for _ in range(draw(st.integers(1, 3)))]
     turns = draw(st.permutations(turns))
-    # A sparse field repeats under one name over the parts of its section.
+    # Only a sparse field repeats under one name over the parts of its section, and with one length.
     memory = {label: draw(st.tuples(names(), runs())) for label in labels}
+    taken = {label: {memory[label][0]} for label in labels}
     found = []
     for place, label in enumerate(turns):
         kind: Kind = "part" if label in turns[place + 1 :] else "section"
         fields = draw(siblings())
         if turns.count(label) > 1:
             name, (length, value) = memory[label]
-            fields = (*(field for field in fields if field.name != name), Record(name, "sparse", length, value))
+            fields = tuple(field for field in fields if field.name not in taken[label])
+            taken[label] |= {field.name for field in fields}
+            fields = (*fields, Record(name, "sparse", length, value))
         found.append(Section(*label, fields, kind=kind, attributes=draw(attributes())))
     return found
 

@@ -7,6 +7,7 @@ import os
 import threading
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -17,9 +18,11 @@ from hypothesis import strategies as st
 from strategies import snapshots
 
 from tagged_vmstate.errors import FormatError, LimitError, StateError
+from tagged_vmstate.frames import Frame, Header, Order
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Limits, Record
 from tagged_vmstate.snapshot import Section, Snapshot, SnapshotWriter, write
+from tagged_vmstate.wire import Opaque
 
 GOLDEN = bytes.fromhex(
     "94"  # header: an array of 4
@@ -405,3 +408,46 @@ def test_any_bytes_either_read_or_raise_our_error(data: bytes) -> None:
             read_all(whole)
         except FormatError as error:
             assert "byte" in str(error)  # noqa: PT017  # either way is right; the words are what is held
+
+
+REPEATED = "expected each name once over the parts of a section, unless it is `sparse` of one length"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "fits"),
+    [
+        (Record("pc.ram", "sparse", 64, ((0, b"a"),)), Record("pc.ram", "sparse", 64, ((0, b"b"),)), True),
+        (Record("pc.ram", "sparse", 64, ()), Record("pc.ram", "sparse", 65, ()), False),
+        (Record("a", "uint8", None, 1), Record("a", "uint8", None, 1), False),
+        (Record("a", "uint8", None, 1), Record("b", "uint8", None, 1), True),
+    ],
+    ids=["memory written again", "another length", "no memory", "other names"],
+)
+def test_only_memory_comes_again_in_a_later_part(first: Record, second: Record, *, fits: bool) -> None:
+    sections = [Section("ram", 0, [first], kind="part"), Section("ram", 0, [second])]
+    if fits:
+        data = written(sections)
+        assert [part.records() for part in Snapshot.read(data)] == [(first,), (second,)]
+        return
+    with pytest.raises(StateError, match=REPEATED):
+        written(sections)
+    first_part, last_part = Snapshot.read(_unchecked(sections))
+    assert first_part.records() == (first,)
+    with pytest.raises(FormatError, match=REPEATED) as caught:
+        last_part.records()
+    assert (caught.value.section, caught.value.path) == ("ram#0", (second.name,))
+    assert _unchecked(sections)[caught.value.offset] == 0x95
+
+
+def _unchecked(sections: Iterable[Section]) -> bytes:
+    """A snapshot as a careless writer would make it, its sums right."""
+    header = Header(1, Opaque.of({}))
+    order = Order(header)
+    data = header.encode()
+    for section in sections:
+        payload = section.payload()
+        bare = Frame(section.kind, section.device, section.instance, section.raw_attributes, len(payload), 0)
+        frame = replace(bare, crc=zlib.crc32(payload, zlib.crc32(bare.summed())))
+        order.add(frame, 0)
+        data += frame.encode() + payload
+    return data + order.end().encode()
