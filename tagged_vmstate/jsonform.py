@@ -11,10 +11,12 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from tagged_vmstate.errors import FormatError, PathPart, StateError
 from tagged_vmstate.frames import VERSION, Kind, label
+from tagged_vmstate.memory import Images, restored
 from tagged_vmstate.overview import overview
 from tagged_vmstate.records import Record, wire_type
 from tagged_vmstate.records import from_json as record_from_json
@@ -28,25 +30,34 @@ _CHUNK: Final = 1 << 16
 _dump: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-def to_json(sections: Sections, file: BinaryIO) -> None:
-    """Write sections as JSON, a line for each field. Raises FormatError where they come from damaged bytes."""
+def to_json(sections: Sections, file: BinaryIO, images: Images | None = None) -> None:
+    """Write sections as JSON, a line for each field; with `images`, memory into files beside it.
+
+    Raises:
+        FormatError: The sections come from damaged bytes.
+        OSError: A file cannot be written.
+    """
     head = f'"format": "{FORMAT}", "version": {VERSION}, "attributes": {_dump(sections.raw_attributes.to_json())}'
     file.write(f'{{{head},\n"sections": ['.encode())
     for number, section in enumerate(sections):
         file.write(b",\n" if number else b"\n")
-        file.write(_section_text(section).encode())
+        file.write(_section_text(section, images).encode())
     file.write(b"\n]}\n")
 
 
-def section_to_json(section: Section) -> Json:
+def section_to_json(section: Section, images: Images | None = None) -> Json:
     """One section as JSON holds it."""
     found: dict[str, Json] = {} if section.kind == "section" else {"kind": section.kind}
     found |= {"device": section.device, "instance": section.instance, "attributes": section.raw_attributes.to_json()}
-    return {**found, "fields": [record_to_json(record) for record in section.records()]}
+    return {**found, "fields": [_field(record, section.label, images) for record in section.records()]}
 
 
-def _section_text(section: Section) -> str:
-    found = section_to_json(section)
+def _field(record: Record, label: str, images: Images | None) -> Json:
+    return images.to_json(label, record) if images and record.type == "sparse" else record_to_json(record)
+
+
+def _section_text(section: Section, images: Images | None) -> str:
+    found = section_to_json(section, images)
     fields = ",".join("\n " + _dump(field) for field in found.pop("fields"))
     return f'{_dump(found)[:-1]}, "fields": [{fields}]}}'
 
@@ -79,13 +90,17 @@ def _value(record: Record) -> Json:
     return elements[0] if record.length is None else elements
 
 
-def from_json(file: BinaryIO) -> JsonForm:
+def from_json(file: BinaryIO, memory: Path | None = None) -> JsonForm:
     """Open a JSON form: its sections can then be iterated, once.
+
+    Args:
+        file: The text.
+        memory: The folder of the files that hold its memory, where it has such.
 
     Raises:
         FormatError: This is no JSON form of a snapshot; says where, also while iterating.
     """
-    return JsonForm(file)
+    return JsonForm(file, memory)
 
 
 class JsonForm:
@@ -95,8 +110,9 @@ class JsonForm:
         raw_attributes: What stands in the header.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, memory: Path | None = None) -> None:
         self._text = _Text(file)
+        self._memory = memory
         self._members: dict[str, Json] = {}
         self._text.expect("{", "a JSON object")
         more = self._read_members()
@@ -159,7 +175,7 @@ class JsonForm:
         start = text.mark()
         found = text.value("a section")
         try:
-            section = _section(found)
+            section = _section(found, self._memory)
         except StateError as error:
             error.section = error.section or f"section {number}"
             raise text.misfit(error, start) from None
@@ -182,7 +198,7 @@ def _attributes(found: Json) -> Opaque:
 _SECTION_KEYS: Final = frozenset({"kind", "device", "instance", "attributes", "fields"})
 
 
-def _section(found: Json) -> Section:
+def _section(found: Json, memory: Path | None) -> Section:
     if not isinstance(found, dict):
         raise StateError("a section as an object", brief(found))
     device, instance, kind, fields = found.get("device"), found.get("instance"), found.get("kind", "section"), found.get("fields")
@@ -201,7 +217,7 @@ def _section(found: Json) -> Section:
         section = Section(
             device,
             instance,
-            map(record_from_json, fields),
+            (record_from_json(restored(field, memory)) for field in fields),
             kind=cast("Kind", kind),
             attributes=_attributes(found.get("attributes", {})),
         )

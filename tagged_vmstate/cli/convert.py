@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from tagged_vmstate.cli.files import STANDARD, opened, opened_file, output
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.jsonform import from_json, to_json, to_values
+from tagged_vmstate.memory import Images, overwritten
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.snapshot import write
 
@@ -17,22 +20,40 @@ _OUTPUT = click.option("-o", "--output", "out", default=STANDARD, metavar="OUT",
 @click.argument("file")
 @_OUTPUT
 @click.option("--values", is_flag=True, help="The short form: {device: {field: value}}. It has no way back.")
-def to_json_command(file: str, out: str, *, values: bool) -> None:
+@click.option("--memory", metavar="DIR", type=click.Path(path_type=Path), help="Write memory as image files into DIR.")
+def to_json_command(file: str, out: str, memory: Path | None, *, values: bool) -> None:
     """Write the JSON form, from which from-json makes the same snapshot again, byte for byte.
 
     \b
     Examples:
       tagged-vmstate to-json vm.tvm -o vm.json
       tagged-vmstate to-json vm.mig.xz --values | jq .ps2kbd.scancode_set
+      tagged-vmstate to-json vm.mig --memory vm.memory -o vm.json
     """
+    if memory is not None:
+        _with_images(file, out, memory, values=values)
+        return
     with opened(file) as sections, output(out, is_text=True) as target:
         (to_values if values else to_json)(sections, target)
+
+
+def _with_images(file: str, out: str, folder: Path, *, values: bool) -> None:
+    if values:
+        raise click.UsageError("--values has no memory to write: leave out --memory.")
+    if file == STANDARD:
+        raise click.UsageError("--memory reads its input twice: name a file.")
+    with opened(file) as sections:
+        stale = overwritten(sections)
+    folder.mkdir(exist_ok=True)
+    with opened(file) as sections, output(out, is_text=True) as target, Images(folder, stale) as images:
+        to_json(sections, target, images)
 
 
 @click.command(short_help="Make a snapshot from its JSON form.")
 @click.argument("file")
 @_OUTPUT
-def from_json_command(file: str, out: str) -> None:
+@click.option("--memory", metavar="DIR", type=click.Path(path_type=Path), help="Where to-json --memory put the image files.")
+def from_json_command(file: str, out: str, memory: Path | None) -> None:
     """Make a snapshot from its JSON form; what does not fit its type is told with its line.
 
     \b
@@ -41,7 +62,7 @@ def from_json_command(file: str, out: str) -> None:
       jq '...' vm.json | tagged-vmstate from-json - -o vm.tvm
     """
     with opened_file(file) as source, output(out, is_text=False) as target:
-        write(from_json(source), target)
+        write(from_json(source, memory), target)
 
 
 @click.command(short_help="Make a snapshot from a QEMU migration stream.")

@@ -1,0 +1,141 @@
+"""Sparse memory as files beside a JSON form: one image a field, with holes, as long as the memory itself.
+
+An image is the final state of its memory. A run that a later part writes over stays in the JSON form as hex, so
+that the way back is the same to the byte. To know which these are, the sections are read once before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from array import array
+from bisect import bisect_left, bisect_right
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Self, TypeAlias, cast
+from urllib.parse import quote
+
+from tagged_vmstate.errors import StateError
+from tagged_vmstate.files import replacing
+from tagged_vmstate.records import LIMITS, Record, to_json
+from tagged_vmstate.snapshot import Sections
+from tagged_vmstate.types import Runs
+from tagged_vmstate.wire import Json
+from tagged_vmstate.wiretype import brief
+
+Key: TypeAlias = tuple[str, str]
+"""A memory: the label of its section, the name of its field."""
+MEMORY: Final = "memory"
+"""The key of a field whose bytes lie in a file."""
+
+
+def overwritten(sections: Sections) -> dict[Key, set[int]]:
+    """For each memory the numbers of those runs that a later part writes over, wholly or partly."""
+    places: dict[Key, array[int]] = {}
+    for section in sections:
+        for record in section.records():
+            if record.type == "sparse":
+                ends = places.setdefault((section.label, record.name), array("Q"))
+                for offset, data in cast("Runs", record.value):
+                    ends.extend((offset, offset + len(data)))
+    return {key: _overwritten(found) for key, found in places.items()}
+
+
+def _overwritten(places: array[int]) -> set[int]:
+    """From the last run to the first: is it met by what was written after it?"""
+    found = set()
+    starts: list[int] = []
+    ends: list[int] = []
+    for number in reversed(range(len(places) // 2)):
+        start, end = places[2 * number], places[2 * number + 1]
+        if bisect_right(ends, start) < bisect_left(starts, end):
+            found.add(number)
+        first, last = bisect_left(ends, start), bisect_right(starts, end)
+        if first < last:
+            start, end = min(start, starts[first]), max(end, ends[last - 1])
+        starts[first:last], ends[first:last] = [start], [end]
+    return found
+
+
+class Images:
+    """Writes the images of a snapshot's memories into a folder; they appear when its block ends well.
+
+    Args:
+        folder: Where to.
+        stale: What `overwritten` found for the same sections.
+    """
+
+    def __init__(self, folder: Path, stale: dict[Key, set[int]]) -> None:
+        self._folder = folder
+        self._stale = stale
+        self._passed: dict[Key, int] = {}
+        self._files: dict[Key, BinaryIO] = {}
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._open.__exit__(kind, value, trace)
+
+    def to_json(self, label: str, record: Record) -> Json:
+        """The JSON form of a memory of which the image holds the bytes. Raises OSError."""
+        key = (label, record.name)
+        name = f"{quote(label, safe=' #')} {quote(record.name, safe=' #')}"
+        file = self._files.get(key)
+        if file is None:
+            file = self._files[key] = self._open.enter_context(replacing(self._folder / name))
+            file.truncate(record.length)
+        runs: dict[str, Json] = {}
+        passed = self._passed.get(key, 0)
+        for number, (offset, data) in enumerate(cast("Runs", record.value), passed):
+            file.seek(offset)
+            file.write(data)
+            runs[f"0x{offset:x}"] = data.hex() if number in self._stale.get(key, ()) else len(data)
+        self._passed[key] = passed + len(runs)
+        found = to_json(record)
+        return found if "msgpack" in found else {**found, MEMORY: name, "value": runs}
+
+
+def restored(field: Any, folder: Path | None) -> Json:
+    """A field of a JSON form, with the bytes that lie in a file.
+
+    Raises:
+        StateError: No folder was given, the file is not there or too short, or the field does not say what to take.
+    """
+    if not isinstance(field, dict) or MEMORY not in field:
+        return field
+    name, runs = field[MEMORY], field.get("value")
+    try:
+        if not isinstance(name, str) or not name or name != os.path.basename(name) or name in {".", ".."} or "\0" in name:  # noqa: PTH119
+            raise StateError('"memory" as the name of a file in the folder', brief(name))
+        if not isinstance(runs, dict):
+            raise StateError("runs as {offset: number of bytes, or hex}", brief(runs))
+        if folder is None:
+            raise StateError(
+                "the bytes of this memory", f"only the name of their file, {brief(name)}: say --memory DIR to from-json"
+            )
+        with (folder / name).open("rb") as file:
+            value = {offset: _bytes(file, offset, size) for offset, size in runs.items()}
+    except OSError as error:
+        raise StateError(f"the file {brief(name)} in the folder", str(error.strerror), path=(str(field.get("name")),)) from None
+    except StateError as error:
+        error.under(str(field.get("name")))
+        raise
+    return {**{key: each for key, each in field.items() if key != MEMORY}, "value": value}
+
+
+def _bytes(file: BinaryIO, offset: str, size: Json) -> Json:
+    if isinstance(size, str):
+        return size
+    try:
+        start = int(offset, 0)
+    except ValueError:
+        raise StateError("an offset", brief(offset)) from None
+    end = os.fstat(file.fileno()).st_size
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= LIMITS.frame or start < 0:
+        raise StateError("a number of bytes, or hex", brief(size))
+    if start + size > end:
+        raise StateError(f"{size} bytes at {offset} in the file of this memory", f"{end} bytes in all")
+    file.seek(start)
+    return file.read(size).hex()

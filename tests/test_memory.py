@@ -1,0 +1,61 @@
+"""Memory as image files beside the JSON form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import STREAMS
+from test_command import refused, run, shown
+
+from tagged_vmstate.records import Record
+from tagged_vmstate.snapshot import Section, SnapshotWriter
+
+
+@pytest.fixture
+def tvm(tmp_path: Path) -> Path:
+    """A memory of 32 bytes, partly written again in its second part."""
+    path = tmp_path / "a.tvm"
+    with path.open("wb") as file, SnapshotWriter(file) as writer:
+        runs = ((0, b"aaaa"), (8, b"bbbb"), (16, b""))
+        writer.write(Section("ram", 0, [Record("pc/ram", "sparse", 32, runs)], kind="part"))
+        writer.write(Section("ram", 0, [Record("pc/ram", "sparse", 32, ((10, b"cccc"), (31, b"d")))]))
+    return path
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_real_streams_come_back_byte_for_byte(name: str, stream_path: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    plain, text, again = tmp_path / "a.tvm", tmp_path / "a.json", tmp_path / "b.tvm"
+    assert run("import", stream_path(name), "-o", plain).returncode == 0
+    shown("to-json", plain, "--memory", folder, "-o", text)
+    shown("from-json", text, "--memory", folder, "-o", again)
+    assert again.read_bytes() == plain.read_bytes()
+    assert os.listdir(folder)
+
+
+def test_an_image_is_the_final_state(tvm: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    text = shown("to-json", tvm, "--memory", folder)
+    assert os.listdir(folder) == ["ram#0 pc%2Fram"]
+    image = folder / "ram#0 pc%2Fram"
+    assert image.read_bytes() == b"aaaa" + bytes(4) + b"bbcccc" + bytes(17) + b"d"
+    assert '{"0x0": 4, "0x8": "62626262", "0x10": 0}' in text
+    back = tmp_path / "b.tvm"
+    shown("from-json", "-", "--memory", folder, "-o", back, given=text.encode())
+    assert back.read_bytes() == tvm.read_bytes()
+
+
+def test_what_is_wrong_is_said_in_a_sentence(tvm: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    text = shown("to-json", tvm, "--memory", folder)
+    image = folder / "ram#0 pc%2Fram"
+    assert "say --memory DIR to from-json - at ram#0 pc/ram (line 4" in refused("from-json", "-", given=text.encode())
+    elsewhere = text.replace("ram#0 pc%2Fram", "../a.tvm").encode()
+    assert "the name of a file in the folder" in refused("from-json", "-", "--memory", folder, given=elsewhere)
+    image.write_bytes(bytes(16))
+    assert "16 bytes in all - at ram#0 pc/ram" in refused("from-json", "-", "--memory", folder, given=text.encode())
+    image.unlink()
+    assert "No such file" in refused("from-json", "-", "--memory", folder, given=text.encode())
