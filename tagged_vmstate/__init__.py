@@ -12,7 +12,8 @@ from tagged_vmstate.version import __version__
 if TYPE_CHECKING:
     from tagged_vmstate.errors import FormatError, LimitError, StateError, VMStateError
     from tagged_vmstate.records import Limits, Record
-    from tagged_vmstate.snapshot import Section, Snapshot, SnapshotWriter
+    from tagged_vmstate.sections import Section
+    from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
     from tagged_vmstate.wire import Opaque
 
 __all__ = [
@@ -32,7 +33,8 @@ __all__ = [
 _ROOMS = {
     "errors": ("FormatError", "LimitError", "StateError", "VMStateError"),
     "records": ("Limits", "Record"),
-    "snapshot": ("Section", "Snapshot", "SnapshotWriter"),
+    "sections": ("Section",),
+    "snapshot": ("Snapshot", "SnapshotWriter"),
     "wire": ("Opaque",),
 }
 

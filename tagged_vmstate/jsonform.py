@@ -21,7 +21,7 @@ from tagged_vmstate.overview import overview
 from tagged_vmstate.records import Record, wire_type
 from tagged_vmstate.records import from_json as record_from_json
 from tagged_vmstate.records import to_json as record_to_json
-from tagged_vmstate.snapshot import Section, Sections
+from tagged_vmstate.sections import Section, Sections
 from tagged_vmstate.wire import Json, Opaque
 from tagged_vmstate.wiretype import brief
 

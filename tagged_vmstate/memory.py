@@ -18,7 +18,7 @@ from urllib.parse import quote
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.files import replacing
 from tagged_vmstate.records import LIMITS, Record, to_json
-from tagged_vmstate.snapshot import Sections
+from tagged_vmstate.sections import Sections
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Json
 from tagged_vmstate.wiretype import brief

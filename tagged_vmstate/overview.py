@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from tagged_vmstate.records import Record
-from tagged_vmstate.snapshot import Section, Sections
+from tagged_vmstate.sections import Section, Sections
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, TypeVar
 
 from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.files import BLOCK, Input, replacing
@@ -27,13 +27,12 @@ from tagged_vmstate.frames import (
     End,
     Frame,
     Header,
-    Kind,
     Order,
     decode_head,
-    label,
     placed,
 )
-from tagged_vmstate.records import LIMITS, NAME_BYTES, Limits, Record, Records, decode_all, encode_all
+from tagged_vmstate.records import LIMITS, NAME_BYTES, Limits, Records, decode_all
+from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Cursor, Opaque, TruncatedError
 from tagged_vmstate.wiretype import brief
@@ -44,101 +43,6 @@ T = TypeVar("T")
 
 PART_BYTES: Final = 4 << 20
 """Memory that a writer puts into one frame: enough for the head not to matter, little to hold."""
-NO_ATTRIBUTES: Final = Opaque.of({})
-ONCE: Final = "each name once over the parts of a section, unless it is `sparse` of one length"
-REPEATED: Final = "it again"
-
-
-class Section:
-    """One frame of a snapshot: the fields of a device's instance, or a part of them.
-
-    Attributes:
-        device: The name of the device.
-        instance: Which of several of that name, a uint32.
-        kind: ``section``, or ``part`` where more of the same section follows.
-        raw_attributes: What the writer said about it, as its bytes.
-    """
-
-    def __init__(
-        self,
-        device: str,
-        instance: int,
-        records: Iterable[Record],
-        *,
-        kind: Kind = "section",
-        attributes: Mapping[str, object] | Opaque = NO_ATTRIBUTES,
-    ) -> None:
-        self.device = device
-        self.instance = instance
-        self.kind: Kind = kind
-        self.raw_attributes = attributes if isinstance(attributes, Opaque) else Opaque.of(dict(attributes))
-        self._records = tuple(records)
-
-    def __repr__(self) -> str:
-        return f"<{self.kind} {self.label}>"
-
-    @property
-    def label(self) -> str:
-        """``device#instance``, as it stands in paths."""
-        return label(self.device, self.instance)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """What the writer said about it. Raises FormatError where it has no Python form."""
-        return dict(self.raw_attributes.decode())
-
-    def records(self) -> Records:
-        """Its fields."""
-        return self._records
-
-    def payload(self) -> bytes:
-        """Its fields as bytes. Raises StateError where one does not fit the format."""
-        try:
-            return encode_all(self.records())
-        except StateError as error:
-            error.section = self.label
-            raise
-
-
-class Sections(Protocol):
-    """What every source of sections is: a snapshot file, a JSON form, a stream being imported."""
-
-    @property
-    def raw_attributes(self) -> Opaque:
-        """What stands in the header, as its bytes."""
-        ...
-
-    def __iter__(self) -> Iterator[Section]:
-        """The sections in their order."""
-        ...
-
-
-class PartNames:
-    """The names over the parts of each section: only a sparse field may come again, and only with its length."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, dict[str, tuple[int, Record]]] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._seen
-
-    def check(self, section: Section, place: int, records: Records) -> Record | None:
-        """The first field that should not be there again; None where all is well.
-
-        Args:
-            section: One frame of a section.
-            place: What tells this frame from others: it may be looked at twice.
-            records: The fields of the frame.
-        """
-        if section.kind == "section" and section.label not in self:
-            return None
-        seen = self._seen.setdefault(section.label, {})
-        for record in records:
-            first, other = seen.setdefault(record.name, (place, record.replace(value=None)))
-            same = record.type == other.type == "sparse" and record.length == other.length
-            if first != place and not same:
-                return record
-        return None
 
 
 class StoredSection(Section):

@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from tagged_vmstate.frames import Kind
 from tagged_vmstate.records import Record, Records
-from tagged_vmstate.snapshot import Section, SnapshotWriter
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import SnapshotWriter
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque, float_bits, float_from_bits
 

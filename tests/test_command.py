@@ -20,7 +20,8 @@ from conftest import DATA, STREAMS
 
 from tagged_vmstate.cli.main import cli
 from tagged_vmstate.records import Record
-from tagged_vmstate.snapshot import Section, Snapshot, SnapshotWriter
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
 
 README = Path(__file__).parent.parent / "README.md"
 

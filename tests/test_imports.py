@@ -18,6 +18,7 @@ FLOORS = [
     {"types"},
     {"records"},
     {"frames"},
+    {"sections"},
     {"snapshot", "qemu.ram"},
     {"overview", "memory", "qemu.stream", "qemu.vmdesc", "qemu.libvirt"},
     {"jsonform", "qemu.bridge"},
@@ -29,7 +30,15 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What needs no table must never see one: "self-describing" is a fact of this graph. The rooms of tables go here.
 TABLES: set[str] = set()
-SEES_NO_TABLE = {"records", "snapshot", "jsonform", "memory", "overview", *(room for room in FLOOR if room.startswith("qemu."))}
+SEES_NO_TABLE = {
+    "records",
+    "sections",
+    "snapshot",
+    "jsonform",
+    "memory",
+    "overview",
+    *(room for room in FLOOR if room.startswith("qemu.")),
+}
 
 
 def _rooms() -> dict[str, set[str]]:

@@ -18,7 +18,8 @@ from tagged_vmstate.errors import FormatError
 from tagged_vmstate.jsonform import from_json, to_json, to_values
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Record
-from tagged_vmstate.snapshot import Section, Snapshot, SnapshotWriter, write
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.wire import Opaque
 
 SCHEMA = json.loads(importlib.resources.files("tagged_vmstate").joinpath("snapshot.schema.json").read_text())

@@ -11,7 +11,8 @@ from conftest import STREAMS
 from test_command import refused, run, shown
 
 from tagged_vmstate.records import Record
-from tagged_vmstate.snapshot import Section, SnapshotWriter
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import SnapshotWriter
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ from qemu_streams import (
 from tagged_vmstate.errors import FormatError, VMStateError
 from tagged_vmstate.qemu.bridge import Import, import_stream
 from tagged_vmstate.records import Record
-from tagged_vmstate.snapshot import Section, Snapshot, write
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import Snapshot, write
 
 DATA_PAGE = bytes(range(256)) * 16
 DEV = device("dev", field("a", "uint32", 4), field("b", "uint8", 1))

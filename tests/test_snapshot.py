@@ -21,7 +21,8 @@ from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.frames import Frame, Header, Order
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Limits, Record
-from tagged_vmstate.snapshot import Section, Snapshot, SnapshotWriter, write
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.wire import Opaque
 
 GOLDEN = bytes.fromhex(

@@ -16,7 +16,8 @@ from tagged_vmstate.compression import HEAD, decompressed, is_compressed, other_
 from tagged_vmstate.errors import FormatError, VMStateError
 from tagged_vmstate.files import Input, replacing
 from tagged_vmstate.frames import MAGIC
-from tagged_vmstate.snapshot import Sections, Snapshot
+from tagged_vmstate.sections import Sections
+from tagged_vmstate.snapshot import Snapshot
 
 _HEAD: Final = 1 << 12
 """Enough to pass blanks before a brace."""
@@ -90,7 +91,7 @@ def _progress(file: BinaryIO, path: str) -> Iterator[BinaryIO]:
         yield file
         return
     from rich.console import Console  # noqa: PLC0415  # only where a person waits
-    from rich.progress import wrap_file  # noqa: PLC0415
+    from rich.progress import wrap_file  # noqa: PLC0415  # only where a person waits
 
     with wrap_file(file, size, description=Path(path).name, console=Console(stderr=True), transient=True) as watched:
         yield watched

@@ -29,7 +29,8 @@ from tagged_vmstate.frames import VERSION, label
 from tagged_vmstate.jsonform import section_to_json
 from tagged_vmstate.overview import Whole, overview
 from tagged_vmstate.records import Record, Records
-from tagged_vmstate.snapshot import Section, Sections, Snapshot, StoredSection
+from tagged_vmstate.sections import Section, Sections
+from tagged_vmstate.snapshot import Snapshot, StoredSection
 
 DAMAGED = 1
 FORMATS = click.Choice(["text", "json"])

@@ -39,7 +39,7 @@ def show_lines(lines: Iterable[Line]) -> None:
             print("".join(text for text, _ in line).rstrip())
         return
     from rich.console import Console  # noqa: PLC0415  # only for a terminal
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415  # only for a terminal
 
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:

@@ -20,7 +20,7 @@ from tagged_vmstate.qemu import libvirt, stream, vmdesc
 from tagged_vmstate.qemu.ram import Chunk
 from tagged_vmstate.qemu.vmdesc import Siblings
 from tagged_vmstate.records import Record, Records
-from tagged_vmstate.snapshot import Section
+from tagged_vmstate.sections import Section
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Opaque
 

@@ -1,0 +1,107 @@
+"""What a section is, wherever it comes from: the fields of one device's instance, or a part of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Protocol
+
+from tagged_vmstate.errors import StateError
+from tagged_vmstate.frames import Kind, label
+from tagged_vmstate.records import Record, Records, encode_all
+from tagged_vmstate.wire import Opaque
+
+NO_ATTRIBUTES: Final = Opaque.of({})
+ONCE: Final = "each name once over the parts of a section, unless it is `sparse` of one length"
+REPEATED: Final = "it again"
+
+
+class Section:
+    """One frame of a snapshot: the fields of a device's instance, or a part of them.
+
+    Attributes:
+        device: The name of the device.
+        instance: Which of several of that name, a uint32.
+        kind: ``section``, or ``part`` where more of the same section follows.
+        raw_attributes: What the writer said about it, as its bytes.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        instance: int,
+        records: Iterable[Record],
+        *,
+        kind: Kind = "section",
+        attributes: Mapping[str, object] | Opaque = NO_ATTRIBUTES,
+    ) -> None:
+        self.device = device
+        self.instance = instance
+        self.kind: Kind = kind
+        self.raw_attributes = attributes if isinstance(attributes, Opaque) else Opaque.of(dict(attributes))
+        self._records = tuple(records)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.label}>"
+
+    @property
+    def label(self) -> str:
+        """``device#instance``, as it stands in paths."""
+        return label(self.device, self.instance)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the writer said about it. Raises FormatError where it has no Python form."""
+        return dict(self.raw_attributes.decode())
+
+    def records(self) -> Records:
+        """Its fields."""
+        return self._records
+
+    def payload(self) -> bytes:
+        """Its fields as bytes. Raises StateError where one does not fit the format."""
+        try:
+            return encode_all(self.records())
+        except StateError as error:
+            error.section = self.label
+            raise
+
+
+class Sections(Protocol):
+    """What every source of sections is: a snapshot file, a JSON form, a stream being imported."""
+
+    @property
+    def raw_attributes(self) -> Opaque:
+        """What stands in the header, as its bytes."""
+        ...
+
+    def __iter__(self) -> Iterator[Section]:
+        """The sections in their order."""
+        ...
+
+
+class PartNames:
+    """The names over the parts of each section: only a sparse field may come again, and only with its length."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, tuple[int, Record]]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._seen
+
+    def check(self, section: Section, place: int, records: Records) -> Record | None:
+        """The first field that should not be there again; None where all is well.
+
+        Args:
+            section: One frame of a section.
+            place: What tells this frame from others: it may be looked at twice.
+            records: The fields of the frame.
+        """
+        if section.kind == "section" and section.label not in self:
+            return None
+        seen = self._seen.setdefault(section.label, {})
+        for record in records:
+            first, other = seen.setdefault(record.name, (place, record.replace(value=None)))
+            same = record.type == other.type == "sparse" and record.length == other.length
+            if first != place and not same:
+                return record
+        return None
