@@ -1,0 +1,70 @@
+"""A real QEMU under QMP: started, asked, ended. A missing one fails, with what to install."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+PACKAGES = {"x86_64": "qemu-system-x86", "aarch64": "qemu-system-arm", "arm": "qemu-system-arm"}
+
+SPINNING_BIOS = (b"\xf4\xeb\xfd" + bytes(13)).rjust(65536, b"\0")
+"""`hlt; jmp .-1` at the reset vector."""
+
+WRITING_BIOS = (
+    # 16-bit: ds = 0x1000; di = 0; loop: inc word [di]; add di, 2; jmp loop
+    (b"\xb8\x00\x10\x8e\xd8\x31\xff\xff\x05\x83\xc7\x02\xeb\xf9".ljust(0xFFF0, b"\0") + b"\xe9\x0d\x00").ljust(65536, b"\0")
+)
+"""Writes to 64 KiB of memory without end; the reset vector jumps to the start of the last 64 KiB."""
+
+
+class Machine:
+    """`with Machine("x86_64", "-M", "pc") as machine: machine("query-status")`."""
+
+    def __init__(self, architecture: str, folder: Path, *arguments: object) -> None:
+        program = shutil.which(f"qemu-system-{architecture}")
+        assert program, f"qemu-system-{architecture} is not installed: `apt-get install {PACKAGES[architecture]}`"
+        self._socket = folder / "qmp.sock"
+        plain = ["-nodefaults", "-display", "none", "-serial", "none", "-accel", "tcg"]
+        qmp = ["-qmp", f"unix:{self._socket},server=on,wait=off"]
+        self._process = subprocess.Popen([program, *plain, *qmp, *map(str, arguments)], stderr=subprocess.PIPE)
+
+    def __enter__(self) -> Self:
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.settimeout(30)
+        while True:
+            try:
+                self._connection.connect(str(self._socket))
+            except OSError:
+                assert self._process.poll() is None, self._process.communicate()[1].decode()
+                time.sleep(0.02)
+            else:
+                break
+        self._lines = self._connection.makefile("rb")
+        assert "QMP" in json.loads(self._lines.readline())
+        self("qmp_capabilities")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._lines.close()
+        self._connection.close()
+
+    def __call__(self, command: str, **arguments: object) -> Any:
+        self._connection.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
+        while "return" not in (answer := json.loads(self._lines.readline())):
+            assert "error" not in answer, f"{command}: {answer}"
+        return answer["return"]
+
+    def migrate(self, uri: str) -> None:
+        """Migrates, and waits until it is done."""
+        self("migrate", uri=uri)
+        while (found := self("query-migrate")).get("status") != "completed":
+            assert found.get("status") not in {"failed", "cancelled"}, found
+            time.sleep(0.02)
