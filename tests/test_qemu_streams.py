@@ -348,6 +348,12 @@ class TestMemory:
         assert caught.value.section == "ram#0"
         assert caught.value.offset > 40
 
+    def test_memory_mapped_into_the_file_is_refused_by_name(self) -> None:
+        """QEMU 9 and later name the capability in the configuration; without this its blocks would read as odd names."""
+        capability = ("configuration/capabilities", struct.pack(">I", 1) + short("mapped-ram"))
+        with pytest.raises(FormatError, match=r"capability mapped-ram.*: migrate again without it"):
+            load(MAGIC + configuration("pc", capability) + ram(blocks(mem=8192), b"") + EOF)
+
     def test_a_block_longer_than_all_is_refused(self) -> None:
         listed = word(4096, 4) + short("mem") + struct.pack(">Q", 8192)
         with pytest.raises(FormatError, match="blocks of 4096 bytes in all, stream has 8192 more where 4096 are left"):

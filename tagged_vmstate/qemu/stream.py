@@ -167,6 +167,9 @@ class StreamReader:
         self._has_footers: bool | None = None
         self._read_magic()
         self.configuration = self._read_configuration()
+        if self.configuration and b"mapped-ram" in self.capabilities():
+            found = "memory mapped into the file (capability mapped-ram): migrate again without it"
+            raise stream_error("memory in the stream", found, self.configuration.offset)
         self._ram = RamReader(page_size or self._configured_page_size(), has_addresses=b"x-ignore-shared" in self.capabilities())
 
     @property
