@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import os
-import pty
 import re
 import resource
 import subprocess
@@ -17,13 +16,12 @@ from pathlib import Path
 import click
 import pytest
 from conftest import DATA, STREAMS
+from terminal import on_a_terminal
 
 from tagged_vmstate.cli.main import cli
 from tagged_vmstate.records import Record
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
-
-README = Path(__file__).parent.parent / "README.md"
 
 
 def run(*arguments: object, given: bytes | None = None, **more: object) -> subprocess.CompletedProcess[bytes]:
@@ -82,11 +80,6 @@ def test_a_stream_goes_all_the_way_and_back(name: str, tmp_path: Path) -> None:
         for line in (r"scan_enabled +int32 +1", r"translate +int32 +0", r"scancode_set +int32 +2"):
             assert re.search(line, tree)
     assert sorted(os.listdir(tmp_path)) == ["a.json", "a.tvm", "b.tvm"]
-
-
-def test_the_picture_of_the_readme_is_what_the_command_prints() -> None:
-    picture = README.read_text().partition("```console\n$ tagged-vmstate show tests/data/pc-qemu7.2.mig.xz ps2kbd\n")[2]
-    assert picture.partition("\n```")[0] == shown("show", DATA / "pc-qemu7.2.mig.xz", "ps2kbd").rstrip()
 
 
 def test_pipes_on_both_sides(stream_path: Callable[[str], Path], tvm: Path) -> None:
@@ -225,32 +218,15 @@ class TestWrong:
             assert b"Traceback" not in done.stderr
 
 
-def _on_a_terminal(*arguments: object, **environment: str) -> tuple[int, str]:
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "tagged_vmstate", *map(str, arguments)]
-    with subprocess.Popen(
-        command, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm-256color", **environment}
-    ) as child:
-        os.close(theirs)
-        found = b""
-        try:
-            while piece := os.read(ours, 4096):
-                found += piece
-        except OSError:
-            pass  # Linux says so when the other side is gone
-    os.close(ours)
-    return child.returncode, found.decode()
-
-
-def test_colours_only_on_a_terminal(tvm: Path) -> None:
-    assert "\x1b[" in _on_a_terminal("show", tvm, "ps2kbd")[1]
-    plain = _on_a_terminal("show", tvm, "ps2kbd", NO_COLOR="1")[1]
+def test_colours_onlyon_a_terminal(tvm: Path) -> None:
+    assert "\x1b[" in on_a_terminal("show", tvm, "ps2kbd")[1]
+    plain = on_a_terminal("show", tvm, "ps2kbd", NO_COLOR="1")[1]
     assert re.sub(r"\x1b\[[012]m", "", plain).replace("\r", "").split() == shown("show", tvm, "ps2kbd").split()
     assert "\x1b" not in shown("show", tvm, "ps2kbd")
 
 
 def test_a_snapshot_is_not_poured_onto_a_terminal(stream_path: Callable[[str], Path]) -> None:
-    status, text = _on_a_terminal("import", stream_path("pc-qemu7.2"))
+    status, text = on_a_terminal("import", stream_path("pc-qemu7.2"))
     assert status == 2
     assert "name a file with -o" in " ".join(text.split())
 
