@@ -32,6 +32,11 @@ def decompressed(file: BinaryIO, head: bytes) -> BinaryIO:
     return cast("BinaryIO", _Compressed(file, name))
 
 
+def seeks_cheaply(file: BinaryIO) -> bool:
+    """Whether a file can go back without being decompressed anew from its beginning."""
+    return not isinstance(file, _Compressed) and file.seekable()
+
+
 def other_compression(head: bytes) -> str | None:
     """The name of a compression that is known but not undone."""
     return next((name for magic, name in _OTHERS.items() if head.startswith(magic)), None)

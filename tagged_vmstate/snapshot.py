@@ -143,6 +143,8 @@ class Snapshot:
         self.damage: list[FormatError] = []
         self.names = PartNames()
         self._report = damaged == "report"
+        if self._report and self.input.size is None:
+            raise ValueError('damaged="report" looks for what lies behind the damage: it needs input that can seek')
         self._owned = file if owned else None
         self._header_damage: FormatError | None = None
         self._header = self._read_header()
@@ -163,6 +165,7 @@ class Snapshot:
         Raises:
             FormatError: This is no snapshot.
             OSError: The file cannot be read.
+            ValueError: ``report`` is asked of a pipe.
         """
         if isinstance(source, bytes):
             return cls(io.BytesIO(source), damaged=damaged, limits=limits)

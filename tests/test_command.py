@@ -82,6 +82,16 @@ def test_a_stream_goes_all_the_way_and_back(name: str, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a.json", "a.tvm", "b.tvm"]
 
 
+def test_what_looks_for_damage_reads_pipes_too(tvm: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "pc.tvm.gz"
+    packed.write_bytes(gzip.compress(tvm.read_bytes()))
+    for command in (("info",), ("show", "--salvage")):
+        expected = shown(*command, tvm)
+        assert shown(*command, "-", given=tvm.read_bytes()) == expected
+        assert shown(*command, "-", given=packed.read_bytes()) == expected
+        assert shown(*command, packed) == expected
+
+
 def test_pipes_on_both_sides(stream_path: Callable[[str], Path], tvm: Path) -> None:
     stream = stream_path("pc-qemu7.2").read_bytes()
     for given in (stream, gzip.compress(stream)):
@@ -207,9 +217,9 @@ class TestWrong:
         assert os.listdir(tmp_path) == []
 
     def test_a_closed_pipe_is_quiet(self, tvm: Path) -> None:
-        command = f"{sys.executable} -m tagged_vmstate to-json {tvm} | head -n 1"
+        command = f"({sys.executable} -m tagged_vmstate to-json {tvm}; echo $? >&2) | head -n 1"
         done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
-        assert (done.stdout.count(b"\n"), done.stderr) == (1, b"")
+        assert (done.stdout.count(b"\n"), done.stderr) == (1, b"141\n")
 
     def test_usage(self, tvm: Path) -> None:
         for arguments in (["nosuch"], ["show"], ["info", tvm, "--format", "xml"]):

@@ -358,6 +358,10 @@ class TestDamage:
         assert "(damaged) - at dev3#0 (byte" in hurt[0]
         assert rest == []
 
+    def test_a_pipe_is_refused_at_once(self) -> None:
+        with pytest.raises(ValueError, match="needs input that can seek"):
+            Snapshot.read(_Pipe(EIGHT, 7), damaged="report")  # type: ignore[arg-type]  # all that reading needs
+
     def test_every_flipped_bit_is_reported_and_at_most_one_section_lost(self) -> None:
         for bit in range(8 * len(EIGHT)):
             data = bytearray(EIGHT)

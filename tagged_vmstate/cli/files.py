@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 import click
 
 from tagged_vmstate.cli.main import TROUBLE
-from tagged_vmstate.compression import HEAD, decompressed, is_compressed, other_compression
+from tagged_vmstate.compression import HEAD, decompressed, is_compressed, other_compression, seeks_cheaply
 from tagged_vmstate.errors import FormatError, VMStateError
-from tagged_vmstate.files import Input, replacing
+from tagged_vmstate.files import BLOCK, Input, replacing
 from tagged_vmstate.frames import MAGIC
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import Snapshot
@@ -23,7 +25,7 @@ _HEAD: Final = 1 << 12
 """Enough to pass blanks before a brace."""
 STANDARD: Final = "-"
 PROGRESS_BYTES: Final = 32 << 20
-"""Input below this is read before anyone looks for progress."""
+"""Input below this is read before anyone looks for progress; a copy of a pipe below this stays in memory."""
 
 
 class Trouble(click.ClickException):
@@ -40,8 +42,8 @@ def opened(path: str, *, salvage: bool = False) -> Iterator[Sections]:
         path: A path, or ``-``.
         salvage: Read a snapshot that may be damaged, and report.
     """
-    with opened_file(path) as file:
-        yield _sections(file, salvage=salvage)
+    with opened_file(path) as file, _searchable(file) if salvage else contextlib.nullcontext(file) as source:
+        yield _sections(source, salvage=salvage)
 
 
 @contextlib.contextmanager
@@ -65,6 +67,18 @@ def _reading(path: str) -> Iterator[BinaryIO]:
         raise Trouble(f"{path}: {error.strerror}") from None
     with file, _progress(file, path) as watched:
         yield _decompressed(watched)
+
+
+@contextlib.contextmanager
+def _searchable(file: BinaryIO) -> Iterator[BinaryIO]:
+    """What can be read again from any place: the file itself, or a copy of a pipe or of what is compressed."""
+    if seeks_cheaply(file):
+        yield file
+        return
+    with tempfile.SpooledTemporaryFile(PROGRESS_BYTES) as copy:
+        shutil.copyfileobj(file, copy, BLOCK)
+        copy.seek(0)
+        yield cast("BinaryIO", copy)
 
 
 @contextlib.contextmanager

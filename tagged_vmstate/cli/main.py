@@ -33,6 +33,10 @@ _COMMANDS: Final = {
 """Command -> its module and its one line of help."""
 
 
+class _ClosedPipe(Exception):  # noqa: N818  # not an error: whoever read our output has seen enough
+    """Standard output goes nowhere any more."""
+
+
 class _Group(click.Group):
     """A group that knows its commands without importing them."""
 
@@ -46,6 +50,13 @@ class _Group(click.Group):
             return None
         module = importlib.import_module(f"tagged_vmstate.cli.{_COMMANDS[cmd_name][0]}")
         return cast("click.Command", getattr(module, f"{cmd_name.replace('-', '_')}_command"))
+
+    @override
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ClosedPipe from None  # click would end with 1, which says that a snapshot is damaged
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -82,7 +93,7 @@ def run() -> None:
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
+    except (_ClosedPipe, BrokenPipeError):
         _drop_output()
         sys.exit(CLOSED_PIPE)
     except OSError as error:
