@@ -10,31 +10,95 @@ from typing import TYPE_CHECKING
 from tagged_vmstate.version import __version__
 
 if TYPE_CHECKING:
-    from tagged_vmstate.errors import FormatError, LimitError, StateError, VMStateError
+    from tagged_vmstate.declare import field, transient, vmstate
+    from tagged_vmstate.devices import Device
+    from tagged_vmstate.errors import Finding, FormatError, LimitError, LoadError, StateError, TableError, VMStateError
+    from tagged_vmstate.fieldtype import (
+        Length,
+        Mask,
+        MaxLength,
+        bitmap,
+        boolean,
+        float32,
+        float64,
+        int8,
+        int16,
+        int32,
+        int64,
+        sparse,
+        timer,
+        uint8,
+        uint16,
+        uint32,
+        uint64,
+    )
+    from tagged_vmstate.machine import Machine, Report, dump, dumps, load, loads, reset
     from tagged_vmstate.records import Limits, Record
     from tagged_vmstate.sections import Section
     from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
+    from tagged_vmstate.table import Field, Table
     from tagged_vmstate.wire import Opaque
 
 __all__ = [
+    "Device",
+    "Field",
+    "Finding",
     "FormatError",
+    "Length",
     "LimitError",
     "Limits",
+    "LoadError",
+    "Machine",
+    "Mask",
+    "MaxLength",
     "Opaque",
     "Record",
+    "Report",
     "Section",
     "Snapshot",
     "SnapshotWriter",
     "StateError",
+    "Table",
+    "TableError",
     "VMStateError",
     "__version__",
+    "bitmap",
+    "boolean",
+    "dump",
+    "dumps",
+    "field",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "load",
+    "loads",
+    "reset",
+    "sparse",
+    "timer",
+    "transient",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "vmstate",
 ]
 
 _ROOMS = {
-    "errors": ("FormatError", "LimitError", "StateError", "VMStateError"),
+    "declare": ("field", "transient", "vmstate"),
+    "devices": ("Device",),
+    "errors": ("Finding", "FormatError", "LimitError", "LoadError", "StateError", "TableError", "VMStateError"),
+    "fieldtype": (
+        *("Length", "Mask", "MaxLength", "bitmap", "boolean", "float32", "float64", "int16", "int32", "int64", "int8"),
+        *("sparse", "timer", "uint16", "uint32", "uint64", "uint8"),
+    ),
+    "machine": ("Machine", "Report", "dump", "dumps", "load", "loads", "reset"),
     "records": ("Limits", "Record"),
     "sections": ("Section",),
     "snapshot": ("Snapshot", "SnapshotWriter"),
+    "table": ("Field", "Table"),
     "wire": ("Opaque",),
 }
 

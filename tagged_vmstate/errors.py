@@ -1,9 +1,11 @@
 """Everything that this package raises, split by who must mend it.
 
     VMStateError
+      TableError      a declaration is wrong (when it is made)
       StateError      a value does not fit its field (when it is written)
       FormatError     these bytes are no snapshot, JSON form or stream (when they are read)
         LimitError    they go beyond a stated limit
+      LoadError       good bytes that do not fit the tables: all that is wrong, at once
 
 One form of words for all: what was expected, what was found, where. The data are attributes; the
 sentence is made only when somebody reads it.
@@ -11,6 +13,8 @@ sentence is made only when somebody reads it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 PathPart: TypeAlias = str | int
@@ -61,8 +65,12 @@ class VMStateError(Exception):
         return f"{sentence} - at {place}" if place else sentence
 
 
+class TableError(VMStateError):
+    """A declaration is wrong. `section` is the class or table, `path` the field."""
+
+
 class StateError(VMStateError):
-    """A value does not fit the type and length of its field."""
+    """A value does not fit the type and length of its field, or an object its table."""
 
 
 class FormatError(VMStateError):
@@ -101,3 +109,48 @@ class FormatError(VMStateError):
 
 class LimitError(FormatError):
     """Input beyond a stated limit, which a caller can raise (`records.Limits`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a loader noticed.
+
+    Attributes:
+        rule: The id of the loader's rule.
+        section: ``device#instance``.
+        path: Field names and array indexes, from the section's top.
+        expected: What the table has.
+        found: What the snapshot has.
+        offset: Byte offset in the snapshot; None where nothing is there to point at.
+    """
+
+    rule: str
+    section: str
+    path: tuple[PathPart, ...]
+    expected: str
+    found: str
+    offset: int | None
+
+    def __str__(self) -> str:
+        place = format_path(self.section, self.path)
+        spot = "" if self.offset is None else f" (byte {self.offset})"
+        return f"expected {self.expected}, snapshot has {self.found} - at {place}{spot}"
+
+
+class LoadError(VMStateError):
+    """A snapshot does not fit the tables; nothing at all was changed.
+
+    Attributes:
+        problems: Every reason, in the order of the snapshot's sections.
+    """
+
+    def __init__(self, problems: Sequence[Finding]) -> None:
+        first = problems[0]
+        super().__init__(first.expected, first.found, path=first.path)
+        self.section = first.section
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        return "\n".join([f"{len(self.problems)} problems:", *(f"  {problem}" for problem in self.problems)])

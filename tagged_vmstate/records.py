@@ -184,7 +184,7 @@ def encode_plain(record: Record, nesting: int = NESTING) -> bytes:
     """The bytes of a record in the prescribed form, whatever it was read from. Raises StateError as `encode` does."""
     kind = wire_type(record.type)
     try:
-        head = _encode_name(record.name, "a name") + _encode_name(record.type, "a type")
+        head = encode_name(record.name) + encode_name(record.type, "a type")
         length, misfit = record.length, kind.misfit(record.length)
         if misfit or (length is not None and not 0 <= length < 1 << 64):
             raise StateError(misfit or "a length of 0 to 2**64-1", brief(length))
@@ -200,7 +200,8 @@ def encode_plain(record: Record, nesting: int = NESTING) -> bytes:
         raise
 
 
-def _encode_name(name: str, what: str) -> bytes:
+def encode_name(name: str, what: str = "a name") -> bytes:
+    """A name as MessagePack. Raises StateError for what can be none."""
     try:
         size = len(name.encode())
     except (UnicodeEncodeError, AttributeError):

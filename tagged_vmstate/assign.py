@@ -1,0 +1,119 @@
+"""New values into the states that are there, all or none.
+
+A struct that is there is filled, so that whoever holds it sees the new values; arrays and everything else are
+replaced. What a state was before is remembered first: `Undo` puts it all back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from tagged_vmstate.fieldtype import FieldType
+from tagged_vmstate.table import KEPT, Table
+
+_UNSET = object()
+
+
+class Undo:
+    """What states were before they were changed."""
+
+    def __init__(self) -> None:
+        self._back: list[Callable[[], None]] = []
+        self._seen: set[int] = set()
+
+    def remember(self, table: Table, state: Any) -> bool:
+        """Remember a state as it is; whether this is the first time."""
+        if id(state) in self._seen:
+            return False
+        self._seen.add(id(state))
+        self._back.append(_dict_back(state) if table.state is dict else _object_back(table, state))
+        return True
+
+    def undo(self) -> None:
+        """Put everything back."""
+        while self._back:
+            self._back.pop()()
+
+
+def _dict_back(state: dict[Any, Any]) -> Callable[[], None]:
+    before = dict(state)
+
+    def back() -> None:
+        state.clear()
+        state.update(before)
+
+    return back
+
+
+def _object_back(table: Table, state: Any) -> Callable[[], None]:
+    names = [*(field.attribute for field in table.fields), KEPT]
+    before = {name: getattr(state, name, _UNSET) for name in names}
+    others = dict(vars(state)) if hasattr(state, "__dict__") else None
+
+    def back() -> None:
+        for name, value in before.items():
+            if value is not _UNSET:
+                setattr(state, name, value)
+            elif hasattr(state, name):
+                delattr(state, name)
+        if others is not None:
+            vars(state).clear()
+            vars(state).update(others)
+
+    return back
+
+
+def assign(table: Table, target: Any, source: Any, undo: Undo) -> None:
+    """Fill a state with the values of another, which is given up."""
+    undo.remember(table, target)
+    for field in table.fields:
+        value = table.get(source, field)
+        if field.table:
+            value = _filled(field.type, _present(table, target, field.attribute), value, undo)
+        table.set(target, field.attribute, value)
+    if table.kept(source) or table.kept(target):
+        table.set_kept(target, table.kept(source))
+
+
+def _present(table: Table, state: Any, attribute: str) -> Any:
+    return state.get(attribute) if table.state is dict else getattr(state, attribute, None)
+
+
+def _filled(kind: FieldType, old: Any, new: Any, undo: Undo) -> Any:
+    """The structs that were there, filled; new ones where none were."""
+    if not kind.is_array:
+        return _one_filled(cast("Table", kind.table), old, new, undo)
+    olds = list(old) if isinstance(old, list | tuple) else []
+    olds += [None] * (len(new) - len(olds))
+    return kind.holder(_one_filled(cast("Table", kind.table), *pair, undo) for pair in zip(olds, new, strict=False))
+
+
+def _one_filled(table: Table, old: Any, new: Any, undo: Undo) -> Any:
+    # One object in two places must become two: it cannot hold two values.
+    if new is None or old is None or not table.is_state(old) or not undo.remember(table, old):
+        return new
+    assign(table, old, new, undo)
+    return old
+
+
+def restore_defaults(table: Table, target: Any, undo: Undo) -> None:
+    """Give every field that has a default its default; what is required stays, the structs in it are reset.
+
+    Raises:
+        StateError: The state lacks something that its table has.
+    """
+    undo.remember(table, target)
+    values: Mapping[str, Any] = {field.attribute: field.make_default() for field in table.fields if not field.is_required}
+    for field in table.fields:
+        old = _present(table, target, field.attribute)
+        if field.attribute in values:
+            value = values[field.attribute]
+            table.set(target, field.attribute, _filled(field.type, old, value, undo) if field.table else value)
+        elif field.table:
+            elements = old if field.type.is_array else (old,)
+            for element in elements:
+                if element is not None:
+                    restore_defaults(field.table, element, undo)
+    if table.kept(target):
+        table.set_kept(target, ())

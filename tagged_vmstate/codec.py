@@ -1,0 +1,342 @@
+"""States to fields and back, by a table: the rules of a loader, all of them, and nowhere else.
+
+Loading never touches a state: it makes new ones, and tells everything that is wrong. `assign` then puts the new
+values into the states that are there, and can take them back.
+
+What the loader does with one struct (format, section "what a loader does"):
+
+    in the snapshot                        in the table            then
+    -------------------------------------  ----------------------  ------------------------------------------------
+    the name or an alias, type and         yes                     the value, if it meets the constraints; that
+    length fit                                                     it was its writer's default changes nothing
+    another type                           yes                     the value, if that widening is declared
+    another length                         yes                     a problem
+    nothing                                with a default          the default
+    nothing                                required                a problem
+    a field at its default                 no                      ignored
+    a field in use                         no                      a problem, unless unknown fields are ignored or kept
+    one field twice, or also by an alias   yes                     a problem
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from tagged_vmstate.errors import Finding, PathPart, StateError
+from tagged_vmstate.fieldtype import FieldType, nonzero_runs
+from tagged_vmstate.records import Record, Records, encode, encode_name, wire_type
+from tagged_vmstate.rules import (
+    ABSENT_STRUCT,
+    BY_ALIAS,
+    CHECK,
+    DROPPED,
+    FILLED,
+    IGNORED_FIELD,
+    KEPT,
+    MISSING_FIELD,
+    OUT_OF_RANGE,
+    TWICE,
+    UNKNOWN_FIELD,
+    WIDENED,
+    WRONG_LENGTH,
+    WRONG_TYPE,
+    Rule,
+)
+from tagged_vmstate.table import Field, Hook, Table, elements_of
+from tagged_vmstate.wire import NIL, Cursor, pack_array_head, pack_uint
+
+Unknown: TypeAlias = Literal["error", "ignore", "keep"]
+"""What to do with fields in use that no table knows: refuse them, drop them, or carry them to the next save."""
+Image: TypeAlias = "tuple[bytes, bytes] | tuple[Images | None, ...]"
+"""A value as it is compared: length and value as bytes; of structs, each one's images, None where it is absent."""
+Images: TypeAlias = "tuple[Image | None, ...]"
+"""The images of a struct's fields; None for one that no value equals."""
+_TABLES: Final = 1 << 12
+"""Tables whose constant bytes are remembered."""
+
+
+def prepare(table: Table, state: Any) -> None:
+    """Call the hooks before a save: `pre_save` of a state and all structs in it, then every `check`.
+
+    Raises:
+        StateError: A hook raised, or a check refuses the state.
+    """
+    if table.is_hooked:
+        for inner, each, path in structs(table, state):
+            call(inner.pre_save, each, f"`pre_save` of `{inner.owner}` to return", path)
+        for inner, each, path in structs(table, state):
+            call(inner.check, each, f"what `check` of `{inner.owner}` takes", path)
+
+
+def save(table: Table, state: Any, without: Container[str] = ()) -> bytes:
+    """The fields of a state as bytes, those of the table in its order, then what an earlier load kept.
+
+    Args:
+        table: The table.
+        state: The state, once `prepare` has seen it.
+        without: Names of fields that are written elsewhere.
+
+    Raises:
+        StateError: A value does not fit its field.
+    """
+    return b"".join(raw for raw, _ in _save_struct(table, state, _defaults(table), without))
+
+
+def memory_records(table: Table, field: Field, state: Any, most: int) -> Iterator[Record]:
+    """A `sparse` field in records of at most `most` bytes of memory each; one at least. Raises StateError."""
+    value = table.get(state, field)
+    try:
+        view = field.type.memory(value)
+    except StateError as error:
+        error.under(field.name)
+        raise
+    is_default = not field.is_required and view == field.type.memory(field.make_default())
+    is_empty = True
+    for start in range(0, len(view), most):
+        runs = tuple((start + offset, data) for offset, data in nonzero_runs(view[start : start + most]))
+        if runs or (is_empty and start + most >= len(view)):
+            is_empty = False
+            yield Record(field.name, "sparse", field.type.length, runs, is_default)
+
+
+def structs(table: Table, state: Any, path: tuple[PathPart, ...] = ()) -> Iterator[tuple[Table, Any, tuple[PathPart, ...]]]:
+    """A state and all structs in it with their paths, from the outside in. Raises StateError where one is none of its table."""
+    yield table, state, path
+    for field in table.fields:
+        if field.table is None:
+            continue
+        here = (*path, field.name)
+        try:
+            elements = elements_of(field.type, table.get(state, field))
+        except StateError as error:
+            error.under(*here)
+            raise
+        for index, element in enumerate(elements):
+            if element is not None:
+                yield from structs(field.table, element, (*here, index) if field.type.is_array else here)
+
+
+def call(hook: Hook | None, state: Any, expected: str, path: tuple[PathPart, ...] = ()) -> None:
+    """Call a hook, if there is one. Raises StateError from what it raises."""
+    if hook:
+        try:
+            hook(state)
+        except Exception as error:
+            raise StateError(expected, raised(error), path=path) from error
+
+
+def raised(error: Exception) -> str:
+    """What was raised, in words."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _save_struct(table: Table, state: Any, defaults: Images, without: Container[str] = ()) -> list[tuple[bytes, bool]]:
+    """The bytes of each field, and whether it is at its default."""
+    found = []
+    for field, head, default in zip(table.fields, _heads(table), defaults, strict=True):
+        if field.name in without:
+            continue
+        try:
+            length, body, is_default = _save_value(field.type, table.get(state, field), default)
+        except StateError as error:
+            error.under(field.name)
+            raise
+        found.append((b"".join((head, length, b"\x01" if is_default else b"\x00", body)), is_default))
+    return [*found, *table.kept(state)]
+
+
+def _save_value(kind: FieldType, value: Any, default: Image | None) -> tuple[bytes, bytes, bool]:
+    """Length and value as bytes, and whether they are the default's."""
+    table = cast("Table | None", kind.table)
+    if table is None:
+        length, body = kind.pack(value)
+        return length, body, (length, body) == default
+    elements = elements_of(kind, value)
+    known = default if default is not None and len(default) == len(elements) else None
+    is_default = known is not None or not kind.is_array
+    found = []
+    for index, element in enumerate(elements):
+        expected = cast("Images | None", known[index]) if known is not None else None
+        if element is None:
+            found.append(NIL)
+            is_default = is_default and known is not None and expected is None
+            continue
+        try:
+            fields = _save_struct(table, element, _defaults(table) if expected is None else expected)
+        except StateError as error:
+            if kind.is_array:
+                error.under(index)
+            raise
+        found += (pack_array_head(len(fields)), *(raw for raw, _ in fields))
+        is_default = is_default and all(each for _, each in fields)
+    count = len(elements)
+    head = (pack_uint(count), pack_array_head(count)) if kind.is_array else (NIL, b"")
+    return head[0], head[1] + b"".join(found), is_default
+
+
+@lru_cache(_TABLES)
+def _heads(table: Table) -> tuple[bytes, ...]:
+    """What each field's record begins with: array head, name, type."""
+    return tuple(b"\x95" + encode_name(field.name) + encode_name(field.type.wire.name) for field in table.fields)
+
+
+@lru_cache(_TABLES)
+def _defaults(table: Table) -> Images:
+    """The images of the defaults of a table."""
+    return tuple(None if field.is_required else _image(field.type, field.make_default()) for field in table.fields)
+
+
+def _image(kind: FieldType, value: Any) -> Image:
+    table = cast("Table | None", kind.table)
+    if table is None:
+        return kind.pack(value)
+    return tuple(None if element is None else _images(table, element) for element in elements_of(kind, value))
+
+
+def _images(table: Table, state: Any) -> Images:
+    return tuple(_image(field.type, table.get(state, field)) for field in table.fields)
+
+
+class Loader:
+    """Loads one section, and gathers what it notices.
+
+    Args:
+        section: The section, as ``device#instance``.
+        unknown: What to do with fields in use that the table does not know.
+        tells: Gather what does not refuse the load, too.
+
+    Attributes:
+        findings: What was noticed.
+    """
+
+    def __init__(self, section: str, unknown: Unknown = "error", *, tells: bool = False) -> None:
+        self.findings: list[Finding] = []
+        self._section = section
+        self._unknown = unknown
+        self._tells = tells
+        self._path: list[PathPart] = []
+        self._top: Record | None = None
+        self._refused = 0
+
+    def load(self, table: Table, records: Sequence[Record], offset: int | None = None) -> Any | None:
+        """A new state of the fields; None where one does not fit.
+
+        Args:
+            table: The table.
+            records: The fields, those of all parts of the section.
+            offset: Where the section begins, for what is missing in it.
+        """
+        refused = self._refused
+        matched, kept = self._match(table, records)
+        values = {}
+        for field in table.fields:
+            record = matched.get(field.name)
+            if record is None:
+                values[field.attribute] = self._absent(field, offset)
+                continue
+            if not self._path:
+                self._top = record
+            self._path.append(record.name)
+            values[field.attribute] = self._field(field, record)
+            self._path.pop()
+        return self._made(table, values, kept, offset) if self._refused == refused else None
+
+    def _note(self, rule: Rule, expected: str, found: str, offset: int | None, *path: PathPart) -> None:
+        self._refused += rule.refuses
+        if rule.refuses or self._tells:
+            place = None if offset is None or offset < 0 else offset
+            self.findings.append(Finding(rule.id, self._section, (*self._path, *path), expected, found, place))
+
+    def _match(self, table: Table, records: Sequence[Record]) -> tuple[dict[str, Record], list[tuple[bytes, bool]]]:
+        """The record of each field that is there, by the field's name; and what is to be kept."""
+        matched: dict[str, Record] = {}
+        kept: list[tuple[bytes, bool]] = []
+        for record in records:
+            field = table.by_name.get(record.name)
+            if field is None:
+                self._unknown_field(table, record, kept)
+            elif field.name in matched:
+                other = matched[field.name].name
+                once = f"`{field.name}` once" if other == record.name else f"`{other}` or `{record.name}`, which are one field"
+                self._note(TWICE, once, "both" if other != record.name else "it twice", record.offset, record.name)
+            else:
+                matched[field.name] = record
+                if record.name != field.name:
+                    self._note(BY_ALIAS, f"`{field.name}`", f"its alias `{record.name}`", record.offset, record.name)
+        return matched, kept
+
+    def _unknown_field(self, table: Table, record: Record, kept: list[tuple[bytes, bool]]) -> None:
+        found = f"`{record.describe()}`, which `{table.owner}` does not know"
+        if self._unknown == "keep":
+            self._note(KEPT, "a known field", found, record.offset, record.name)
+            kept.append((self._encoded(record), record.is_default))
+        elif record.is_default:
+            self._note(IGNORED_FIELD, "a known field", found + ", at its default", record.offset, record.name)
+        elif self._unknown == "ignore":
+            self._note(DROPPED, "a known field", found + ", in use", record.offset, record.name)
+        else:
+            self._note(
+                UNKNOWN_FIELD, "only known fields, or ones at their default", found + ", in use", record.offset, record.name
+            )
+
+    def _encoded(self, record: Record) -> bytes:
+        """The bytes of a record as they came, at any depth."""
+        top = self._top if self._path else record
+        if top is None or top is record or top.encoded is None or record.offset < 0:
+            return encode(record)
+        return Cursor(top.encoded, pos=record.offset - top.offset).skip("a field")
+
+    def _absent(self, field: Field, offset: int | None) -> Any:
+        if field.is_required:
+            self._note(MISSING_FIELD, f"`{field.type.describe()}` (required)", "no such field", offset, field.name)
+            return None
+        self._note(FILLED, f"`{field.type.describe()}`", "no such field", offset, field.name)
+        return field.make_default()
+
+    def _field(self, field: Field, record: Record) -> Any:
+        """The value of a record in Python; what does not fit is noted."""
+        kind = field.type
+        if record.type != kind.wire.name:
+            if record.type not in field.widens_from:
+                return self._note(WRONG_TYPE, f"`{kind.describe()}`", f"`{record.describe()}`", record.offset)
+            self._note(WIDENED, f"`{kind.describe()}`", f"`{record.describe()}`", record.offset)
+        if not kind.takes_length(record.length):
+            return self._note(WRONG_LENGTH, f"`{kind.describe()}`", f"`{record.describe()}`", record.offset)
+        if kind.table is not None:
+            return self._structs(kind, record)
+        problem = kind.violation(record.value)
+        if problem:
+            return self._note(OUT_OF_RANGE, problem[1], problem[2], record.offset, *problem[0])
+        return kind.from_wire(record.value, wire_type(record.type))
+
+    def _structs(self, kind: FieldType, record: Record) -> Any:
+        if not kind.is_array:
+            return self._one_struct(kind, cast("Records | None", record.value), record.offset)
+        found = []
+        for index, element in enumerate(cast("Sequence[Records | None]", record.value)):
+            self._path.append(index)
+            found.append(self._one_struct(kind, element, record.offset))
+            self._path.pop()
+        return kind.holder(found)
+
+    def _one_struct(self, kind: FieldType, records: Records | None, offset: int) -> Any:
+        if records is not None:
+            return self.load(cast("Table", kind.table), records, offset)
+        if not kind.is_optional:
+            self._note(ABSENT_STRUCT, "`struct`", "nil (an absent one)", offset)
+        return None
+
+    def _made(self, table: Table, values: dict[str, Any], kept: list[tuple[bytes, bool]], offset: int | None) -> Any | None:
+        """A new state, checked by its own check."""
+        try:
+            state = table.make(values)
+            if table.check:
+                table.check(state)
+        except Exception as error:  # noqa: BLE001  # whatever a class says of its own values refuses them
+            self._note(CHECK, f"what `check` of `{table.owner}` takes", raised(error), offset)
+            return None
+        if kept:
+            table.set_kept(state, tuple(kept))
+        return state

@@ -1,0 +1,157 @@
+"""A snapshot read for some devices: new states of them, and all that was noticed; nothing is touched.
+
+The rules of the loader, one level up: a section of a device that nobody registered is ignored if all its fields
+are at their defaults, else it is a problem; a registered device without a section gets its defaults, or is a
+problem where a field is required.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeAlias, cast
+
+from tagged_vmstate.codec import Loader, Unknown
+from tagged_vmstate.devices import Entry
+from tagged_vmstate.errors import Finding, LoadError
+from tagged_vmstate.frames import label
+from tagged_vmstate.records import Record, Records
+from tagged_vmstate.rules import DROPPED, FILLED_DEVICE, IGNORED_DEVICE, KEPT, TWICE, UNKNOWN_DEVICE, Rule, problems
+from tagged_vmstate.sections import Section, Sections
+from tagged_vmstate.snapshot import Snapshot, StoredSection
+from tagged_vmstate.types import Runs
+from tagged_vmstate.wire import Opaque
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Sections | Section"
+"""What is loaded: a path, the bytes themselves, a file open for reading, or sections from anywhere."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a snapshot has of one device."""
+
+    name: str
+    offset: int | None
+    attributes: Opaque
+    records: list[Record]
+
+
+class Incoming:
+    """A snapshot read for some devices: new states of them, and what was noticed. Nothing is touched.
+
+    Attributes:
+        findings: What was noticed, the problems at least.
+        states: A new state for each device; None where it does not fit.
+        kept: The sections that no table knows, where they are to be kept.
+        attributes: What the header says, where it is to be kept.
+        raw_attributes: What each device's section says, by its label, likewise.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        source: Source,
+        unknown: Unknown,
+        *,
+        tells: bool = False,
+        keeps_devices: bool = True,
+    ) -> None:
+        self.findings: list[Finding] = []
+        self.kept: list[Section] = []
+        self.attributes: dict[str, Any] = {}
+        self.raw_attributes: dict[str, Opaque] = {}
+        self._unknown: Unknown = unknown
+        self._unknown_devices: Unknown = "error" if unknown == "keep" and not keeps_devices else unknown
+        self._tells = tells
+        self._found: dict[str, _Found] = {}
+        self._strange: set[tuple[str, str]] = set()
+        self._labels = {
+            label(name, entry.instance): entry.label for entry in entries for name in (entry.table.name, *entry.table.aliases)
+        }
+        self._read(source)
+        self.states = [self._load(entry) for entry in entries]
+
+    def accepted(self) -> list[Any]:
+        """The new states. Raises LoadError where there is a problem."""
+        refusing = problems(self.findings)
+        if refusing:
+            raise LoadError(refusing)
+        return self.states
+
+    def _read(self, source: Source) -> None:
+        if isinstance(source, Section):
+            self._take(source)
+            return
+        is_file = isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read")
+        with contextlib.ExitStack() as stack:
+            sections = stack.enter_context(Snapshot.read(cast("Any", source))) if is_file else cast("Sections", source)
+            for section in sections:
+                self._take(section)
+            if self._unknown == "keep" and hasattr(sections, "raw_attributes"):
+                self.attributes = dict(sections.raw_attributes.decode())
+                self.attributes.pop("producer", None)
+
+    def _take(self, section: Section) -> None:
+        known = self._labels.get(section.label)
+        offset = section.offset if isinstance(section, StoredSection) else None
+        if known is None:
+            self._strange_section(section, offset)
+            return
+        found = self._found.setdefault(known, _Found(section.device, offset, section.raw_attributes, []))
+        if found.name != section.device:
+            self._note(TWICE, section, f"`{found.name}` or `{section.device}`, which are one device", "both", offset)
+        found.records += section.records()
+
+    def _strange_section(self, section: Section, offset: int | None) -> None:
+        """A section of a device that nobody registered."""
+        records = section.records()
+        in_use = next((record for record in records if not record.is_default), None)
+        if self._unknown_devices == "keep":
+            self.kept.append(section if not isinstance(section, StoredSection) else _copy(section, records))
+            rule, found = KEPT, "it, unknown here"
+        elif in_use is None:
+            rule, found = IGNORED_DEVICE, "it, unknown here, at its defaults"
+        else:
+            rule, found = (
+                DROPPED if self._unknown_devices == "ignore" else UNKNOWN_DEVICE,
+                f"it, unknown here, `{in_use.name}` in use",
+            )
+        if (section.label, rule.id) not in self._strange:
+            self._strange.add((section.label, rule.id))
+            self._note(rule, section, "only known devices, or ones at their defaults", found, offset)
+
+    def _note(self, rule: Rule, section: Section, expected: str, found: str, offset: int | None) -> None:
+        if rule.refuses or self._tells:
+            self.findings.append(Finding(rule.id, section.label, (), expected, found, offset))
+
+    def _load(self, entry: Entry) -> Any | None:
+        found = self._found.get(entry.label)
+        loader = Loader(entry.label, self._unknown, tells=self._tells and found is not None)
+        state = loader.load(entry.table, merged(found.records) if found else (), found.offset if found else None)
+        self.findings += loader.findings
+        if found is None and self._tells:
+            self.findings.append(Finding(FILLED_DEVICE.id, entry.label, (), "a section", "none", None))
+        if found and self._unknown == "keep":
+            self.raw_attributes[entry.label] = found.attributes
+        return state
+
+
+def _copy(section: StoredSection, records: Records) -> Section:
+    return Section(section.device, section.instance, records, kind=section.kind, attributes=section.raw_attributes)
+
+
+def merged(records: Iterable[Record]) -> list[Record]:
+    """The fields of all parts of a section, memory that comes several times as one."""
+    found: dict[str, list[Record]] = {}
+    others = []
+    for record in records:
+        if record.type == "sparse":
+            found.setdefault(f"{record.name}\0{record.length}", []).append(record)
+        else:
+            others.append(record)
+    for first, *more in found.values():
+        runs = tuple(run for record in (first, *more) for run in cast("Runs", record.value))
+        others.append(first if not more else first.replace(value=runs, is_default=all(r.is_default for r in (first, *more))))
+    return others

@@ -1,0 +1,272 @@
+"""Many devices: saved together, checked, loaded all or none, reset. Beside it the everyday functions for one device."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeAlias, TypeVar, overload
+
+from typing_extensions import override
+
+from tagged_vmstate.assign import Undo, assign, restore_defaults
+from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised, save, structs
+from tagged_vmstate.devices import Device, Entry, check_apart, entry_of, table_of
+from tagged_vmstate.errors import Finding, LoadError, StateError, TableError
+from tagged_vmstate.frames import Kind
+from tagged_vmstate.incoming import Incoming, Source
+from tagged_vmstate.records import Records, decode_all, encode
+from tagged_vmstate.rules import HOOK, problems
+from tagged_vmstate.sections import NO_ATTRIBUTES, Section
+from tagged_vmstate.snapshot import PART_BYTES, write
+from tagged_vmstate.table import Table
+from tagged_vmstate.version import PRODUCER
+from tagged_vmstate.wire import Opaque
+
+T = TypeVar("T")
+Target: TypeAlias = "str | os.PathLike[str] | BinaryIO"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a loader noticed.
+
+    Attributes:
+        findings: All of it, in the order of the machine's devices; what does not refuse the load, too.
+    """
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What refuses the load."""
+        return tuple(problems(self.findings))
+
+
+class Machine:
+    """The devices of a machine.
+
+    Args:
+        devices: States of classes under `@vmstate`, each alone or with its instance: ``[kbd, (uart, 0), (uart2, 1)]``;
+            or `Device`, for a state whose table was built by hand.
+
+    Raises:
+        TableError: Two devices are one name and instance, one state is there twice, or has no table.
+    """
+
+    def __init__(self, devices: Iterable[Any]) -> None:
+        self._entries = tuple(map(entry_of, devices))
+        self._kept: list[Section] = []
+        self._attributes: dict[str, Any] = {}
+        self._raw_attributes: dict[str, Opaque] = {}
+        check_apart(self._entries)
+
+    def save(self, target: Target, attributes: Mapping[str, object] | None = None) -> None:
+        """Save all devices; a path is replaced as a whole, or stays as it was.
+
+        Args:
+            target: A path, or a file open for writing.
+            attributes: What to say in the header, such as ``machine``.
+
+        Raises:
+            StateError: A state does not fit its table, or a hook raised.
+            OSError: The file cannot be written.
+        """
+        for entry in self._entries:
+            with _labelled(entry):
+                prepare(entry.table, entry.state)
+        said = {"producer": PRODUCER, **self._attributes, **(attributes or {})}
+        write(_Outgoing(self._entries, self._raw_attributes, self._kept, Opaque.of(said)), target)
+
+    def check(self, source: Source, unknown: Unknown = "error") -> Report:
+        """What loading a snapshot would meet; nothing is changed. Raises FormatError and OSError as `load` does."""
+        return Report(tuple(Incoming(self._entries, source, unknown, tells=True).findings))
+
+    def load(self, source: Source, unknown: Unknown = "error") -> None:
+        """Load all devices, or none.
+
+        Args:
+            source: A path, bytes, a file open for reading, or sections.
+            unknown: ``error`` refuses what is in use and no table knows, ``ignore`` drops it, ``keep`` carries it to
+                the next save.
+
+        Raises:
+            LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
+            FormatError: This is no whole snapshot.
+            OSError: It cannot be read.
+        """
+        incoming = Incoming(self._entries, source, unknown)
+        _commit(zip(self._entries, incoming.accepted(), strict=True))
+        self._kept = incoming.kept
+        self._attributes = incoming.attributes
+        self._raw_attributes = incoming.raw_attributes
+
+    def reset(self) -> None:
+        """Give every field that has a default its default; what is required stays. Raises StateError and changes nothing."""
+        undo = Undo()
+        try:
+            for entry in self._entries:
+                with _labelled(entry):
+                    restore_defaults(entry.table, entry.state, undo)
+        except BaseException:
+            undo.undo()
+            raise
+        self._kept = []
+
+
+@contextlib.contextmanager
+def _labelled(entry: Entry) -> Iterator[None]:
+    """Put the device into the error of a state that does not fit."""
+    try:
+        yield
+    except StateError as error:
+        error.section = error.section or entry.label
+        raise
+
+
+class _Saved(Section):
+    """A section whose fields are bytes already."""
+
+    def __init__(self, entry: Entry, payload: bytes, kind: Kind, attributes: Opaque) -> None:
+        super().__init__(entry.table.name, entry.instance, (), kind=kind, attributes=attributes)
+        self._payload = payload
+
+    @override
+    def records(self) -> Records:
+        return decode_all(self._payload)
+
+    @override
+    def payload(self) -> bytes:
+        return self._payload
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """The sections of a machine that is saved."""
+
+    entries: Iterable[Entry]
+    attributes: Mapping[str, Opaque]
+    kept: Iterable[Section]
+    raw_attributes: Opaque
+
+    def __iter__(self) -> Iterator[Section]:
+        for entry in self.entries:
+            with _labelled(entry):
+                yield from self._device(entry)
+        yield from self.kept
+
+    def _device(self, entry: Entry) -> Iterator[Section]:
+        attributes = self.attributes.get(entry.label, NO_ATTRIBUTES)
+        large = [
+            field for field in entry.table.fields if field.type.wire.name == "sparse" and (field.type.length or 0) > PART_BYTES
+        ]
+        for field in large:
+            for record in memory_records(entry.table, field, entry.state, PART_BYTES):
+                yield _Saved(entry, encode(record), "part", attributes)
+        yield _Saved(entry, save(entry.table, entry.state, {field.name for field in large}), "section", attributes)
+
+
+def _commit(pairs: Iterable[tuple[Entry, Any]]) -> None:
+    """Put new states into the devices, and call their hooks. Raises LoadError from what one raises, all being as it was."""
+    pairs = list(pairs)
+    undo = Undo()
+    try:
+        for entry, state in pairs:
+            with _hooked(entry):
+                assign(entry.table, entry.state, state, undo)
+        for entry, _ in pairs:
+            with _hooked(entry):
+                finish(entry.table, entry.state)
+    except BaseException:
+        undo.undo()
+        raise
+
+
+@contextlib.contextmanager
+def _hooked(entry: Entry) -> Iterator[None]:
+    try:
+        yield
+    except TableError:
+        raise
+    except StateError as error:
+        raise LoadError([Finding(HOOK.id, entry.label, error.path, error.expected, error.found, None)]) from error
+    except Exception as error:
+        expected = f"`{entry.table.owner}` to take its values"
+        raise LoadError([Finding(HOOK.id, entry.label, (), expected, raised(error), None)]) from error
+
+
+def finish(table: Table, state: Any) -> None:
+    """Call `post_load` of all structs in a state, then its own. Raises StateError from what one raises."""
+    if table.is_hooked:
+        for inner, each, path in reversed([*structs(table, state)]):
+            call(inner.post_load, each, f"`post_load` of `{inner.owner}` to return", path)
+
+
+def dump(state: Any, target: Target, *, instance: int = 0, table: Table | None = None) -> None:
+    """Save one device as a snapshot. See `Machine.save`."""
+    Machine([Device(state, instance, table)]).save(target)
+
+
+def dumps(state: Any, *, instance: int = 0, table: Table | None = None) -> bytes:
+    """One device as the bytes of a snapshot. See `Machine.save`."""
+    file = io.BytesIO()
+    dump(state, file, instance=instance, table=table)
+    return file.getvalue()
+
+
+@overload
+def load(source: Source, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T: ...
+@overload
+def load(source: Source, kind: Table, *, instance: int = 0, unknown: Unknown = "error") -> Any: ...
+@overload
+def load(source: Source, *, into: T, table: Table | None = None, instance: int = 0, unknown: Unknown = "error") -> T: ...
+def load(
+    source: Source,
+    kind: Any = None,
+    *,
+    into: Any = None,
+    table: Table | None = None,
+    instance: int = 0,
+    unknown: Unknown = "error",
+) -> Any:
+    """Load one device: a new state, or one that is there.
+
+    Args:
+        source: A path, bytes, a file open for reading, or sections.
+        kind: A class under `@vmstate`, or a `Table`: makes a new state.
+        into: A state to load into.
+        table: Its table, where its class has none.
+        instance: Which of several of that name.
+        unknown: As for `Machine.load`. What is kept of other devices only a `Machine` carries: here it is refused.
+
+    Returns:
+        The state.
+
+    Raises:
+        LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
+        FormatError: This is no whole snapshot.
+        OSError: It cannot be read.
+    """
+    if (kind is None) == (into is None):
+        raise TypeError("load takes a class or table, or a state with into=")
+    entry = Entry(table_of(kind), instance, None) if into is None else entry_of(Device(into, instance, table))
+    incoming = Incoming([entry], source, unknown, keeps_devices=False)
+    [state] = incoming.accepted()
+    if into is not None:
+        _commit([(entry, state)])
+        return into
+    with _hooked(entry):
+        finish(entry.table, state)
+    return state
+
+
+def loads(data: bytes, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T:
+    """A new state from the bytes of a snapshot. See `load`."""
+    return load(data, kind, instance=instance, unknown=unknown)
+
+
+def reset(state: Any, *, table: Table | None = None) -> None:
+    """Give every field of a device that has a default its default. See `Machine.reset`."""
+    Machine([Device(state, 0, table)]).reset()

@@ -1,0 +1,345 @@
+"""Tables: what fields a device or struct has. Built once, checked when built, never changed.
+
+Everything that can be wrong with a declaration is said here, with the names of table and field. A table is data:
+`codec` saves and loads by it, and `declare` makes one from a class.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, cast
+
+from tagged_vmstate.errors import StateError, TableError
+from tagged_vmstate.fieldtype import FieldType, parse, widening_misfit
+from tagged_vmstate.records import encode_name
+from tagged_vmstate.wire import NESTING
+from tagged_vmstate.wiretype import brief
+
+KEPT: Final = "_vmstate_kept"
+"""Where a state carries what its table does not know: the attribute, or the key of a dict."""
+NO_DEFAULT: Final = object()
+"""The default of a field that is required."""
+DISPLAYS: Final = ("hex", "flags")
+VERSIONS: Final = 64
+"""Section versions that a mask can name."""
+
+Hook: TypeAlias = Callable[[Any], object]
+Kept: TypeAlias = tuple[tuple[bytes, bool], ...]
+"""Fields that a table does not know, each as bytes, and whether it is at its default."""
+
+
+class Field:
+    """One field of a table.
+
+    Args:
+        name: In the snapshot: 1 to 255 bytes of UTF-8; no character has a meaning.
+        annotation: What it holds: see `fieldtype`.
+        default: What it is where the snapshot has none, and after a reset.
+        default_factory: Makes the default, for what can be changed in place.
+        attribute: What holds it in the state: an attribute, or a key of a dict. The name, unless given.
+        aliases: Other names under which it is found in a snapshot.
+        widens_from: Narrower types that are taken too; nothing may be lost.
+        description: For people.
+        display: How tools print it: ``hex``, ``flags``, or an enum. It never changes what is loaded.
+        since: The first section version that had it. Only the reader of untagged bytes asks.
+        until: The last one.
+        versions: The versions that had it, as a mask, where they are no range.
+
+    Raises:
+        TableError: Something of this is wrong.
+    """
+
+    __slots__ = (
+        *("aliases", "attribute", "default", "default_factory", "description", "display"),
+        *("name", "since", "type", "until", "versions", "widens_from"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        annotation: Any,
+        *,
+        default: Any = NO_DEFAULT,
+        default_factory: Callable[[], Any] | None = None,
+        attribute: str | None = None,
+        aliases: Iterable[str] = (),
+        widens_from: Iterable[Any] = (),
+        description: str = "",
+        display: str | type[enum.Enum] | None = None,
+        since: int = 0,
+        until: int | None = None,
+        versions: int | None = None,
+    ) -> None:
+        self.name = name
+        self.attribute = name if attribute is None else attribute
+        self.default = default
+        self.default_factory = default_factory
+        self.description = description
+        self.display = display
+        self.since = since
+        self.until = until
+        self.versions = versions
+        try:
+            self.aliases = _names(aliases, "aliases")
+            self.type = parse(annotation)
+            self.widens_from = frozenset(self._narrower(widens_from))
+            self._check()
+            self._check_default()
+        except TableError as error:
+            error.under(str(name))
+            raise
+
+    def __repr__(self) -> str:
+        return f"<field {self.name}: {self.type.describe()}>"
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a snapshot must have it."""
+        return self.default is NO_DEFAULT and self.default_factory is None
+
+    @property
+    def table(self) -> Table | None:
+        """The table of a struct."""
+        return cast("Table | None", self.type.table)
+
+    def make_default(self) -> Any:
+        """A default of one's own, to be changed in place at will."""
+        return self.default_factory() if self.default_factory else self.default
+
+    def is_in(self, version: int) -> bool:
+        """Whether a section version has it."""
+        if self.versions is not None:
+            return bool(self.versions >> version & 1)
+        return self.since <= version and (self.until is None or version <= self.until)
+
+    def _narrower(self, types: Iterable[Any]) -> Iterator[str]:
+        for each in types:
+            source = parse(each)
+            misfit = widening_misfit(source, self.type)
+            if misfit or source.is_array:
+                raise TableError(
+                    f"types narrower than `{self.type.wire.name}` in widens_from", misfit or f"`{source.describe()}`"
+                )
+            yield source.wire.name
+
+    def _check(self) -> None:
+        for name in (self.name, *self.aliases):
+            check_name(name)
+        is_enum = isinstance(self.display, type) and issubclass(self.display, enum.Enum)
+        if self.display is not None and self.display not in DISPLAYS and not is_enum:
+            raise TableError("a display of hex, flags or an enum", brief(self.display))
+        if self.versions is not None and (self.since or self.until is not None):
+            raise TableError("since and until, or a mask of versions", "both")
+        if self.versions is not None and not 0 < self.versions < 1 << VERSIONS:
+            raise TableError(f"a mask of versions 0 to {VERSIONS - 1}", brief(self.versions))
+        if self.since < 0 or (self.until is not None and self.until < self.since):
+            raise TableError("since before until", f"{self.since} to {self.until}")
+
+    def _check_default(self) -> None:
+        if self.is_required:
+            return
+        if self.default is not NO_DEFAULT and self.default_factory:
+            raise TableError("default or default_factory", "both")
+        if type(self.default).__hash__ is None:
+            expected = "a default_factory for what can be changed in place (a default would be shared)"
+            raise TableError(expected, brief(self.default))
+        try:
+            value = self.make_default()
+        except Exception as error:
+            raise TableError("a default_factory that needs nothing", f"{type(error).__name__}: {error}") from error
+        try:
+            check_value(self.type, value)
+        except StateError as error:
+            raise TableError(f"a default: {error.expected}", error.found, path=error.path) from None
+
+
+class Table:
+    """The fields of a device or struct.
+
+    Args:
+        name: Of the device, in the snapshot.
+        fields: Its fields, in the order in which they are written.
+        state: What holds them: a class whose constructor takes each by its attribute, or `dict`.
+        aliases: Other names under which the device is found in a snapshot.
+        version: The section version that this describes. Only the reader of untagged bytes asks.
+        minimum_version: The oldest section version of untagged bytes that can be read.
+        description: For people.
+        check: Sees every new state before anything is assigned, and every state before it is saved; raises where
+            fields do not fit each other.
+        pre_save: Sees a state before it is saved.
+        post_load: Sees a state after it was loaded; one that raises undoes the whole load.
+
+    Raises:
+        TableError: Something of this is wrong.
+    """
+
+    __slots__ = (
+        *("aliases", "by_name", "check", "depth", "description", "fields", "is_hooked", "minimum_version"),
+        *("name", "owner", "post_load", "pre_save", "state", "version"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        fields: Iterable[Field],
+        *,
+        state: type = dict,
+        aliases: Iterable[str] = (),
+        version: int = 1,
+        minimum_version: int = 0,
+        description: str = "",
+        check: Hook | None = None,
+        pre_save: Hook | None = None,
+        post_load: Hook | None = None,
+    ) -> None:
+        self.name = name
+        self.state = state
+        self.owner = str(name) if state is dict else state.__name__
+        self.fields = tuple(fields)
+        self.version = version
+        self.minimum_version = minimum_version
+        self.description = description
+        self.check = check
+        self.pre_save = pre_save
+        self.post_load = post_load
+        self.by_name: Mapping[str, Field] = {}
+        try:
+            self.aliases = _names(aliases, "aliases")
+            self._check()
+            self.by_name = self._indexed()
+            inner: list[Table] = [field.table for field in self.fields if field.table]
+            self.is_hooked: bool = any((check, pre_save, post_load, *(each.is_hooked for each in inner)))
+            self.depth: int = 1 + max((each.depth for each in inner), default=0)
+            if self.depth > NESTING:
+                raise TableError(f"at most {NESTING} structs within each other", str(self.depth))
+        except TableError as error:
+            error.section = self.owner
+            raise
+
+    def __repr__(self) -> str:
+        return f"<table {self.name}: {len(self.fields)} fields>"
+
+    @property
+    def __vmstate__(self) -> Table:
+        """Itself: what stands for a table in an annotation."""
+        return self
+
+    def get(self, state: Any, field: Field) -> Any:
+        """The value of a field. Raises StateError where the state has none."""
+        try:
+            return state[field.attribute] if self.state is dict else getattr(state, field.attribute)
+        except (KeyError, AttributeError, TypeError):
+            raise StateError(f"a `{field.attribute}` in `{self.owner}`", f"none in {brief(state)}") from None
+
+    def set(self, state: Any, attribute: str, value: Any) -> None:
+        """Assign the value of a field, or what is kept."""
+        if self.state is dict:
+            state[attribute] = value
+        else:
+            setattr(state, attribute, value)
+
+    def kept(self, state: Any) -> Kept:
+        """The fields that an earlier load kept for a state, each as bytes, and whether it is at its default."""
+        found: Kept = state.get(KEPT, ()) if self.state is dict else getattr(state, KEPT, ())
+        return found
+
+    def set_kept(self, state: Any, kept: Kept) -> None:
+        """Let a state carry fields that the table does not know. Raises TableError where it has no place for them."""
+        try:
+            self.set(state, KEPT, kept)
+        except AttributeError:
+            error = TableError(f"a slot `{KEPT}` for what a load keeps", "none")
+            error.section = self.owner
+            raise error from None
+
+    def make(self, values: dict[str, Any]) -> Any:
+        """A new state of the values by attribute."""
+        return dict(values) if self.state is dict else self.state(**values)
+
+    def is_state(self, value: Any) -> bool:
+        """Whether a value is a state of this table."""
+        return isinstance(value, dict) if self.state is dict else type(value) is self.state
+
+    def _check(self) -> None:
+        for name in (self.name, *self.aliases):
+            check_name(name)
+        if len({self.name, *self.aliases}) != 1 + len(self.aliases):
+            raise TableError("each name and alias of a device once", f"`{self.name}` as {brief(self.aliases)}")
+        if not 0 <= self.minimum_version <= self.version < VERSIONS:
+            raise TableError(
+                f"minimum_version and version of 0 to {VERSIONS - 1}, in this order", f"{self.minimum_version}, {self.version}"
+            )
+
+    def _indexed(self) -> dict[str, Field]:
+        found: dict[str, Field] = {}
+        attributes = {KEPT}
+        for field in self.fields:
+            if not isinstance(field, Field):
+                raise TableError("a `Field`", brief(field))
+            for name in (field.name, *field.aliases):
+                if name in found:
+                    raise TableError("each name and alias of a field once", f"`{name}` again", path=(field.name,))
+                found[name] = field
+            if field.attribute in attributes:
+                raise TableError("each attribute once", f"`{field.attribute}` again", path=(field.name,))
+            attributes.add(field.attribute)
+            last = field.since if field.until is None else field.until
+            if last > self.version or (field.versions or 0) >> self.version + 1:
+                raise TableError(f"versions up to the table's own ({self.version})", "a later one", path=(field.name,))
+        return found
+
+
+def check_name(name: str) -> None:
+    """Raise TableError for what can be no name in a snapshot."""
+    try:
+        encode_name(name)
+    except StateError as error:
+        raise TableError(error.expected, error.found) from None
+
+
+def check_value(kind: FieldType, value: Any) -> None:
+    """Raise StateError for a value that a field of a type cannot hold."""
+    table = cast("Table | None", kind.table)
+    if table is None:
+        kind.pack(value)
+        return
+    elements = elements_of(kind, value)
+    for index, element in enumerate(elements):
+        try:
+            if element is not None:
+                _check_fields(table, element)
+        except StateError as error:
+            if kind.is_array:
+                error.under(index)
+            raise
+
+
+def _check_fields(table: Table, state: Any) -> None:
+    for field in table.fields:
+        try:
+            check_value(field.type, table.get(state, field))
+        except StateError as error:
+            error.under(field.name)
+            raise
+
+
+def elements_of(kind: FieldType, value: Any) -> tuple[Any, ...]:
+    """The structs that a field holds, one or several. Raises StateError where they are no states of its table."""
+    table = cast("Table", kind.table)
+    if kind.is_array:
+        length = kind.length_of(value)
+        if not isinstance(value, list | tuple) or len(value) != length:
+            raise StateError(f"`{kind.describe()}`", brief(value))
+    elements = tuple(value) if kind.is_array else (value,)
+    for index, element in enumerate(elements):
+        if not table.is_state(element) and not (element is None and kind.is_optional):
+            path = (index,) if kind.is_array else ()
+            raise StateError(f"a `{table.owner}`{' or None' if kind.is_optional else ''}", brief(element), path=path)
+    return elements
+
+
+def _names(names: Iterable[str], what: str) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TableError(f"{what} as a tuple of names", f"the string {names!r}")
+    return tuple(names)
