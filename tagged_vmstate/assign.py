@@ -53,10 +53,12 @@ def _object_back(table: Table, state: Any) -> Callable[[], None]:
 
     def back() -> None:
         for name, value in before.items():
-            if value is not _UNSET:
-                setattr(state, name, value)
-            elif hasattr(state, name):
+            if getattr(state, name, _UNSET) is value:
+                continue  # as it was, or never could be set
+            if value is _UNSET:
                 delattr(state, name)
+            else:
+                setattr(state, name, value)
         if others is not None:
             vars(state).clear()
             vars(state).update(others)

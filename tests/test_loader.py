@@ -1,0 +1,646 @@
+"""The rules of the loader, row by row; all problems at once; nothing touched when there is one."""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import pytest
+from annotated_types import Interval, Le
+from conftest import stream_bytes
+from typing_example import Everything, Mode
+
+import tagged_vmstate as tv
+from tagged_vmstate import Field, Length, LoadError, MaxLength, Record, Section, Table
+from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.records import encode
+from tagged_vmstate.rules import RULES
+
+
+@tv.vmstate
+class Inner:
+    a: tv.uint8 = 1
+    b: Annotated[tv.int32, Interval(ge=0, le=9)] = 0
+
+
+@tv.vmstate("dev", aliases=("old-dev",))
+class Device:
+    need: tv.uint32
+    wide: tv.uint32 = tv.field(default=5, aliases=("narrow", "thin"), widens_from=(tv.uint8, tv.uint16))
+    real: tv.float64 = tv.field(default=0.0, widens_from=(tv.float32, tv.uint32))
+    fixed: Annotated[list[tv.uint16], Length(2)] = tv.field(default_factory=lambda: [0, 0], widens_from=(tv.uint8,))
+    few: Annotated[list[tv.uint8], MaxLength(3)] = tv.field(default_factory=list)
+    mode: Annotated[Mode, tv.uint8] = Mode.IDLE
+    inner: Inner = tv.field(default_factory=Inner)
+    maybe: Inner | None = None
+    many: Annotated[list[Inner], Length(2)] = tv.field(default_factory=lambda: [Inner(), Inner()])
+
+
+NEED = Record("need", "uint32", None, 7)
+
+
+def section(*records: Record, device: str = "dev", instance: int = 0) -> Section:
+    return Section(device, instance, records)
+
+
+def snapshot(*sections: Section) -> bytes:
+    file = io.BytesIO()
+    with tv.SnapshotWriter(file) as writer:
+        for each in sections:
+            writer.write(each)
+    return file.getvalue()
+
+
+def loaded(*records: Record, need: bool = True) -> Device:
+    return tv.loads(snapshot(section(*([NEED] if need else []), *records)), Device)
+
+
+def problems(*records: Record, need: bool = True, unknown: Any = "error") -> list[str]:
+    """What is wrong, without the byte offsets, each of which must point into the snapshot."""
+    data = snapshot(section(*([NEED] if need else []), *records))
+    with pytest.raises(LoadError) as caught:
+        tv.load(data, Device, unknown=unknown)
+    for problem in caught.value.problems:
+        assert problem.offset is not None
+        assert 30 < problem.offset < len(data)
+        assert RULES[problem.rule].refuses
+    return [re.sub(r" \(byte \d+\)$", "", str(problem)) for problem in caught.value.problems]
+
+
+def struct(name: str, *records: Record, **more: Any) -> Record:
+    return Record(name, "struct", None, records, **more)
+
+
+class TestTheRules:
+    """Format, the table "what a loader does with one struct", a row each."""
+
+    def test_the_name_or_an_alias_with_fitting_type(self) -> None:
+        assert loaded(Record("wide", "uint32", None, 9)).wide == 9
+        assert loaded(Record("narrow", "uint32", None, 9)).wide == 9
+        assert loaded(Record("thin", "uint32", None, 9)).wide == 9
+
+    def test_at_its_writers_default_its_value_is_taken_whatever_ours_is(self) -> None:
+        assert loaded(Record("wide", "uint32", None, 1, is_default=True)).wide == 1
+
+    @pytest.mark.parametrize(
+        ("record", "attribute", "value"),
+        [
+            (Record("wide", "uint8", None, 9), "wide", 9),
+            (Record("wide", "uint16", None, 65535), "wide", 65535),
+            (Record("real", "float32", None, 0.5), "real", 0.5),
+            (Record("real", "uint32", None, 1 << 31), "real", float(1 << 31)),
+            (Record("fixed", "uint8", 2, [1, 255]), "fixed", [1, 255]),
+        ],
+    )
+    def test_a_declared_widening_is_taken(self, record: Record, attribute: str, value: object) -> None:
+        found = getattr(loaded(record), attribute)
+        assert (found, type(found)) == (value, type(value))
+
+    @pytest.mark.parametrize(
+        ("record", "words"),
+        [
+            (Record("wide", "uint64", None, 9), "expected `uint32`, snapshot has `uint64`"),
+            (Record("wide", "int8", None, 9), "expected `uint32`, snapshot has `int8`"),
+            (Record("wide", "string", None, "9"), "expected `uint32`, snapshot has `string`"),
+            (
+                Record("wide", "pci config", None, tv.Opaque.of(9), is_default=True),
+                "expected `uint32`, snapshot has `pci config`",
+            ),
+            (Record("wide", "uint32", 1, [9]), "expected `uint32`, snapshot has `uint32[1]`"),
+            (Record("fixed", "uint16", None, 9), "expected `uint16[2]`, snapshot has `uint16`"),
+            (Record("fixed", "uint16", 3, [1, 2, 3]), "expected `uint16[2]`, snapshot has `uint16[3]`"),
+            (Record("few", "uint8", 4, [1, 2, 3, 4]), "expected `uint8[up to 3]`, snapshot has `uint8[4]`"),
+            (Record("few", "uint8", None, 4), "expected `uint8[up to 3]`, snapshot has `uint8`"),
+            (Record("mode", "uint8", None, 2), "expected a Mode: IDLE (0), BUSY (1), snapshot has 2"),
+            (Record("inner", "struct", None, None), "expected `struct`, snapshot has nil (an absent one)"),
+            (Record("inner", "uint8", None, 1), "expected `struct`, snapshot has `uint8`"),
+            (Record("many", "struct", 1, [()]), "expected `struct[2]`, snapshot has `struct[1]`"),
+        ],
+    )
+    def test_another_type_or_length_is_a_problem(self, record: Record, words: str) -> None:
+        assert problems(record) == [f"{words} - at dev#0 {record.name}"]
+
+    def test_a_value_beyond_its_bounds_is_a_problem_at_any_depth(self) -> None:
+        wrong = Record("b", "int32", None, 10)
+        words = "expected `int32` of at most 9, snapshot has 10 - at dev#0 "
+        assert problems(struct("inner", wrong)) == [f"{words}inner / b"]
+        assert problems(struct("maybe", wrong)) == [f"{words}maybe / b"]
+        assert problems(Record("many", "struct", 2, [(), (wrong,)])) == [f"{words}many[1] / b"]
+        assert problems(struct("inner", Record("b", "int32", None, -1)))[0].startswith(
+            "expected `int32` of at least 0, snapshot has -1"
+        )
+
+    def test_nothing_is_the_default(self) -> None:
+        assert loaded() == Device(need=7)
+        assert loaded(struct("inner")).inner == Inner()
+
+    def test_nothing_for_a_required_field_is_a_problem(self) -> None:
+        assert problems(need=False) == ["expected `uint32` (required), snapshot has no such field - at dev#0 need"]
+
+    def test_an_unknown_field_at_its_default_is_ignored(self) -> None:
+        assert loaded(Record("new", "uint8", None, 3, is_default=True)) == Device(need=7)
+        assert loaded(Record("new", "unheard of", 3, tv.Opaque.of({"a": 1}), is_default=True)) == Device(need=7)
+        assert loaded(struct("inner", Record("new", "uint8", None, 3, is_default=True))) == Device(need=7)
+
+    def test_an_unknown_field_in_use_is_a_problem_unless_ignored(self) -> None:
+        new = Record("new", "uint8", None, 3)
+        words = "expected only known fields, or ones at their default, snapshot has `uint8`, which"
+        assert problems(new) == [f"{words} `Device` does not know, in use - at dev#0 new"]
+        assert problems(struct("inner", new)) == [f"{words} `Inner` does not know, in use - at dev#0 inner / new"]
+        data = snapshot(section(NEED, new, struct("inner", new)))
+        assert tv.load(data, Device, unknown="ignore") == Device(need=7)
+
+    def test_a_name_and_its_alias_are_a_problem_even_at_their_defaults(self) -> None:
+        pair = [Record(name, "uint32", None, 5, is_default=True) for name in ("wide", "narrow")]
+        words = "expected `wide` or `narrow`, which are one field, snapshot has both - at dev#0 narrow"
+        assert problems(*pair) == [words]
+        aliases = [Record(name, "uint32", None, 5) for name in ("narrow", "thin")]
+        assert problems(*aliases) == ["expected `narrow` or `thin`, which are one field, snapshot has both - at dev#0 thin"]
+
+    def test_two_of_one_name_are_no_snapshot_at_all(self) -> None:
+        twice = encode(Record("wide", "uint32", None, 5)) * 2
+
+        class Doubled(Section):
+            def payload(self) -> bytes:
+                return twice
+
+        with pytest.raises(tv.FormatError, match="a name once among its siblings, snapshot has it twice - at dev#0 wide"):
+            tv.loads(snapshot(Doubled("dev", 0, ())), Device)
+
+    def test_sections_from_elsewhere_are_held_to_it_too(self) -> None:
+        with pytest.raises(LoadError, match="expected `wide` once, snapshot has it twice - at dev#0 wide"):
+            tv.load(section(NEED, *[Record("wide", "uint32", None, 5)] * 2), Device)
+
+    def test_all_problems_are_told_at_once(self) -> None:
+        found = problems(
+            Record("new", "uint8", None, 3),
+            Record("wide", "string", None, ""),
+            struct("inner", Record("b", "int32", None, 10), Record("c", "bool", None, True)),
+            need=False,
+        )
+        assert [each.partition(" - at dev#0 ")[2] for each in found] == ["new", "need", "wide", "inner / c", "inner / b"]
+
+    def test_the_sentence_of_several(self) -> None:
+        with pytest.raises(
+            LoadError, match=r"^2 problems:\n  expected `uint32`.*need.*\n  expected `uint32`, snapshot has `string`"
+        ):
+            loaded(Record("wide", "string", None, ""), need=False)
+
+
+class TestOneLevelUp:
+    def test_an_unknown_device_at_its_defaults_is_ignored(self) -> None:
+        other = section(Record("x", "uint8", None, 0, is_default=True), device="other")
+        assert tv.loads(snapshot(section(NEED), other), Device) == Device(need=7)
+
+    def test_an_unknown_device_in_use_is_a_problem_told_once(self) -> None:
+        other = [
+            Section("other", 3, [Record("x", "uint8", None, 0)], kind="part"),
+            Section("other", 3, [Record("y", "uint8", None, 0)]),
+        ]
+        words = "expected only known devices, or ones at their defaults, snapshot has it, unknown here, `x` in use - at other#3"
+        with pytest.raises(LoadError, match=words) as caught:
+            tv.loads(snapshot(section(NEED), *other), Device)
+        assert len(caught.value.problems) == 1
+        assert tv.load(snapshot(section(NEED), *other), Device, unknown="ignore") == Device(need=7)
+
+    def test_another_instance_is_another_device(self) -> None:
+        with pytest.raises(LoadError, match="dev#1"):
+            tv.loads(snapshot(section(NEED), section(NEED, instance=1)), Device)
+        assert tv.loads(snapshot(section(NEED, instance=1)), Device, instance=1).need == 7
+
+    def test_a_device_without_a_section_gets_its_defaults_or_is_a_problem(self) -> None:
+        assert tv.loads(snapshot(), Inner) == Inner()
+        with pytest.raises(LoadError, match=r"`uint32` \(required\), snapshot has no such field - at dev#0 need$"):
+            tv.loads(snapshot(), Device)
+
+    def test_aliases_of_devices(self) -> None:
+        assert tv.loads(snapshot(section(NEED, device="old-dev")), Device).need == 7
+        with pytest.raises(LoadError, match="expected `old-dev` or `dev`, which are one device, snapshot has both - at dev#0"):
+            tv.loads(snapshot(section(NEED, device="old-dev"), section(device="dev")), Device)
+
+    def test_parts_are_one_section(self) -> None:
+        parts = [Section("dev", 0, [NEED], kind="part"), Section("dev", 0, [Record("wide", "uint32", None, 1)])]
+        assert tv.loads(snapshot(*parts), Device) == Device(need=7, wide=1)
+
+    def test_memory_of_several_parts_is_laid_over(self) -> None:
+        def memory(*runs: tuple[int, bytes], kind: Any = "part") -> Section:
+            return Section("everything", 0, [Record("memory", "sparse", 1 << 16, runs)], kind=kind)
+
+        need = Section("everything", 0, [Record("required", "uint32", None, 1)])
+        found = tv.loads(snapshot(memory((0, b"aaaa"), (9, b"b")), memory((2, b"cc")), need), Everything)
+        assert found.memory[:10] == b"aacc\0\0\0\0\0b"
+        assert len(found.memory) == 1 << 16
+
+
+class TestKeep:
+    NEW = (
+        Record("new", "uint8", None, 3),
+        Record("odd", "pci config", 3, tv.Opaque(b"\xc4\x03abc")),
+        Record("quiet", "uint8", None, 3, is_default=True),
+    )
+
+    def kept(self, data: bytes) -> bytes:
+        devices = [Device(need=0), (Device(need=0), 1)]
+        machine = tv.Machine(devices)
+        machine.load(data, unknown="keep")
+        file = io.BytesIO()
+        machine.save(file)
+        return file.getvalue()
+
+    def test_it_survives_the_next_save_byte_for_byte(self) -> None:
+        first = Device(need=1)
+        plain = tv.Machine([first, (Device(need=2), 1)])
+        file = io.BytesIO()
+        plain.save(file)
+        sections = list(tv.Snapshot.read(file.getvalue()))
+        inner: Any = sections[0].records()[6]
+        assert inner.name == "inner"
+        more = struct("inner", *inner.value, *self.NEW)
+        records = [*sections[0].records()]
+        records[6] = more
+        other = Section("other", 7, self.NEW, attributes={"for": "others"})
+        data = snapshot(Section("dev", 0, [*records, *self.NEW], attributes={"x": 1}), sections[1], other)
+        assert self.kept(data) == data
+
+    def test_odd_encodings_survive_too(self) -> None:
+        """A writer in another language chose the shortest integers, inside a struct."""
+        odd = b"\x95\xa3new\xa5uint8\xc0\x00\x03"
+        inside = b"\x95\xa5inner\xa6struct\xc0\x00\x91" + odd
+
+        class Foreign(Section):
+            def payload(self) -> bytes:
+                return encode(NEED) + inside + odd
+
+        again = list(tv.Snapshot.read(self.kept(snapshot(Foreign("dev", 0, ()), section(NEED, instance=1)))))
+        assert again[0].payload().count(odd) == 2
+
+    def test_a_load_without_it_forgets(self) -> None:
+        data = snapshot(section(NEED, *self.NEW, struct("inner", *self.NEW)))
+        device = Device(need=0)
+        tv.load(data, into=device, unknown="keep")
+        assert b"odd" in tv.dumps(device)
+        assert copy.deepcopy(device) == device
+        tv.load(data, into=device, unknown="ignore")
+        assert b"odd" not in tv.dumps(device)
+        tv.load(data, into=device, unknown="keep")
+        tv.reset(device)
+        assert b"odd" not in tv.dumps(device)
+
+    def test_kept_fields_in_use_keep_their_struct_in_use(self) -> None:
+        device = tv.load(snapshot(section(NEED, struct("inner", self.NEW[0]))), Device, unknown="keep")
+        [saved] = tv.Snapshot.read(tv.dumps(device))
+        flags = {record.name: record.is_default for record in saved.records()}
+        assert flags == {**dict.fromkeys(flags, True), "need": False, "inner": False}
+
+    def test_a_device_that_only_a_machine_could_carry_is_refused(self) -> None:
+        data = snapshot(section(NEED), section(NEED, device="other"))
+        with pytest.raises(LoadError, match="other#0"):
+            tv.load(data, Device, unknown="keep")
+
+    def test_dicts_and_plain_objects_carry_it(self) -> None:
+        data = snapshot(section(NEED, self.NEW[0]))
+        table = Table("dev", [Field("need", tv.uint32)])
+        state = tv.load(data, table, unknown="keep")
+        assert tv.dumps(state, table=table) == data
+        slotted = Table("dev", [Field("need", tv.uint32)], state=Slotted)
+        with pytest.raises(tv.TableError, match="a slot `_vmstate_kept` for what a load keeps, got none - at Slotted"):
+            tv.load(data, slotted, unknown="keep")
+
+
+class Slotted:
+    __slots__ = ("need",)
+
+    def __init__(self, need: int) -> None:
+        self.need = need
+
+
+@tv.vmstate("hooked")
+class Hooked:
+    x: tv.uint8 = 0
+    limit: tv.uint8 = 255
+    log: list[str] = tv.transient(default_factory=list)
+
+    def check(self) -> None:
+        if self.x > self.limit:
+            raise ValueError("x is beyond its limit")
+
+    def pre_save(self) -> None:
+        self.log.append(f"pre_save {self.x}")
+        if self.x == 66:
+            raise RuntimeError("not now")
+
+    def post_load(self) -> None:
+        self.log.append(f"post_load {self.x}")
+        if self.x == 77:
+            self.x = 1
+            raise RuntimeError("not now")
+
+
+@tv.vmstate("outer")
+class Outer:
+    inner: Hooked = tv.field(default_factory=Hooked)
+    more: Annotated[list[Hooked], MaxLength(4)] = tv.field(default_factory=list)
+    log: list[str] = tv.transient(default_factory=list)
+
+    def post_load(self) -> None:
+        self.log.append(f"post_load {[each.log[-1] for each in (self.inner, *self.more)]}")
+
+
+class TestHooks:
+    def test_check_sees_a_new_state_before_anything_is_assigned(self) -> None:
+        data = tv.dumps(Hooked(x=9, limit=10)).replace(b"limit\xa5uint8\xc0\x00\xcc\x0a", b"limit\xa5uint8\xc0\x00\xcc\x08")
+        broken = snapshot(Section("hooked", 0, [Record("x", "uint8", None, 9), Record("limit", "uint8", None, 8)]))
+        assert data != broken
+        target = Hooked(x=3)
+        words = (
+            r"expected what `check` of `Hooked` takes, snapshot has ValueError: x is beyond its limit - at hooked#0 \(byte \d+\)"
+        )
+        with pytest.raises(LoadError, match=words):
+            tv.load(broken, into=target)
+        assert target == Hooked(x=3)
+        assert target.log == []
+
+    def test_check_refuses_a_save(self) -> None:
+        with pytest.raises(tv.StateError, match=r"`check` of `Hooked` takes, got ValueError: x is .* - at outer#0 more\[1\]$"):
+            tv.dumps(Outer(more=[Hooked(), Hooked(x=3, limit=2)]))
+
+    def test_a_pre_save_that_raises_refuses_the_save(self) -> None:
+        with pytest.raises(
+            tv.StateError, match=r"`pre_save` of `Hooked` to return, got RuntimeError: not now - at outer#0 inner$"
+        ):
+            tv.dumps(Outer(inner=Hooked(x=66)))
+
+    def test_post_load_goes_from_the_inside_out_on_the_real_objects(self) -> None:
+        inner = Hooked()
+        target = Outer(inner=inner)
+        tv.load(tv.dumps(Outer(inner=Hooked(x=4), more=[Hooked(x=5)])), into=target)
+        assert target.inner is inner
+        assert inner.log == ["post_load 4"]
+        assert target.log == ["post_load ['post_load 4', 'post_load 5']"]
+        assert tv.loads(tv.dumps(target), Outer).log == ["post_load ['post_load 4', 'post_load 5']"]
+
+    def test_a_post_load_that_raises_undoes_everything(self) -> None:
+        other, target = Hooked(x=1), Outer(inner=Hooked(x=2), more=[Hooked(x=3)])
+        machine = tv.Machine([other, target])
+        file = io.BytesIO()
+        tv.Machine([Hooked(x=10), Outer(inner=Hooked(x=77), more=[])]).save(file)
+        more = target.more
+        words = "expected `post_load` of `Hooked` to return, snapshot has RuntimeError: not now - at outer#0 inner"
+        with pytest.raises(LoadError, match=words):
+            machine.load(file.getvalue())
+        assert (other.x, target.inner.x, target.more, target.more[0].x) == (1, 2, more, 3)
+        assert target.more is more
+        with pytest.raises(LoadError, match=words):
+            tv.load(file.getvalue(), Outer, unknown="ignore")
+
+    def test_an_interrupt_undoes_everything_too(self) -> None:
+        table = Table("t", [Field("x", tv.uint8, default=0)], post_load=_interrupt)
+        state = {"x": 1}
+        with pytest.raises(KeyboardInterrupt):
+            tv.load(tv.dumps({"x": 2}, table=table), into=state, table=table)
+        assert state == {"x": 1}
+
+    def test_an_object_that_takes_no_value_undoes_everything(self) -> None:
+        table = Table("t", [Field("x", tv.uint8, default=0), Field("y", tv.uint8, default=0)], state=Stubborn)
+        state = Stubborn(1, 1)
+        with pytest.raises(LoadError, match=r"`Stubborn` to take its values, snapshot has AttributeError.* - at t#0"):
+            tv.load(tv.dumps(Stubborn(2, 2), table=table), into=state, table=table)
+        assert state.x == 1
+
+
+def _interrupt(_state: object) -> None:
+    raise KeyboardInterrupt
+
+
+class Stubborn:
+    def __init__(self, x: int, y: int) -> None:
+        self.x = x
+        self._y = y
+
+    @property
+    def y(self) -> int:
+        return self._y
+
+
+def test_one_object_in_two_places_becomes_two() -> None:
+    shared = Inner()
+    target = Device(need=0, many=[shared, shared])
+    tv.load(tv.dumps(Device(need=0, many=[Inner(a=2), Inner(a=3)])), into=target)
+    assert [each.a for each in target.many] == [2, 3]
+    assert target.many[0] is shared
+
+
+def test_what_was_reported_as_fine_says_so() -> None:
+    other = section(Record("x", "uint8", None, 0, is_default=True), device="other")
+    records = [NEED, Record("narrow", "uint8", None, 3), Record("new", "uint8", None, 3, is_default=True)]
+    target = Device(need=0)
+    report = tv.Machine([target, Inner()]).check(snapshot(section(*records), other))
+    assert report.problems == ()
+    found = [(finding.rule, finding.section, finding.path) for finding in report.findings]
+    assert found[:4] == [
+        ("ignored-device", "other#0", ()),
+        ("by-alias", "dev#0", ("narrow",)),
+        ("ignored-field", "dev#0", ("new",)),
+        ("widened", "dev#0", ("narrow",)),
+    ]
+    assert {rule for rule, _, _ in found[4:-1]} == {"filled"}
+    assert found[-1] == ("filled-device", "Inner#0", ())
+    assert target == Device(need=0)
+
+
+# --- the cases of the 2009 thread, on real bytes
+
+
+@tv.vmstate
+class PS2State:
+    write_cmd: tv.int32 = 0
+    rptr: tv.int32 = tv.field(default=0, name="queue.rptr")
+    wptr: tv.int32 = tv.field(default=0, name="queue.wptr")
+    count: Annotated[tv.int32, Interval(ge=0, le=256)] = tv.field(default=0, name="queue.count")
+    data: Annotated[bytes, Length(256)] = tv.field(default=bytes(256), name="queue.data")
+
+
+@tv.vmstate("ps2kbd")
+class PS2Keyboard:
+    queue: PS2State = tv.field(default_factory=PS2State, name="parent_obj")
+    scan_enabled: tv.int32 = 0
+    translate: tv.int32 = 0
+    scancode_set: tv.int32 = 0
+
+
+def ps2kbd() -> Section:
+    [found] = [each for each in import_stream(io.BytesIO(stream_bytes("pc-qemu7.2"))) if each.device == "ps2kbd"]
+    return found
+
+
+class TestARealKeyboard:
+    def test_it_loads_with_its_queue(self) -> None:
+        found = tv.load(ps2kbd(), PS2Keyboard)
+        assert found == PS2Keyboard(queue=PS2State(write_cmd=-1), scan_enabled=1, scancode_set=2)
+
+    def test_with_an_alias_for_a_renamed_field(self) -> None:
+        assert tv.load(ps2kbd(), Renamed).codes == 2
+
+    def test_with_a_field_that_the_class_lacks(self) -> None:
+        words = "`int32`, which `Older` does not know, in use - at ps2kbd#0 scancode_set"
+        with pytest.raises(LoadError, match=words):
+            tv.load(ps2kbd(), Older)
+
+    def test_with_that_field_at_its_default(self) -> None:
+        flagged = [r.replace(is_default=True) if r.name == "scancode_set" else r for r in ps2kbd().records()]
+        assert tv.load(Section("ps2kbd", 0, flagged), Older).scan_enabled == 1
+
+    def test_a_hostile_queue_ends_in_the_table(self) -> None:
+        [queue, *rest] = ps2kbd().records()
+        values: Any = queue.value
+        hostile = queue.replace(value=tuple(r.replace(value=-1) if r.name == "queue.count" else r for r in values))
+        with pytest.raises(LoadError, match=r"`int32` of at least 0, snapshot has -1 - at ps2kbd#0 parent_obj / queue.count"):
+            tv.load(Section("ps2kbd", 0, [hostile, *rest]), PS2Keyboard)
+
+
+@tv.vmstate("ps2kbd")
+class Renamed:
+    queue: PS2State = tv.field(default_factory=PS2State, name="parent_obj")
+    scan_enabled: tv.int32 = 0
+    translate: tv.int32 = 0
+    codes: tv.int32 = tv.field(default=0, aliases=("scancode_set",))
+
+
+@tv.vmstate("ps2kbd")
+class Older:
+    queue: PS2State = tv.field(default_factory=PS2State, name="parent_obj")
+    scan_enabled: tv.int32 = 0
+    translate: tv.int32 = 0
+
+
+@tv.vmstate
+class Msix:
+    vectors: Annotated[list[tv.uint32], Length(4)] = tv.field(default_factory=lambda: [0] * 4)
+    enabled: tv.boolean = False
+
+
+@tv.vmstate("virtio-net")
+class OldNet:
+    status: tv.uint16 = 0
+
+
+@tv.vmstate("virtio-net")
+class Net(OldNet):
+    msix: Msix = tv.field(default_factory=Msix)
+
+
+@tv.vmstate("virtio-net-msix")
+class NetMsix(OldNet):
+    msix: Msix = tv.field(default_factory=Msix)
+
+
+class TestVirtioNet:
+    def test_unused_it_loads_where_msix_is_unknown(self) -> None:
+        assert tv.loads(tv.dumps(Net(status=3)), OldNet) == OldNet(status=3)
+
+    def test_in_use_it_is_refused_by_name(self) -> None:
+        with pytest.raises(
+            LoadError, match=r"`struct`, which `OldNet` does not know, in use - at virtio-net#0 msix \(byte \d+\)"
+        ):
+            tv.loads(tv.dumps(Net(msix=Msix(enabled=True))), OldNet)
+
+    def test_a_newer_build_fills_in_what_an_older_one_lacks(self) -> None:
+        assert tv.loads(tv.dumps(OldNet(status=3)), Net) == Net(status=3)
+
+    def test_as_a_device_of_its_own(self) -> None:
+        machine = tv.Machine([OldNet(), (NetMsix(msix=Msix(enabled=True)), 1)])
+        file = io.BytesIO()
+        machine.save(file)
+        again = [OldNet(status=9), (NetMsix(), 1)]
+        tv.Machine(again).load(file.getvalue())
+        assert again == [OldNet(), (NetMsix(msix=Msix(enabled=True)), 1)]
+        with pytest.raises(LoadError, match="virtio-net-msix#1"):
+            tv.loads(file.getvalue(), OldNet)
+
+
+def test_a_reset_restores_every_default() -> None:
+    used = Everything(required=9, i8=5, mode=Mode.BUSY, numbers=[1, 2, 3], words=["x"])
+    queue = used.queue
+    used.queue.count = 3
+    used.queues[0].rptr = 1
+    used.memory[7] = 1
+    tv.reset(used)
+    assert used == Everything(required=9)
+    assert used.queue is queue
+
+
+def test_a_reset_goes_into_structs_that_are_required() -> None:
+    table = Table("t", [Field("inner", Inner), Field("many", Annotated[list[Inner], MaxLength(2)]), Field("x", tv.uint8)])
+    state: dict[str, Any] = {"inner": Inner(a=9), "many": [Inner(b=3)], "x": 5}
+    tv.reset(state, table=table)
+    assert state == {"inner": Inner(), "many": [Inner()], "x": 5}
+
+
+class TestIsDefault:
+    """Computed for every field, struct and array, against what the writer declared."""
+
+    def flags(self, state: object) -> dict[str, bool]:
+        [found] = tv.Snapshot.read(tv.dumps(state))
+        return {name: flag for names in map(_flags, found.records()) for name, flag in names.items()}
+
+    def test_at_rest_only_what_is_required_is_not(self) -> None:
+        found = self.flags(Everything(required=0))
+        assert [name for name, flag in found.items() if not flag] == ["required"]
+
+    @pytest.mark.parametrize(
+        ("changes", "names"),
+        [
+            ({"i8": 0}, ["i8"]),
+            ({"f64": -0.0}, ["f64"]),
+            ({"numbers": [0, 0, 1]}, ["numbers"]),
+            ({"few": [0]}, ["few"]),
+            ({"slots": [None]}, ["slots"]),
+            ({"words": [""]}, ["words"]),
+            ({"memory": bytearray(65535) + b"\1"}, ["memory"]),
+        ],
+    )
+    def test_what_differs_is_not(self, changes: dict[str, Any], names: list[str]) -> None:
+        found = self.flags(Everything(required=0, **changes))
+        assert [name for name, flag in found.items() if not flag] == ["required", *names]
+
+    def test_a_struct_is_while_all_in_it_is(self) -> None:
+        state = Everything(required=0)
+        state.queue.count = 1
+        state.queues[1].rptr = 1
+        found = [name for name, flag in self.flags(state).items() if not flag]
+        assert found == ["required", "parent.queue", "parent.queue/count", "queues", "queues/1/rptr"]
+
+    def test_a_struct_is_compared_with_the_default_of_its_field(self) -> None:
+        table = Table("t", [Field("inner", Inner, default_factory=lambda: Inner(a=9))])
+        for value, flag in ((Inner(a=9), True), (Inner(), False)):
+            [saved] = tv.Snapshot.read(tv.dumps({"inner": value}, table=table))
+            assert saved.records()[0].is_default is flag
+
+
+def _flags(record: Record) -> dict[str, bool]:
+    found = {record.name: record.is_default}
+    if record.type == "struct" and record.value is not None:
+        values: Any = record.value
+        elements: Iterable[Any] = (values,) if record.length is None else values
+        for index, element in enumerate(elements):
+            for inner in element or ():
+                prefix = record.name if record.length is None else f"{record.name}/{index}"
+                found |= {f"{prefix}/{name}": flag for name, flag in _flags(inner).items()}
+    return found
+
+
+def test_a_variable_array_ends_at_its_capacity() -> None:
+    assert tv.loads(snapshot(section(NEED, Record("few", "uint8", 3, [1, 2, 3]))), Device).few == [1, 2, 3]
+    with pytest.raises(tv.StateError, match=r"`uint8\[up to 3\]`, got 4 of them - at dev#0 few"):
+        tv.dumps(Device(need=1, few=[1, 2, 3, 4]))
+
+
+def test_constraints_hold_for_each_element() -> None:
+    table = Table("t", [Field("n", Annotated[list[Annotated[tv.uint8, Le(3)]], Length(3)], default_factory=lambda: [0] * 3)])
+    with pytest.raises(tv.StateError, match=r"`uint8` of at most 3, got 4 - at t#0 n\[1\]"):
+        tv.dumps({"n": [3, 4, 5]}, table=table)
+    with pytest.raises(LoadError, match=r"`uint8` of at most 3, snapshot has 4 - at t#0 n\[2\]"):
+        tv.load(Section("t", 0, [Record("n", "uint8", 3, [1, 2, 4])]), table)
