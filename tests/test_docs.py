@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import doctest
 import html
+import io
+import json
 import re
 
+import msgpack
+import pytest
 from picture import PICTURE, ROOT, drawn
 
+from tagged_vmstate.records import decode_all, encode_plain, from_json, to_json
+from tagged_vmstate.snapshot import Snapshot
 
-def test_the_readme_runs() -> None:
-    found = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+
+@pytest.mark.parametrize("page", ["README.md", "docs/evolution.md"])
+def test_what_a_page_shows_runs(page: str) -> None:
+    found = doctest.testfile(str(ROOT / page), module_relative=False)
     assert found.attempted > 3
     assert found.failed == 0
 
@@ -22,3 +30,20 @@ def test_the_picture_shows_what_the_command_prints() -> None:
     assert "scancode_set" in words(drawn())
     assert words(PICTURE.read_text()) == words(drawn()), "draw it anew: python tests/picture.py"
     assert "http" not in PICTURE.read_text().replace("http://www.w3.org/2000/svg", ""), "nothing is loaded from elsewhere"
+
+
+def test_the_golden_bytes_of_the_format_are_what_is_written_and_read() -> None:
+    page = (ROOT / "docs/format.md").read_text()
+    rows = re.findall(r"^\| `(95 a1 61 [^`]*)` \| `(.*)` \|$", page, re.MULTILINE)
+    assert {json.loads(said)["type"] for _, said in rows} >= {"bool", "int8", "uint64", "float32", "timer", "sparse", "cpsr"}
+    for raw, said in rows:
+        data = bytes.fromhex(raw)
+        [record] = decode_all(data)
+        assert to_json(record) == {"name": "a", **json.loads(said)}
+        assert encode_plain(from_json({"name": "a", **json.loads(said)})) == data
+        assert msgpack.unpackb(data)[0] == "a"
+    whole = bytes.fromhex("".join(re.findall(r"^    ([0-9a-f]{16,})$", page, re.MULTILINE)))
+    [section] = Snapshot.read(whole)
+    assert [(record.name, record.describe()) for record in section.records()] == [("a", "uint32"), ("p", "struct")]
+    printed = re.findall(r"^    (\[\"(?:tagged-vmstate|section|a|p|end)\".*\])$", page, re.MULTILINE)
+    assert [str(each).replace("'", '"').replace("None", "nil") for each in msgpack.Unpacker(io.BytesIO(whole))] == printed
