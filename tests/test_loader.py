@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import pytest
 from annotated_types import Interval, Le
 from conftest import stream_bytes
-from typing_example import Everything, Mode
+from typing_example import Everything, Mode, Queue
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, LoadError, MaxLength, Record, Section, Table
@@ -598,6 +598,8 @@ class TestIsDefault:
             ({"numbers": [0, 0, 1]}, ["numbers"]),
             ({"few": [0]}, ["few"]),
             ({"slots": [None]}, ["slots"]),
+            ({"slots": [Queue()]}, ["slots"]),
+            ({"queues": (Queue(), Queue())}, []),
             ({"words": [""]}, ["words"]),
             ({"memory": bytearray(65535) + b"\1"}, ["memory"]),
         ],

@@ -279,6 +279,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (declared(tv.uint16, default=0, widens_from=(tv.uint32,)), "types narrower than `uint16` in widens_from, got `uint32`"),
     (declared(tv.uint16, default=0, widens_from=(tv.int8,)), "types narrower than `uint16` in widens_from, got `int8`"),
     (declared(tv.float32, default=0.0, widens_from=(tv.uint32,)), "types narrower than `float32`"),
+    (declared(tv.float32, default=0.0, widens_from=(tv.float64,)), "types narrower than `float32` in widens_from, got `float64`"),
     (declared(tv.uint8, default=0, aliases="abc"), "aliases as a tuple of names, got the string 'abc'"),
     (declared(tv.uint8, default=0, aliases=("",)), "a name of 1 to 255 bytes of UTF-8"),
     (declared(tv.uint8, default=0, aliases=("n" * 256,)), "a name of 1 to 255 bytes of UTF-8"),
