@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING
 from tagged_vmstate.version import __version__
 
 if TYPE_CHECKING:
-    from tagged_vmstate.declare import field, transient, vmstate
-    from tagged_vmstate.devices import Device
-    from tagged_vmstate.errors import Finding, FormatError, LimitError, LoadError, StateError, TableError, VMStateError
-    from tagged_vmstate.fieldtype import (
+    from tagged_vmstate.annotations import (
         Length,
         Mask,
         MaxLength,
@@ -32,6 +29,9 @@ if TYPE_CHECKING:
         uint32,
         uint64,
     )
+    from tagged_vmstate.declare import field, transient, vmstate
+    from tagged_vmstate.devices import Device
+    from tagged_vmstate.errors import Finding, FormatError, LimitError, LoadError, StateError, TableError, VMStateError
     from tagged_vmstate.machine import Machine, Report, dump, dumps, load, loads, reset
     from tagged_vmstate.records import Limits, Record
     from tagged_vmstate.sections import Section
@@ -90,7 +90,7 @@ _ROOMS = {
     "declare": ("field", "transient", "vmstate"),
     "devices": ("Device",),
     "errors": ("Finding", "FormatError", "LimitError", "LoadError", "StateError", "TableError", "VMStateError"),
-    "fieldtype": (
+    "annotations": (
         *("Length", "Mask", "MaxLength", "bitmap", "boolean", "float32", "float64", "int16", "int32", "int64", "int8"),
         *("sparse", "timer", "uint16", "uint32", "uint64", "uint8"),
     ),

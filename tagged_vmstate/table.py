@@ -10,8 +10,9 @@ import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, cast
 
+from tagged_vmstate.annotations import parse
 from tagged_vmstate.errors import StateError, TableError
-from tagged_vmstate.fieldtype import FieldType, parse, widening_misfit
+from tagged_vmstate.fieldtype import FieldType, widening_misfit
 from tagged_vmstate.records import encode_name
 from tagged_vmstate.wire import NESTING
 from tagged_vmstate.wiretype import brief
@@ -34,7 +35,7 @@ class Field:
 
     Args:
         name: In the snapshot: 1 to 255 bytes of UTF-8; no character has a meaning.
-        annotation: What it holds: see `fieldtype`.
+        annotation: What it holds: see `annotations`.
         default: What it is where the snapshot has none, and after a reset.
         default_factory: Makes the default, for what can be changed in place.
         attribute: What holds it in the state: an attribute, or a key of a dict. The name, unless given.

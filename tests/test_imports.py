@@ -21,6 +21,7 @@ FLOORS = [
     {"sections"},
     {"snapshot", "qemu.ram"},
     {"fieldtype", "rules"},
+    {"annotations"},
     {"table"},
     {"declare", "codec", "assign", "devices"},
     {"incoming"},
@@ -34,7 +35,7 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What needs no table must never see one: "self-describing" is a fact of this graph. The rooms of tables go here.
-TABLES = {"fieldtype", "rules", "table", "declare", "codec", "assign", "devices", "incoming", "machine"}
+TABLES = {"annotations", "fieldtype", "rules", "table", "declare", "codec", "assign", "devices", "incoming", "machine"}
 SEES_NO_TABLE = {
     "records",
     "sections",

@@ -1,0 +1,255 @@
+"""What a field holds in Python, said by an annotation, and what that is on the wire.
+
+    int32                                    a number of 32 bits, in Python an `int`
+    Annotated[Mode, uint8]                   an `enum.IntEnum` of a width
+    Annotated[int32, Le(256)]                bounded, by the constraints of annotated-types or a `Mask`
+    Annotated[bytes, Length(256)]            a buffer; a `bytearray` where it is to be changed in place
+    Annotated[bitmap, Length(40)]            bits; `Annotated[sparse, Length(1 << 20)]`: guest memory
+    Annotated[list[uint32], MaxLength(8)]    an array of up to eight; numpy's `NDArray[numpy.uint32]` too
+    Annotated[array, uint32, Length(8)]      the same as an `array.array`, whose type has to be said
+    Queue, Queue | None                      a struct: a class under `@vmstate`
+    Annotated[dict, table]                   a struct that a hand-built `Table` describes
+
+At run time all of them are plain Python values: nothing is wrapped.
+"""
+
+from __future__ import annotations
+
+import enum
+import operator
+import types
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final, TypeAlias, Union, cast, get_args, get_origin
+
+import annotated_types
+
+from tagged_vmstate.blocks import BlockType, FloatType, IntType
+from tagged_vmstate.errors import TableError
+from tagged_vmstate.fieldtype import Constraint, FieldType, StructTable
+from tagged_vmstate.records import wire_type
+from tagged_vmstate.wiretype import brief
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Marks an annotation with its wire type."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """As many elements, bytes (of a buffer or memory) or bits (of a bitmap): no more and no fewer."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class MaxLength:
+    """At most as many; the snapshot says how many there are."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """No bits but these."""
+
+    value: int
+
+
+boolean: TypeAlias = Annotated[bool, Wire("bool")]
+int8: TypeAlias = Annotated[int, Wire("int8")]
+int16: TypeAlias = Annotated[int, Wire("int16")]
+int32: TypeAlias = Annotated[int, Wire("int32")]
+int64: TypeAlias = Annotated[int, Wire("int64")]
+uint8: TypeAlias = Annotated[int, Wire("uint8")]
+uint16: TypeAlias = Annotated[int, Wire("uint16")]
+uint32: TypeAlias = Annotated[int, Wire("uint32")]
+uint64: TypeAlias = Annotated[int, Wire("uint64")]
+float32: TypeAlias = Annotated[float, Wire("float32")]
+float64: TypeAlias = Annotated[float, Wire("float64")]
+timer: TypeAlias = Annotated[int, Wire("timer")]
+"""A deadline in ns; -1 is not armed."""
+bitmap: TypeAlias = Annotated[bytes, Wire("bitmap")]
+"""Bit i is bit i%8 of byte i//8; its length counts bits, spare ones are 0."""
+sparse: TypeAlias = Annotated[bytearray, Wire("sparse")]
+"""Memory, mostly zero: pages of zeros cost nothing."""
+
+
+# What annotated-types bounds with: class -> (attribute, test, words).
+_BOUNDS: Final[dict[type, tuple[str, Callable[[Any, Any], bool], str]]] = {
+    annotated_types.Ge: ("ge", operator.ge, "of at least {}"),
+    annotated_types.Gt: ("gt", operator.gt, "above {}"),
+    annotated_types.Le: ("le", operator.le, "of at most {}"),
+    annotated_types.Lt: ("lt", operator.lt, "below {}"),
+    annotated_types.MultipleOf: ("multiple_of", lambda value, step: value % step == 0, "as a multiple of {}"),
+    Mask: ("value", lambda value, mask: value & ~mask == 0, "with no bits but 0x{:x}"),
+}
+
+
+def parse(annotation: Any) -> FieldType:
+    """What an annotation says.
+
+    Raises:
+        TableError: It is no field type; without the names of class and field, which its caller adds.
+    """
+    base, marks = _unwrap(annotation)
+    if get_origin(base) in {Union, types.UnionType}:
+        return _parse_optional(base, marks)
+    found = _parse_base(base, marks)
+    found = _with_length(found, marks)
+    constraints = tuple(_constraints(marks, found))
+    return replace(found, constraints=found.constraints + constraints)
+
+
+def _unwrap(annotation: Any) -> tuple[Any, list[Any]]:
+    """What stands in `Annotated`, and its marks; a mark that is itself annotated (`uint8`) stands for its own."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, []
+    base, *marks = get_args(annotation)
+    found: list[Any] = []
+    for mark in marks:
+        if isinstance(mark, annotated_types.GroupedMetadata):
+            found += mark
+        else:
+            found += _unwrap(mark)[1] or [mark]
+    return base, found
+
+
+def _parse_optional(base: Any, marks: list[Any]) -> FieldType:
+    inner = [each for each in get_args(base) if each is not types.NoneType]
+    if len(inner) != 1 or len(inner) == len(get_args(base)):
+        raise TableError("one type, or a struct or None", f"`{_name(base)}`")
+    found = parse(Annotated[inner[0], *marks] if marks else inner[0])
+    if found.table is None or found.is_array:
+        raise TableError("None only beside a struct", f"`{_name(base)}`")
+    return replace(found, is_optional=True)
+
+
+def _parse_base(base: Any, marks: list[Any]) -> FieldType:
+    wire = _last(marks, Wire)
+    table = _table_of(base, marks)
+    origin = get_origin(base) or base
+    if origin in {list, tuple}:
+        return _parse_elements(base, origin, marks)
+    if table is not None:
+        return FieldType(wire=wire_type("struct"), holder=base, table=table)
+    if origin is array or _is_numpy(origin):
+        return _parse_block(base, origin, wire)
+    if not isinstance(origin, type):
+        raise TableError("a type that a field can have", f"`{_name(base)}`")
+    if issubclass(origin, enum.IntEnum):
+        if not wire or not isinstance(wire_type(wire.name), IntType):
+            raise TableError(f"a width beside the enum: Annotated[{origin.__name__}, uint8]", "none")
+        return FieldType(wire=wire_type(wire.name), holder=origin, enum=origin)
+    name = wire.name if wire else {bool: "bool", bytes: "buffer", bytearray: "buffer", str: "string"}.get(origin)
+    if name is None:
+        raise TableError(_HINTS.get(origin, "a type that a field can have, or a class under @vmstate"), f"`{_name(base)}`")
+    return FieldType(wire=wire_type(name), holder=origin)
+
+
+_HINTS: Final = {
+    int: "a width: int8 ... uint64 or timer",
+    float: "a width: float32 or float64",
+    dict: "a table beside the dict: Annotated[dict, table]",
+}
+
+
+def _parse_elements(base: Any, origin: Any, marks: list[Any]) -> FieldType:
+    arguments = [each for each in get_args(base) if each is not Ellipsis]
+    if len(arguments) != 1:
+        raise TableError(f"one type for the elements: {origin.__name__}[uint32{', ...' if origin is tuple else ''}]", _name(base))
+    table = _last_table(marks)
+    element = parse(Annotated[arguments[0], table] if table else arguments[0])
+    if element.is_array or not element.wire.arrays:
+        raise TableError("elements of a type that arrays can have (no arrays, buffers, bitmaps, memory)", f"`{_name(base)}`")
+    return replace(element, holder=origin)
+
+
+def _parse_block(base: Any, origin: Any, wire: Wire | None) -> FieldType:
+    name = wire.name if wire else _DTYPES.get(getattr(_dtype(base), "__name__", ""))
+    if name is None or not isinstance(wire_type(name), BlockType):
+        raise TableError(f"the type of the elements beside the array: Annotated[{_name(base)}, uint32, ...]", "none")
+    if origin is array and name == "bool":
+        raise TableError("numbers in an array.array", "`bool`: take a list or numpy")
+    return FieldType(wire=wire_type(name), holder=origin)
+
+
+_DTYPES: Final = {
+    **{name: name for name in ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"]},
+    "bool": "bool",
+    "bool_": "bool",
+}
+"""numpy's name of a type -> ours."""
+
+
+def _dtype(base: Any) -> Any:
+    """The element type of `NDArray[numpy.uint32]`."""
+    arguments = get_args(base)
+    return get_args(arguments[1])[0] if len(arguments) == 2 and get_args(arguments[1]) else None
+
+
+def _is_numpy(origin: Any) -> bool:
+    return getattr(origin, "__name__", "") == "ndarray" and getattr(origin, "__module__", "") == "numpy"
+
+
+def _with_length(found: FieldType, marks: list[Any]) -> FieldType:
+    length, capacity = _last(marks, Length), _last(marks, MaxLength)
+    counted = found.wire.counted is not None or found.holder in {list, tuple, array} or _is_numpy(found.holder)
+    for mark in (length, capacity):
+        if mark and (isinstance(mark.value, bool) or not isinstance(mark.value, int) or mark.value < 0):
+            raise TableError("a length of 0 or more", brief(mark.value))
+    if not counted:
+        if length or capacity:
+            raise TableError(f"no length for a single `{found.wire.name}`", brief(length or capacity))
+        return found
+    if length and capacity:
+        raise TableError("Length or MaxLength", "both")
+    if capacity and found.wire.name in {"bitmap", "sparse"}:
+        raise TableError(f"a fixed Length for `{found.wire.name}`", brief(capacity))
+    if not length and not capacity:
+        raise TableError("its Length, or for one that varies its MaxLength", "neither")
+    return replace(found, length=length.value if length else None, capacity=capacity.value if capacity else None)
+
+
+def _constraints(marks: Iterable[Any], found: FieldType) -> Iterator[Constraint]:
+    for mark in marks:
+        if isinstance(mark, annotated_types.Predicate):
+            yield Constraint(f"that meets {getattr(mark.func, '__name__', 'its predicate')}", mark.func)
+        elif type(mark) in _BOUNDS:
+            if not isinstance(found.wire, IntType | FloatType) or (isinstance(mark, Mask) and isinstance(found.wire, FloatType)):
+                raise TableError(f"no {type(mark).__name__} on `{found.describe()}`", brief(mark))
+            attribute, test, words = _BOUNDS[type(mark)]
+            bound = getattr(mark, attribute)
+            yield Constraint(words.format(bound), lambda value, test=test, bound=bound: test(value, bound))  # type: ignore[misc]
+        elif isinstance(mark, annotated_types.BaseMetadata):
+            raise TableError(
+                "a constraint that is known here (Ge, Gt, Le, Lt, Interval, MultipleOf, Predicate, Mask)", brief(mark)
+            )
+
+
+def _last(marks: list[Any], kind: type[Any]) -> Any:
+    return next((mark for mark in reversed(marks) if isinstance(mark, kind)), None)
+
+
+def _last_table(marks: list[Any]) -> Any:
+    return next((mark for mark in reversed(marks) if not isinstance(mark, type) and hasattr(mark, "__vmstate__")), None)
+
+
+def _table_of(base: Any, marks: list[Any]) -> StructTable | None:
+    """The table beside a type, or of a class that was declared itself (one inherited says nothing of the subclass)."""
+    found = _last_table(marks)
+    if found is not None or not isinstance(base, type):
+        return cast("StructTable | None", found)
+    return cast("StructTable | None", vars(base).get("__vmstate__"))
+
+
+def _name(annotation: Any) -> str:
+    return (
+        annotation.__name__
+        if isinstance(annotation, type) and not get_args(annotation)
+        else str(annotation).replace("typing.", "")
+    )
