@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias, cast, get_args
 
 from tagged_vmstate.codec import Loader, Unknown
 from tagged_vmstate.devices import Entry
@@ -58,6 +58,8 @@ class Incoming:
         tells: bool = False,
         keeps_devices: bool = True,
     ) -> None:
+        if unknown not in get_args(Unknown):
+            raise ValueError(f"unknown is one of {', '.join(get_args(Unknown))}, not {unknown!r}")
         self.findings: list[Finding] = []
         self.kept: list[Section] = []
         self.attributes: dict[str, Any] = {}

@@ -249,7 +249,7 @@ def load(
         FormatError: This is no whole snapshot.
         OSError: It cannot be read.
     """
-    if (kind is None) == (into is None):
+    if (kind is None) == (into is None) or not isinstance(kind, type | Table | None):
         raise TypeError("load takes a class or table, or a state with into=")
     entry = Entry(table_of(kind), instance, None) if into is None else entry_of(Device(into, instance, table))
     incoming = Incoming([entry], source, unknown, keeps_devices=False)

@@ -323,6 +323,13 @@ def test_one_state_is_one_device() -> None:
 def test_load_wants_a_class_or_a_state() -> None:
     with pytest.raises(TypeError, match="a class or table, or a state with into="):
         tv.load(b"")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="a class or table, or a state with into="):
+        tv.load(tv.dumps(Uart()), Uart())  # type: ignore[call-overload]
+
+
+def test_unknown_is_one_of_three() -> None:
+    with pytest.raises(ValueError, match="unknown is one of error, ignore, keep, not 'kep'"):
+        tv.load(tv.dumps(Uart()), Uart, unknown="kep")  # type: ignore[call-overload]
 
 
 def test_a_reset_of_a_machine() -> None:
