@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import operator
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,22 +28,39 @@ class StructTable(Protocol):
         ...
 
 
+BOUNDS: Final[dict[str, tuple[Callable[[Any, Any], bool], str]]] = {
+    "ge": (operator.ge, "of at least {}"),
+    "gt": (operator.gt, "above {}"),
+    "le": (operator.le, "of at most {}"),
+    "lt": (operator.lt, "below {}"),
+    "multiple_of": (lambda value, step: value % step == 0, "as a multiple of {}"),
+    "mask": (lambda value, mask: value & ~mask == 0, "with no bits but 0x{:x}"),
+    "predicate": (lambda value, function: bool(function(value)), "that meets {0.__name__}"),
+}
+"""What can bound a value: test, and what fits in words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """A bound on a single value.
 
     Attributes:
-        words: What fits, for an error: ``at most 256``.
-        holds: Whether a value fits.
+        kind: One of `BOUNDS`.
+        bound: What it bounds with: a number, or a function.
     """
 
-    words: str
-    holds: Callable[[Any], bool]
+    kind: str
+    bound: Any
+
+    @property
+    def words(self) -> str:
+        """What fits, for an error: ``of at most 256``."""
+        return BOUNDS[self.kind][1].format(self.bound)
 
     def is_met(self, value: object) -> bool:
         """Whether a value fits; one that cannot even be asked does not."""
         try:
-            return self.holds(value)
+            return BOUNDS[self.kind][0](value, self.bound)
         except (TypeError, ValueError):
             return False
 

@@ -52,16 +52,19 @@ class Machine:
         devices: States of classes under `@vmstate`, each alone or with its instance: ``[kbd, (uart, 0), (uart2, 1)]``;
             or `Device`, for a state whose table was built by hand.
 
+    Attributes:
+        entries: The devices, each with its table and instance.
+
     Raises:
         TableError: Two devices are one name and instance, one state is there twice, or has no table.
     """
 
     def __init__(self, devices: Iterable[Any]) -> None:
-        self._entries = tuple(map(entry_of, devices))
+        self.entries = tuple(map(entry_of, devices))
         self._kept: list[Section] = []
         self._attributes: dict[str, Any] = {}
         self._raw_attributes: dict[str, Opaque] = {}
-        check_apart(self._entries)
+        check_apart(self.entries)
 
     def save(self, target: Target, attributes: Mapping[str, object] | None = None) -> None:
         """Save all devices; a path is replaced as a whole, or stays as it was.
@@ -74,15 +77,15 @@ class Machine:
             StateError: A state does not fit its table, or a hook raised.
             OSError: The file cannot be written.
         """
-        for entry in self._entries:
+        for entry in self.entries:
             with _labelled(entry):
                 prepare(entry.table, entry.state)
         said = {"producer": PRODUCER, **self._attributes, **(attributes or {})}
-        write(_Outgoing(self._entries, self._raw_attributes, self._kept, Opaque.of(said)), target)
+        write(_Outgoing(self.entries, self._raw_attributes, self._kept, Opaque.of(said)), target)
 
     def check(self, source: Source, unknown: Unknown = "error") -> Report:
         """What loading a snapshot would meet; nothing is changed. Raises FormatError and OSError as `load` does."""
-        return Report(tuple(Incoming(self._entries, source, unknown, tells=True).findings))
+        return Report(tuple(Incoming(self.entries, source, unknown, tells=True).findings))
 
     def load(self, source: Source, unknown: Unknown = "error") -> None:
         """Load all devices, or none.
@@ -97,8 +100,8 @@ class Machine:
             FormatError: This is no whole snapshot.
             OSError: It cannot be read.
         """
-        incoming = Incoming(self._entries, source, unknown)
-        _commit(zip(self._entries, incoming.accepted(), strict=True))
+        incoming = Incoming(self.entries, source, unknown)
+        _commit(zip(self.entries, incoming.accepted(), strict=True))
         self._kept = incoming.kept
         self._attributes = incoming.attributes
         self._raw_attributes = incoming.raw_attributes
@@ -107,7 +110,7 @@ class Machine:
         """Give every field that has a default its default; what is required stays. Raises StateError and changes nothing."""
         undo = Undo()
         try:
-            for entry in self._entries:
+            for entry in self.entries:
                 with _labelled(entry):
                     restore_defaults(entry.table, entry.state, undo)
         except BaseException:

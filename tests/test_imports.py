@@ -20,12 +20,12 @@ FLOORS = [
     {"frames"},
     {"sections"},
     {"snapshot", "qemu.ram"},
-    {"fieldtype", "rules"},
+    {"fieldtype", "rules", "changes"},
     {"annotations"},
     {"table"},
     {"declare", "codec", "assign", "devices"},
-    {"incoming"},
-    {"machine"},
+    {"incoming", "tablejson"},
+    {"machine", "compat", "qemu.dumpstate"},
     {"overview", "memory", "qemu.stream", "qemu.vmdesc", "qemu.libvirt"},
     {"jsonform", "qemu.bridge"},
     {"cli.messages"},
@@ -35,13 +35,26 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What needs no table must never see one: "self-describing" is a fact of this graph. The rooms of tables go here.
-TABLES = {"annotations", "fieldtype", "rules", "table", "declare", "codec", "assign", "devices", "incoming", "machine"}
+TABLES = {
+    "tablejson",
+    "annotations",
+    "fieldtype",
+    "rules",
+    "table",
+    "declare",
+    "codec",
+    "assign",
+    "devices",
+    "incoming",
+    "machine",
+}
 SEES_NO_TABLE = {
     "records",
     "sections",
     "snapshot",
     "jsonform",
     "memory",
+    "changes",
     "overview",
     *(room for room in FLOOR if room.startswith("qemu.")),
 }

@@ -1,0 +1,258 @@
+"""What QEMU's `-dump-vmstate` says of two builds, compared: what each difference does to a migration.
+
+QEMU's streams carry no names: a section's bytes are read by position. So what counts is whether the reader takes
+the same sizes in the same order (migration/vmstate.c, vmstate_load_state):
+
+- a section's version must lie between the reader's minimum_version_id and version_id;
+- a field is there if its version_id is not above the section's version, for the writer and for the reader;
+- a field with a condition (`field_exists`) is there or not as the device's own code says;
+- a subsection is sent where it is needed, by name; one that the reader lacks ends the migration.
+
+The size of a struct is that of its memory, not of its bytes: its fields count. How many elements an array has is
+not in the dump.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any, Final
+
+from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change, ChangeRule
+from tagged_vmstate.errors import FormatError
+
+MACHINE: Final = "vmschkmachine"
+"""The key of the machine's name, beside the devices."""
+
+DEVICE_UNKNOWN: Final = ChangeRule(
+    "qemu-device-unknown", "a device that the reader lacks", "use a machine without it, or name its new name with --alias"
+)
+DEVICE_RENAMED: Final = ChangeRule(
+    "qemu-section-renamed", "a section under another name", "the name is what the stream finds it by: give it back its old one"
+)
+VERSION_NEW: Final = ChangeRule("qemu-version-too-new", "a section version above the reader's", "save with an older machine type")
+VERSION_OLD: Final = ChangeRule(
+    "qemu-version-too-old", "a section version below the reader's minimum", "migrate by a QEMU in between"
+)
+FIELD_UNKNOWN: Final = ChangeRule(
+    "qemu-field-unknown", "bytes that the reader does not take", "raise version_id, or move the field into a subsection"
+)
+FIELD_MISSING: Final = ChangeRule(
+    "qemu-field-missing", "bytes that the reader waits for", "give the field a later version_id, or move it into a subsection"
+)
+FIELD_RESIZED: Final = ChangeRule("qemu-field-resized", "a field of another size", "give it its old size on the wire")
+FIELD_RENAMED: Final = ChangeRule(
+    "qemu-field-renamed", "another name for the same bytes", "nothing for QEMU; `export --like` takes it as --alias"
+)
+FIELD_MOVED: Final = ChangeRule("qemu-field-moved", "a field in another place", "give it its old place")
+STRUCT_MOVED: Final = ChangeRule(
+    "qemu-struct-moved", "the same fields inside a struct, or out of one", "nothing has to be done: the bytes are the same"
+)
+CONDITION_CHANGED: Final = ChangeRule(
+    "qemu-condition-changed", "a condition on one side only", "see that the condition holds for this machine"
+)
+SUBSECTION_UNKNOWN: Final = ChangeRule(
+    "qemu-subsection-unknown", "a subsection that the reader lacks", "leave unused what needs it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A field that is bytes of its own.
+
+    Attributes:
+        path: The structs that it lies in, and its name.
+        key: Its name, and which of those that have it, whatever structs it lies in.
+        size: Bytes of an element.
+        version: The first version that has it.
+        is_conditional: The device's own code decides whether it is there.
+    """
+
+    path: tuple[str, ...]
+    key: tuple[str, int]
+    size: int
+    version: int
+    is_conditional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A device, a subsection or what lies in one.
+
+    Attributes:
+        name: Of the section in the stream.
+        version: What is written.
+        minimum: What is still read.
+        leaves: Its fields in their order.
+        subsections: Name -> what it is, those of structs inside included.
+    """
+
+    name: str
+    version: int
+    minimum: int
+    leaves: tuple[Leaf, ...]
+    subsections: Mapping[str, Description]
+
+    def at(self, version: int) -> list[Leaf]:
+        """The fields that a section of a version has."""
+        return [leaf for leaf in self.leaves if leaf.is_conditional or leaf.version <= version]
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """What one QEMU says of one machine type.
+
+    Attributes:
+        machine: The machine type.
+        devices: Type of device -> its description.
+    """
+
+    machine: str
+    devices: Mapping[str, Description]
+
+
+def parse(value: Any, aliases: Mapping[str, str] | None = None) -> Dump:
+    """Read a dump.
+
+    Args:
+        value: The JSON.
+        aliases: Old name -> new name, of devices and fields.
+
+    Raises:
+        FormatError: This is no dump of QEMU's.
+    """
+    renamed = aliases or {}
+    try:
+        devices = {
+            str(renamed.get(name, name)): _description(each["Description"], renamed)
+            for name, each in value.items()
+            if name != MACHINE and "Description" in each
+        }
+        return Dump(value[MACHINE]["Name"], devices)
+    except (KeyError, TypeError, AttributeError) as error:
+        found = f"something else ({type(error).__name__}: {error})"
+        raise FormatError("what QEMU's -dump-vmstate writes", found, offset=0, source="JSON") from None
+
+
+def is_dump(value: object) -> bool:
+    """Whether some JSON looks like a dump."""
+    return isinstance(value, dict) and MACHINE in value
+
+
+def _description(value: Mapping[str, Any], renamed: Mapping[str, str]) -> Description:
+    counts: Counter[str] = Counter()
+    subsections: dict[str, Description] = {}
+    leaves = tuple(_leaves(value, (), renamed, counts, subsections))
+    return Description(
+        renamed.get(value["name"], value["name"]), value["version_id"], value["minimum_version_id"], leaves, subsections
+    )
+
+
+def _leaves(
+    value: Mapping[str, Any],
+    path: tuple[str, ...],
+    renamed: Mapping[str, str],
+    counts: Counter[str],
+    subsections: dict[str, Description],
+    outer: int | None = None,
+) -> Iterator[Leaf]:
+    """The fields in their order, structs opened; what lies in a struct is there since the struct is."""
+    for each in value.get("Fields", ()):
+        name = renamed.get(each["field"], each["field"])
+        since = each["version_id"] if outer is None else outer
+        if "Description" in each:
+            yield from _leaves(each["Description"], (*path, name), renamed, counts, subsections, since)
+            continue
+        yield Leaf((*path, name), (name, counts[name]), each["size"], since, each["field_exists"])
+        counts[name] += 1
+    for each in value.get("Subsections", ()):
+        subsections["/".join((*path, each["name"]))] = _description(each, renamed)
+
+
+def compare(writer: Dump, reader: Dump) -> list[Change]:
+    """What differs for a QEMU that reads what another writes."""
+    found: list[Change] = []
+    sections = {each.name: name for name, each in reader.devices.items()}
+    for device, ours in writer.devices.items():
+        theirs = reader.devices.get(device) or reader.devices.get(sections.get(ours.name, ""))
+        if theirs is None:
+            found.append(Change(DEVICE_UNKNOWN, device, (), "it", "nothing", WHILE, "the machine has none"))
+            continue
+        if theirs.name != ours.name:
+            found.append(Change(DEVICE_RENAMED, device, (), f"`{ours.name}`", f"`{theirs.name}`", REFUSED))
+        found += _sections(device, (), ours, theirs)
+    return found
+
+
+def _sections(device: str, path: tuple[str, ...], ours: Description, theirs: Description) -> Iterator[Change]:
+    readable = f"{theirs.minimum} to {theirs.version}"
+    if ours.version > theirs.version:
+        yield Change(VERSION_NEW, device, path, f"version {ours.version}", readable, REFUSED)
+    elif ours.version < theirs.minimum:
+        yield Change(VERSION_OLD, device, path, f"version {ours.version}", readable, REFUSED)
+    version = min(ours.version, theirs.version)
+    yield from _fields(device, path, ours.at(ours.version), theirs.at(version))
+    for name, inner in ours.subsections.items():
+        other = theirs.subsections.get(name) or theirs.subsections.get(name.rpartition("/")[2])
+        other = other or next((each for key, each in theirs.subsections.items() if key.endswith(f"/{name}")), None)
+        if other is None:
+            condition = "it is not needed, and so not sent"
+            yield Change(SUBSECTION_UNKNOWN, device, (*path, name), "a subsection", "nothing", WHILE, condition)
+        else:
+            yield from _sections(device, (*path, name), inner, other)
+
+
+def _fields(device: str, path: tuple[str, ...], ours: list[Leaf], theirs: list[Leaf]) -> Iterator[Change]:
+    """What differs in the bytes of a section, by name and place: each difference once, none hiding the next."""
+    keys = [leaf.key for leaf in ours], [leaf.key for leaf in theirs]
+    lost: list[Leaf] = []
+    new: list[Leaf] = []
+    for kind, i, j, k, m in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+        if kind == "equal":
+            for pair in zip(ours[i:j], theirs[k:m], strict=True):
+                yield from _pair(device, path, *pair)
+            continue
+        left, right = ours[i:j], theirs[k:m]
+        names = {leaf.key for leaf in ours} & {leaf.key for leaf in theirs}
+        free = [leaf for leaf in left if leaf.key not in names], [leaf for leaf in right if leaf.key not in names]
+        renamed = [pair for pair in zip(*free, strict=False) if len(free[0]) == len(free[1]) and pair[0].size == pair[1].size]
+        for before, after in renamed:
+            name = f"`{'.'.join(before.path)}`", f"`{'.'.join(after.path)}`"
+            yield Change(FIELD_RENAMED, device, (*path, *before.path), *name, FINE)
+        lost += [leaf for leaf in left if leaf not in [pair[0] for pair in renamed]]
+        new += [leaf for leaf in right if leaf not in [pair[1] for pair in renamed]]
+    places = {leaf.key: leaf for leaf in new}
+    for leaf in lost:
+        if leaf.key in places:
+            yield Change(FIELD_MOVED, device, (*path, *leaf.path), "it", "it, in another place", REFUSED)
+            continue
+        yield _one_sided(FIELD_UNKNOWN, device, path, leaf)
+    gone = {leaf.key for leaf in lost}
+    for leaf in new:
+        if leaf.key not in gone:
+            yield _one_sided(FIELD_MISSING, device, path, leaf)
+
+
+def _pair(device: str, path: tuple[str, ...], ours: Leaf, theirs: Leaf) -> Iterator[Change]:
+    here = (*path, *ours.path)
+    if ours.size != theirs.size:
+        yield Change(FIELD_RESIZED, device, here, f"{ours.size} bytes", f"{theirs.size} bytes", REFUSED)
+    if len(ours.path) != len(theirs.path):
+        words = f"`{'.'.join(ours.path)}`", f"`{'.'.join(theirs.path)}`"
+        yield Change(STRUCT_MOVED, device, here, *words, FINE)
+    if ours.is_conditional != theirs.is_conditional:
+        words = (
+            "a condition" if ours.is_conditional else "no condition",
+            "a condition" if theirs.is_conditional else "no condition",
+        )
+        yield Change(CONDITION_CHANGED, device, here, *words, WHILE, "the condition holds")
+
+
+def _one_sided(rule: ChangeRule, device: str, path: tuple[str, ...], leaf: Leaf) -> Change:
+    size = f"{leaf.size} bytes"
+    words = (size, "nothing") if rule is FIELD_UNKNOWN else ("nothing", size)
+    if leaf.is_conditional:
+        return Change(rule, device, (*path, *leaf.path), *words, WHILE, "its condition does not hold")
+    return Change(rule, device, (*path, *leaf.path), *words, REFUSED)
