@@ -68,11 +68,12 @@ class Incoming:
         self._unknown_devices: Unknown = "error" if unknown == "keep" and not keeps_devices else unknown
         self._tells = tells
         self._found: dict[str, _Found] = {}
-        self._strange: set[tuple[str, str]] = set()
+        self._strange: dict[str, tuple[Section, int | None, str | None]] = {}
         self._labels = {
             label(name, entry.instance): entry.label for entry in entries for name in (entry.table.name, *entry.table.aliases)
         }
         self._read(source)
+        self._tell_strange()
         self.states = [self._load(entry) for entry in entries]
 
     def accepted(self) -> list[Any]:
@@ -107,21 +108,24 @@ class Incoming:
         found.records += section.records()
 
     def _strange_section(self, section: Section, offset: int | None) -> None:
-        """A section of a device that nobody registered."""
+        """A section of a device that nobody registered, or a part of one."""
         records = section.records()
-        in_use = next((record for record in records if not record.is_default), None)
         if self._unknown_devices == "keep":
             self.kept.append(section if not isinstance(section, StoredSection) else _copy(section, records))
-            rule, found = KEPT, "it, unknown here"
-        elif in_use is None:
-            rule, found = IGNORED_DEVICE, "it, unknown here, at its defaults"
-        else:
-            rule, found = (
-                DROPPED if self._unknown_devices == "ignore" else UNKNOWN_DEVICE,
-                f"it, unknown here, `{in_use.name}` in use",
-            )
-        if (section.label, rule.id) not in self._strange:
-            self._strange.add((section.label, rule.id))
+        in_use = next((record.name for record in records if not record.is_default), None)
+        self._strange.setdefault(section.label, (section, offset, in_use))
+        if in_use is not None and self._strange[section.label][2] is None:
+            self._strange[section.label] = section, offset, in_use
+
+    def _tell_strange(self) -> None:
+        for section, offset, in_use in self._strange.values():
+            if self._unknown_devices == "keep":
+                rule, found = KEPT, "it, unknown here"
+            elif in_use is None:
+                rule, found = IGNORED_DEVICE, "it, unknown here, at its defaults"
+            else:
+                rule = DROPPED if self._unknown_devices == "ignore" else UNKNOWN_DEVICE
+                found = f"it, unknown here, `{in_use}` in use"
             self._note(rule, section, "only known devices, or ones at their defaults", found, offset)
 
     def _note(self, rule: Rule, section: Section, expected: str, found: str, offset: int | None) -> None:

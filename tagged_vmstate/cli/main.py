@@ -28,6 +28,9 @@ _COMMANDS: Final = {
     "to-json": ("convert", "Write the JSON form."),
     "from-json": ("convert", "Make a snapshot from its JSON form."),
     "import": ("convert", "Make a snapshot from a QEMU migration stream."),
+    "check": ("tables", "Can these tables load this snapshot?"),
+    "compat": ("tables", "What an upgrade and a downgrade would meet."),
+    "tables": ("tables", "Export tables as JSON."),
     "completion": ("shell", "Print the completion of this command for a shell."),
 }
 """Command -> its module and its one line of help."""

@@ -142,33 +142,32 @@ def is_dump(value: object) -> bool:
 
 
 def _description(value: Mapping[str, Any], renamed: Mapping[str, str]) -> Description:
-    counts: Counter[str] = Counter()
-    subsections: dict[str, Description] = {}
-    leaves = tuple(_leaves(value, (), renamed, counts, subsections))
-    return Description(
-        renamed.get(value["name"], value["name"]), value["version_id"], value["minimum_version_id"], leaves, subsections
-    )
+    opening = _Opening(renamed)
+    leaves = tuple(opening.leaves(value, ()))
+    name = str(renamed.get(value["name"], value["name"]))
+    return Description(name, value["version_id"], value["minimum_version_id"], leaves, opening.subsections)
 
 
-def _leaves(
-    value: Mapping[str, Any],
-    path: tuple[str, ...],
-    renamed: Mapping[str, str],
-    counts: Counter[str],
-    subsections: dict[str, Description],
-    outer: int | None = None,
-) -> Iterator[Leaf]:
-    """The fields in their order, structs opened; what lies in a struct is there since the struct is."""
-    for each in value.get("Fields", ()):
-        name = renamed.get(each["field"], each["field"])
-        since = each["version_id"] if outer is None else outer
-        if "Description" in each:
-            yield from _leaves(each["Description"], (*path, name), renamed, counts, subsections, since)
-            continue
-        yield Leaf((*path, name), (name, counts[name]), each["size"], since, each["field_exists"])
-        counts[name] += 1
-    for each in value.get("Subsections", ()):
-        subsections["/".join((*path, each["name"]))] = _description(each, renamed)
+class _Opening:
+    """Opens the structs of a description."""
+
+    def __init__(self, renamed: Mapping[str, str]) -> None:
+        self.subsections: dict[str, Description] = {}
+        self._renamed = renamed
+        self._counts: Counter[str] = Counter()
+
+    def leaves(self, value: Mapping[str, Any], path: tuple[str, ...], outer: int | None = None) -> Iterator[Leaf]:
+        """The fields in their order; what lies in a struct is there since the struct is."""
+        for each in value.get("Fields", ()):
+            name = str(self._renamed.get(each["field"], each["field"]))
+            since = each["version_id"] if outer is None else outer
+            if "Description" in each:
+                yield from self.leaves(each["Description"], (*path, name), since)
+                continue
+            yield Leaf((*path, name), (name, self._counts[name]), each["size"], since, each["field_exists"])
+            self._counts[name] += 1
+        for each in value.get("Subsections", ()):
+            self.subsections["/".join((*path, each["name"]))] = _description(each, self._renamed)
 
 
 def compare(writer: Dump, reader: Dump) -> list[Change]:

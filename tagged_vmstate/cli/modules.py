@@ -1,0 +1,94 @@
+"""What a person names as tables: `module:NAME`, tables exported as JSON, or what QEMU's -dump-vmstate wrote."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tagged_vmstate.cli.files import STANDARD, Trouble, opened_file
+from tagged_vmstate.devices import Entry, entry_of
+from tagged_vmstate.errors import TableError, VMStateError
+from tagged_vmstate.machine import Machine
+from tagged_vmstate.qemu import dumpstate
+from tagged_vmstate.table import Table
+from tagged_vmstate.tablejson import tables_from_json
+
+
+def tables(spec: str) -> Sequence[Entry]:
+    """The devices that are named; a dump of QEMU's has none."""
+    found = any_tables(spec, {})
+    if isinstance(found, dumpstate.Dump):
+        raise Trouble(f"{spec}: a dump of QEMU's knows no names and types: name module:MACHINE, or tables exported as JSON")
+    return found
+
+
+def any_tables(spec: str, aliases: Mapping[str, str]) -> Sequence[Entry] | dumpstate.Dump:
+    """The devices, or the dump, that are named."""
+    is_file = spec == STANDARD or Path(spec).exists() or ":" not in spec
+    if not is_file:
+        return _named(spec)
+    with opened_file(spec) as file:
+        try:
+            value = json.loads(file.read())
+        except (ValueError, RecursionError) as error:
+            raise Trouble(f"{spec}: expected tables as JSON, or module:MACHINE, found no JSON ({error})") from None
+        try:
+            return dumpstate.parse(value, aliases) if dumpstate.is_dump(value) else tables_from_json(value)
+        except RecursionError:
+            raise Trouble(f"{spec}: nested too deep") from None
+
+
+def _named(spec: str) -> Sequence[Entry]:
+    """What a module has under a name: a Machine, what makes one, or a list of what it is made of."""
+    module_name, _, name = spec.partition(":")
+    module = _module(module_name)
+    try:
+        found: Any = module
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        near = get_close_matches(name, [each for each in vars(module) if not each.startswith("_")], 3, 0.5)
+        raise Trouble(f"{module_name} has no `{name}`" + (f"; near it: {', '.join(near)}" if near else "")) from None
+    if callable(found) and not isinstance(found, type):
+        try:
+            found = found()
+        except Exception as error:  # noqa: BLE001  # a person's own code may raise anything
+            raise Trouble(f"{spec} cannot be called: {type(error).__name__}: {error}") from None
+    try:
+        return _entries(found)
+    except TableError as error:
+        raise Trouble(f"{spec}: {error}") from None
+
+
+def _module(name: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except VMStateError as error:
+        raise Trouble(f"cannot import {name}: {error}") from None
+    except Exception as error:  # noqa: BLE001  # a person's own code may raise anything
+        raise Trouble(f"cannot import {name}: {type(error).__name__}: {error}") from None
+
+
+def _entries(found: object) -> Sequence[Entry]:
+    if isinstance(found, Machine):
+        return found.entries
+    devices = found if isinstance(found, list | tuple) else [found]
+    return tuple(_entry(device) for device in devices)
+
+
+def _entry(device: object) -> Entry:
+    """A device, or only its table."""
+    table = device if isinstance(device, Table) else vars(device).get("__vmstate__") if isinstance(device, type) else None
+    if isinstance(table, Table):
+        return Entry(table, 0, None)
+    try:
+        return entry_of(device)
+    except TableError as error:
+        raise TableError("a Machine, or classes under @vmstate", error.found) from None
