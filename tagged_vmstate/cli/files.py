@@ -19,7 +19,7 @@ from tagged_vmstate.errors import FormatError, VMStateError
 from tagged_vmstate.files import BLOCK, Input, replacing
 from tagged_vmstate.frames import MAGIC
 from tagged_vmstate.sections import Sections
-from tagged_vmstate.snapshot import Snapshot
+from tagged_vmstate.snapshot import Snapshot, write
 
 _HEAD: Final = 1 << 12
 """Enough to pass blanks before a brace."""
@@ -79,6 +79,19 @@ def _searchable(file: BinaryIO) -> Iterator[BinaryIO]:
         shutil.copyfileobj(file, copy, BLOCK)
         copy.seek(0)
         yield cast("BinaryIO", copy)
+
+
+@contextlib.contextmanager
+def opened_snapshot(path: str) -> Iterator[Snapshot]:
+    """An input of any kind as a snapshot that can be read again from any place; a copy of it, where it is none."""
+    with opened(path) as sections:
+        if isinstance(sections, Snapshot) and sections.input.size is not None:
+            yield sections
+            return
+        with tempfile.SpooledTemporaryFile(PROGRESS_BYTES) as copy:
+            write(sections, cast("BinaryIO", copy))
+            copy.seek(0)
+            yield Snapshot.read(cast("BinaryIO", copy))
 
 
 @contextlib.contextmanager

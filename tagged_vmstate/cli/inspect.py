@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import click
 
-from tagged_vmstate.cli.files import Trouble, opened
+from tagged_vmstate.cli.files import opened
+from tagged_vmstate.cli.globs import fits, not_found
 from tagged_vmstate.cli.messages import clean, say
 from tagged_vmstate.cli.render import (
     BAD,
@@ -211,17 +210,12 @@ class _Choice:
     def check(self) -> None:
         """Raise Trouble where a name was given and nothing had it."""
         if self._device is not None and not self._matched:
-            self._not_found("device", self._device)
+            raise not_found("device", self._device, self._seen)
         if self._field is not None and not self._shown:
-            self._not_found("field", self._field)
-
-    def _not_found(self, what: str, pattern: str) -> None:
-        near = get_close_matches(pattern, self._seen, 3, 0.5)
-        hint = f"; near it: {', '.join(near)}" if near else ""
-        raise Trouble(f"no {what} `{pattern}`{hint}")
+            raise not_found("field", self._field, self._seen)
 
     def _has_device(self, device: str, instance: int) -> bool:
-        if self._device is None or _fits(device, self._device) or _fits(label(device, instance), self._device):
+        if self._device is None or fits(device, self._device) or fits(label(device, instance), self._device):
             self._matched = True
             return True
         self._seen.add(device)
@@ -229,7 +223,7 @@ class _Choice:
 
     def _has_field(self, name: str, path: str) -> bool:
         self._seen.add(name)
-        return self._field is None or _fits(name, self._field) or _fits(path, self._field)
+        return self._field is None or fits(name, self._field) or fits(path, self._field)
 
     def _records(self, records: Iterable[Record], above: str) -> Iterator[Record]:
         for record in records:
@@ -247,10 +241,6 @@ class _Choice:
         chosen = tuple(element and tuple(self._records(element, f"{path}/")) for element in elements)
         if any(chosen):
             yield record.replace(value=chosen[0] if record.length is None else chosen)
-
-
-def _fits(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def _print_json(sections: Iterable[Section]) -> None:

@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "to-json": ("convert", "Write the JSON form."),
     "from-json": ("convert", "Make a snapshot from its JSON form."),
     "import": ("convert", "Make a snapshot from a QEMU migration stream."),
+    "diff": ("diff", "What differs between two snapshots."),
     "check": ("tables", "Can these tables load this snapshot?"),
     "compat": ("tables", "What an upgrade and a downgrade would meet."),
     "tables": ("tables", "Export tables as JSON."),

@@ -1,0 +1,154 @@
+"""`diff`: what differs between two snapshots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from tagged_vmstate.cli.files import STANDARD, opened_snapshot
+from tagged_vmstate.cli.globs import fits
+from tagged_vmstate.cli.messages import clean
+from tagged_vmstate.cli.render import BAD, DEVICE, DIM, GUIDE, NAME, PLAIN, TYPE, VALUE, Line, hex_preview, show_lines
+from tagged_vmstate.diff import Difference, Ignore, Range, diff
+from tagged_vmstate.errors import PathPart, format_path
+
+DIFFERENT = 1
+
+
+@click.command(short_help="What differs between two snapshots.")
+@click.argument("old")
+@click.argument("new")
+@click.option("--ignore", "globs", multiple=True, metavar="GLOB", help="Leave out a device, or DEVICE/FIELD; several.")
+@click.option(
+    "--max", "most", type=click.IntRange(min=0), metavar="N", help="Tell at most N differences, and how many more there are."
+)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to tell it.")
+def diff_command(old: str, new: str, *, globs: tuple[str, ...], most: int | None, form: str) -> int:
+    """What differs between the state of OLD and NEW, by device, instance and field; of buffers and memory the ranges.
+
+    Globs match `device`, `device#instance`, and either with the path of a field behind a slash: 'timer*',
+    'ram/pc.ram', '*/last_update'. What lies below a field that is left out is left out too.
+
+    \b
+    Examples:
+      tagged-vmstate diff before.tvm after.tvm
+      tagged-vmstate diff vm.mig vm.json --ignore 'timer*' --ignore ram
+      tagged-vmstate diff a.tvm b.tvm --max 20 --format json | jq '.differences[].path'
+
+    Exit status: 0 the same, 1 different, 2 unreadable.
+    """
+    if old == new == STANDARD:
+        raise click.UsageError("only one of the two can be standard input.")
+    shown: list[Difference] = []
+    count = 0
+    with opened_snapshot(old) as left, opened_snapshot(new) as right:
+        for difference in diff(left, right, _ignore(globs)):
+            count += 1
+            if most is None or count <= most:
+                shown.append(difference)
+    cut = count - len(shown)
+    if form == "json":
+        rows = [_as_json(difference) for difference in shown]
+        print(json.dumps({"report": "diff", "same": not count, "differences": rows, "cut": cut}, indent=1, ensure_ascii=False))
+    else:
+        show_lines(_lines(shown, cut))
+    return DIFFERENT if count else 0
+
+
+def _ignore(globs: Sequence[str]) -> Ignore:
+    def is_ignored(section: str, path: tuple[PathPart, ...]) -> bool:
+        inside = format_path(None, path).replace(" / ", "/")
+        names = (section, section.rpartition("#")[0])
+        return any(fits(f"{name}/{inside}" if inside else name, glob) for name in names for glob in globs)
+
+    return is_ignored
+
+
+def _as_json(difference: Difference) -> dict[str, Any]:
+    device, _, instance = difference.section.rpartition("#")
+    found: dict[str, Any] = {"kind": difference.kind, "device": device, "instance": int(instance), "path": list(difference.path)}
+    found |= {"old_type": difference.old_type or None, "new_type": difference.new_type or None}
+    if difference.ranges:
+        ranges = [{"start": each.start, "count": each.count, "old": each.old, "new": each.new} for each in difference.ranges]
+        return {**found, "ranges": ranges, "more": difference.more, "count": difference.count}
+    return {**found, "old": difference.old, "new": difference.new}
+
+
+def _lines(differences: Sequence[Difference], cut: int) -> Iterator[Line]:
+    """A tree: each device with its differences."""
+    for number, difference in enumerate(differences):
+        before = differences[number - 1].section if number else None
+        after = differences[number + 1].section if number + 1 < len(differences) else None
+        if not difference.path:
+            sign, words = ("- ", "only in the first") if difference.kind == "removed" else ("+ ", "only in the second")
+            yield [(sign, _style(difference)), (clean(difference.section), DEVICE), (f"  {words}", PLAIN)]
+            continue
+        if difference.section != before:
+            yield [("  ", PLAIN), (clean(difference.section), DEVICE)]
+        is_last = difference.section != after
+        sign = {"changed": "  ", "removed": "- ", "added": "+ "}[difference.kind]
+        guide = "└─ " if is_last else "├─ "
+        line: Line = [
+            (sign, _style(difference)),
+            (guide, GUIDE),
+            (clean(format_path(None, difference.path)), NAME),
+            ("  ", PLAIN),
+        ]
+        yield [*line, *_values(difference)]
+        for each in difference.ranges[:8]:
+            yield [("  " + ("   " if is_last else "│  "), GUIDE), *_range(each)]
+        more = max(len(difference.ranges) - 8, 0) + difference.more
+        if more:
+            yield [("  " + ("   " if is_last else "│  "), GUIDE), (f"… {more} more ranges", DIM)]
+    if cut:
+        yield [(f"… {cut} more differences", DIM)]
+
+
+def _style(difference: Difference) -> str:
+    return {"changed": PLAIN, "removed": BAD, "added": VALUE}[difference.kind]
+
+
+def _values(difference: Difference) -> Line:
+    if difference.kind != "changed":
+        kind = difference.old_type or difference.new_type
+        value = difference.old if difference.kind == "removed" else difference.new
+        return [(clean(kind), TYPE), ("  ", PLAIN), (_text(value), VALUE)]
+    types = (
+        difference.old_type if difference.old_type == difference.new_type else f"{difference.old_type} → {difference.new_type}"
+    )
+    if difference.ranges:
+        unit = "bytes" if isinstance(difference.ranges[0].old, str) else "elements"
+        count = len(difference.ranges) + difference.more
+        told = f"{count} {'range' if count == 1 else 'ranges'}, {difference.count} {unit}"
+        return [(clean(types), TYPE), ("  ", PLAIN), (told, PLAIN)]
+    if difference.old is None and difference.new is None:
+        return [(clean(types), TYPE)]
+    return [(clean(types), TYPE), ("  ", PLAIN), (_text(difference.old), BAD), (" → ", DIM), (_text(difference.new), VALUE)]
+
+
+def _range(each: Range) -> Line:
+    last = each.start + each.count - 1
+    if isinstance(each.old, str):
+        place = f"0x{each.start:x}" + (f"..0x{last:x}" if each.count > 1 else "")
+    else:
+        place = f"[{each.start}]" + (f"..[{last}]" if each.count > 1 else "")
+    return [(f"{place}  ", DIM), (_few(each.old, each.count), BAD), (" → ", DIM), (_few(each.new, each.count), VALUE)]
+
+
+def _few(values: Any, count: int) -> str:
+    if isinstance(values, str):
+        return hex_preview(bytes.fromhex(values), count)
+    text = ", ".join(_text(each) for each in values)
+    return text if len(values) == count else f"{text}, …"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return clean(value if len(value) <= 60 else f"{value[:57]}…")
+    if value is None:
+        return ""
+    text = json.dumps(value, ensure_ascii=False)
+    return clean(text if len(text) <= 60 else f"{text[:57]}…")
