@@ -9,17 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias, TypeVar, overload
 
-from typing_extensions import override
-
 from tagged_vmstate.assign import Undo, assign, restore_defaults
 from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised, save, structs
 from tagged_vmstate.devices import Device, Entry, check_apart, entry_of, table_of
 from tagged_vmstate.errors import Finding, LoadError, StateError, TableError
-from tagged_vmstate.frames import Kind
 from tagged_vmstate.incoming import Incoming, Source
-from tagged_vmstate.records import Records, decode_all, encode
+from tagged_vmstate.records import encode
 from tagged_vmstate.rules import HOOK, problems
-from tagged_vmstate.sections import NO_ATTRIBUTES, Section
+from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
 from tagged_vmstate.snapshot import PART_BYTES, write
 from tagged_vmstate.table import Table
 from tagged_vmstate.version import PRODUCER
@@ -129,22 +126,6 @@ def _labelled(entry: Entry) -> Iterator[None]:
         raise
 
 
-class _Saved(Section):
-    """A section whose fields are bytes already."""
-
-    def __init__(self, entry: Entry, payload: bytes, kind: Kind, attributes: Opaque) -> None:
-        super().__init__(entry.table.name, entry.instance, (), kind=kind, attributes=attributes)
-        self._payload = payload
-
-    @override
-    def records(self) -> Records:
-        return decode_all(self._payload)
-
-    @override
-    def payload(self) -> bytes:
-        return self._payload
-
-
 @dataclass(frozen=True, slots=True)
 class _Outgoing:
     """The sections of a machine that is saved."""
@@ -165,10 +146,12 @@ class _Outgoing:
         large = [
             field for field in entry.table.fields if field.type.wire.name == "sparse" and (field.type.length or 0) > PART_BYTES
         ]
+        name, instance = entry.table.name, entry.instance
         for field in large:
             for record in memory_records(entry.table, field, entry.state, PART_BYTES):
-                yield _Saved(entry, encode(record), "part", attributes)
-        yield _Saved(entry, save(entry.table, entry.state, {field.name for field in large}), "section", attributes)
+                yield EncodedSection(name, instance, encode(record), kind="part", attributes=attributes)
+        payload = save(entry.table, entry.state, {field.name for field in large})
+        yield EncodedSection(name, instance, payload, kind="section", attributes=attributes)
 
 
 def _commit(pairs: Iterable[tuple[Entry, Any]]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
+from typing_extensions import override
+
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.frames import Kind, label
-from tagged_vmstate.records import Record, Records, encode_all
+from tagged_vmstate.records import Record, Records, decode_all, encode_all
 from tagged_vmstate.wire import Opaque
 
 NO_ATTRIBUTES: Final = Opaque.of({})
@@ -64,6 +66,22 @@ class Section:
         except StateError as error:
             error.section = self.label
             raise
+
+
+class EncodedSection(Section):
+    """A section whose fields are bytes already."""
+
+    def __init__(self, device: str, instance: int, payload: bytes, *, kind: Kind, attributes: Opaque) -> None:
+        super().__init__(device, instance, (), kind=kind, attributes=attributes)
+        self._payload = payload
+
+    @override
+    def records(self) -> Records:
+        return decode_all(self._payload)
+
+    @override
+    def payload(self) -> bytes:
+        return self._payload
 
 
 class Sections(Protocol):

@@ -26,13 +26,13 @@ FLOORS = [
     {"declare", "codec", "assign", "devices"},
     {"incoming", "tablejson"},
     {"machine", "compat", "qemu.dumpstate"},
-    {"overview", "memory", "diff", "qemu.stream", "qemu.vmdesc", "qemu.libvirt"},
+    {"overview", "memory", "diff", "edit", "qemu.stream", "qemu.vmdesc", "qemu.libvirt"},
     {"jsonform", "qemu.bridge"},
     {"cli.messages"},
     {"cli.render", "cli.main"},
     {"cli.files"},
     {"cli.modules", "cli.globs"},
-    {"cli.inspect", "cli.convert", "cli.shell", "cli.tables", "cli.diff"},
+    {"cli.inspect", "cli.convert", "cli.shell", "cli.tables", "cli.diff", "cli.set"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What needs no table must never see one: "self-describing" is a fact of this graph. The rooms of tables go here.
@@ -57,6 +57,7 @@ SEES_NO_TABLE = {
     "memory",
     "changes",
     "diff",
+    "edit",
     "overview",
     *(room for room in FLOOR if room.startswith("qemu.")),
 }

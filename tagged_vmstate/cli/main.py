@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "from-json": ("convert", "Make a snapshot from its JSON form."),
     "import": ("convert", "Make a snapshot from a QEMU migration stream."),
     "diff": ("diff", "What differs between two snapshots."),
+    "set": ("set", "Change a value."),
     "check": ("tables", "Can these tables load this snapshot?"),
     "compat": ("tables", "What an upgrade and a downgrade would meet."),
     "tables": ("tables", "Export tables as JSON."),

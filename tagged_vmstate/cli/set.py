@@ -1,0 +1,161 @@
+"""`set`: one value of a snapshot changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from tagged_vmstate.cli.files import Trouble, opened_snapshot, output
+from tagged_vmstate.cli.globs import not_found
+from tagged_vmstate.edit import Target, changed, laid_over, locate, paths
+from tagged_vmstate.errors import StateError
+from tagged_vmstate.records import wire_type
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import Snapshot, StoredSection, write
+from tagged_vmstate.types import Runs
+from tagged_vmstate.wire import Opaque
+
+
+@click.command(short_help="Change a value.")
+@click.argument("file")
+@click.argument("device")
+@click.argument("field")
+@click.argument("value")
+@click.option("-o", "--output", "out", required=True, metavar="OUT", help="Where to; FILE itself is replaced as a whole.")
+def set_command(file: str, device: str, field: str, value: str, out: str) -> None:
+    """Change one value; it is checked against the type of its field, and every other byte stays as it was.
+
+    DEVICE may name an instance: dma#1. FIELD is a name or a path: queue/count, regs[3], pc.ram[0x1000]. VALUE is a number
+    (10, 0xa), true or false, text, bytes in hex or @FILE for buffers and memory, a JSON list for a whole array. A negative
+    number stands behind --.
+
+    \b
+    Examples:
+      tagged-vmstate set vm.tvm ps2kbd scancode_set 3 -o changed.tvm
+      tagged-vmstate set vm.tvm ps2kbd 'parent_obj/queue.data[4]' '1c f0' -o changed.tvm
+      tagged-vmstate set vm.tvm ram 'pc.ram[0x7c00]' @boot.bin -o vm.tvm
+    """
+    with opened_snapshot(file) as snapshot:
+        section, target = _find(snapshot, device, field)
+        try:
+            new = changed(section, target, _value(target, value))
+        except StateError as error:
+            error.section = section.label
+            error.path = error.path or target.path
+            raise Trouble(str(error)) from None
+        with output(out, is_text=False) as file_out:
+            write(_Changed(snapshot, section.offset, new), file_out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """A snapshot with one section replaced."""
+
+    snapshot: Snapshot
+    offset: int
+    new: Section
+
+    @property
+    def raw_attributes(self) -> Opaque:
+        return self.snapshot.raw_attributes
+
+    def __iter__(self) -> Iterator[Section]:
+        for section in self.snapshot:
+            yield self.new if section.offset == self.offset else section
+
+
+def _find(snapshot: Snapshot, device: str, field: str) -> tuple[StoredSection, Target]:
+    """The last part that has the field: what comes later counts."""
+    sections = list(snapshot)
+    chosen = [section for section in sections if device in {section.device, section.label}]
+    if not chosen:
+        raise not_found("device", device, {name for section in sections for name in (section.device, section.label)})
+    labels = list(dict.fromkeys(section.label for section in chosen))
+    if len(labels) > 1:
+        raise Trouble(f"`{device}` is there {len(labels)} times: name one of {', '.join(labels)}")
+    for section in reversed(chosen):
+        target = locate(section.records(), field)
+        if target:
+            return section, target
+    raise not_found("field", field, {path for section in chosen for path in paths(section.records())})
+
+
+def _value(target: Target, text: str) -> Any:
+    """The whole new value of a field, from what a person wrote."""
+    record, index = target.record, target.index
+    kind = wire_type(record.type)
+    if record.type == "struct":
+        raise StateError("a field of the struct, such as FIELD/name", f"`{record.describe()}`", path=target.path)
+    if record.type == "sparse":
+        data = _bytes(text)
+        start = index or 0
+        if start + len(data) > (record.length or 0):
+            raise StateError(f"bytes inside `{record.describe()}`", f"{len(data)} at {start}", path=target.path)
+        return laid_over(cast("Runs", record.value), start, data)
+    if record.type in {"buffer", "bitmap"} or _is_bin(record.value):
+        return _in_place(target, _bytes(text))
+    if isinstance(record.value, Opaque):
+        return Opaque.from_json(_json(text))
+    if record.length is None:
+        if index is not None:
+            raise StateError("no index: it is a single value", f"[{index}]", path=target.path)
+        return _one(record.type, text)
+    if index is None:
+        return kind.from_json(_json(text), record.length)
+    elements = list(cast("Sequence[Any]", record.value))
+    if index >= len(elements):
+        raise StateError(f"an index of `{record.describe()}`", f"[{index}]", path=target.path)
+    elements[index] = _one(record.type, text)
+    return elements
+
+
+def _is_bin(value: object) -> bool:
+    return isinstance(value, Opaque) and isinstance(value.to_json(), dict)
+
+
+def _in_place(target: Target, data: bytes) -> Any:
+    """Bytes of a buffer; with an index, written over it from there."""
+    value = target.record.value
+    old = bytes(value.decode()) if isinstance(value, Opaque) else cast("bytes", value)
+    start = target.index or 0
+    if target.index is not None and start + len(data) > len(old):
+        raise StateError(f"bytes inside `{target.record.describe()}`", f"{len(data)} at {start}", path=target.path)
+    new = data if target.index is None else old[:start] + data + old[start + len(data) :]
+    return Opaque.of(new) if isinstance(value, Opaque) else new
+
+
+def _one(kind: str, text: str) -> Any:
+    """A single value of a type."""
+    if kind == "string":
+        return text
+    if kind == "bool":
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    try:
+        return float(text) if kind.startswith("float") else int(text, 0)
+    except ValueError:
+        return wire_type(kind).from_json(text, None) if kind.startswith("float") else text
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise StateError("a JSON list, such as [1, 2, 3]", repr(text)) from None
+
+
+def _bytes(text: str) -> bytes:
+    """Bytes from hex, or from a file."""
+    if text.startswith("@"):
+        try:
+            return Path(text[1:]).read_bytes()
+        except OSError as error:
+            raise Trouble(f"{text[1:]}: {error.strerror}") from None
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raise StateError("bytes in hex, or @FILE", repr(text)) from None
