@@ -134,6 +134,8 @@ def _length(writer: Field, reader: Field) -> Verdict | None:
 def _default(writer: Field, reader: Field) -> Verdict | None:
     if writer.is_required or reader.is_required or writer.table or reader.table:
         return None
+    if (writer.type.wire, writer.type.is_array) != (reader.type.wire, reader.type.is_array):
+        return None
     ours, theirs = writer.make_default(), reader.make_default()
     if writer.type.same(ours, theirs):
         return None

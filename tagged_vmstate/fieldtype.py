@@ -187,8 +187,9 @@ class FieldType:
 
     def same(self, first: Any, second: Any) -> bool:
         """Whether two values are equal, whatever holds their elements."""
-        plain = [value.tolist() if hasattr(value, "tolist") else value for value in (first, second)]
-        return bool(plain[0] == plain[1])
+        if self.is_array and self.table is None:
+            first, second = (value.tolist() if hasattr(value, "tolist") else list(value) for value in (first, second))
+        return bool(first == second)
 
 
 def _contiguous(value: Any) -> Any:

@@ -120,13 +120,16 @@ def _values(difference: Difference) -> Line:
         difference.old_type if difference.old_type == difference.new_type else f"{difference.old_type} → {difference.new_type}"
     )
     if difference.ranges:
-        unit = "bytes" if isinstance(difference.ranges[0].old, str) else "elements"
-        count = len(difference.ranges) + difference.more
-        told = f"{count} {'range' if count == 1 else 'ranges'}, {difference.count} {unit}"
+        unit = "byte" if isinstance(difference.ranges[0].old, str) else "element"
+        told = f"{_counted(len(difference.ranges) + difference.more, 'range')}, {_counted(difference.count, unit)}"
         return [(clean(types), TYPE), ("  ", PLAIN), (told, PLAIN)]
     if difference.old is None and difference.new is None:
         return [(clean(types), TYPE)]
     return [(clean(types), TYPE), ("  ", PLAIN), (_text(difference.old), BAD), (" → ", DIM), (_text(difference.new), VALUE)]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _range(each: Range) -> Line:

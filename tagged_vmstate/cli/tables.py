@@ -87,7 +87,7 @@ def _check_lines(findings: Sequence[Finding], refusing: int) -> Iterator[Line]:
     told = f", {len(findings) - refusing} more to know" if len(findings) > refusing else ""
     yield [
         ("cannot be loaded" if refusing else "can be loaded", BAD if refusing else VALUE),
-        (f": {refusing} problems{told}", PLAIN),
+        (f": {refusing} {'problem' if refusing == 1 else 'problems'}{told}", PLAIN),
     ]
 
 
@@ -114,7 +114,7 @@ def tables_command(spec: str, out: str) -> None:
     "--direction", type=click.Choice(["both", *DIRECTIONS]), default="both", show_default=True, help="Which to look at."
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 for what loads only on a condition, too.")
-@click.option("--alias", "aliases", multiple=True, metavar="OLD=NEW", help="A name that changed, in dumps of QEMU's.")
+@click.option("--alias", "aliases", multiple=True, metavar="[DEVICE.]OLD=NEW", help="A name that changed, in dumps of QEMU's.")
 @click.option("--aliases", "alias_file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one in a line.")
 @click.option(
     "--format",
@@ -136,7 +136,7 @@ def compat_command(
     Examples:
       tagged-vmstate compat release-1.2.json board:MACHINE
       tagged-vmstate compat release-1.2.json release-1.3.json --direction downgrade --format junit > compat.xml
-      tagged-vmstate compat qemu7.2.json qemu10.0.json --alias num_timers=num_timers_save
+      tagged-vmstate compat qemu7.2.json qemu10.0.json --alias hpet.num_timers=num_timers_save
 
     Exit status: 0 compatible, 1 not, 2 unreadable.
     """

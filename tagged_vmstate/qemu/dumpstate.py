@@ -118,7 +118,7 @@ def parse(value: Any, aliases: Mapping[str, str] | None = None) -> Dump:
 
     Args:
         value: The JSON.
-        aliases: Old name -> new name, of devices and fields.
+        aliases: Old name -> new name: of a device, of a field in one device (``hpet.num_timers``) or in all.
 
     Raises:
         FormatError: This is no dump of QEMU's.
@@ -126,7 +126,7 @@ def parse(value: Any, aliases: Mapping[str, str] | None = None) -> Dump:
     renamed = aliases or {}
     try:
         devices = {
-            str(renamed.get(name, name)): _description(each["Description"], renamed)
+            str(renamed.get(name, name)): _description(each["Description"], _of_device(renamed, name))
             for name, each in value.items()
             if name != MACHINE and "Description" in each
         }
@@ -139,6 +139,12 @@ def parse(value: Any, aliases: Mapping[str, str] | None = None) -> Dump:
 def is_dump(value: object) -> bool:
     """Whether some JSON looks like a dump."""
     return isinstance(value, dict) and MACHINE in value
+
+
+def _of_device(aliases: Mapping[str, str], device: str) -> Mapping[str, str]:
+    """What is renamed in one device."""
+    own = {key.removeprefix(f"{device}."): name for key, name in aliases.items() if key.startswith(f"{device}.")}
+    return {**aliases, **own}
 
 
 def _description(value: Mapping[str, Any], renamed: Mapping[str, str]) -> Description:
