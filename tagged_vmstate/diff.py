@@ -192,7 +192,7 @@ def _fields(
         yield from _elements(label, path, left, right, ignore)
     elif (left.type, left.length) != (right.type, right.length):
         yield Difference("changed", label, path, left.describe(), right.describe(), _json(left), _json(right))
-    elif left.value != right.value and _packed(left) != _packed(right):
+    elif _packed(left) != _packed(right):
         kind = left.describe()
         found = _ranges_of(left, right)
         if found:
