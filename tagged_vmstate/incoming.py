@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias, cast, get_args
+from typing import Any, BinaryIO, Final, TypeAlias, cast, get_args
 
 from tagged_vmstate.codec import Loader, Unknown
 from tagged_vmstate.devices import Entry
@@ -26,6 +26,7 @@ from tagged_vmstate.wire import Opaque
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Sections | Section"
 """What is loaded: a path, the bytes themselves, a file open for reading, or sections from anywhere."""
+_FILE: Final = (str, os.PathLike, bytes)
 
 
 @dataclass(slots=True)
@@ -87,9 +88,9 @@ class Incoming:
         if isinstance(source, Section):
             self._take(source)
             return
-        is_file = isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read")
+        is_sections = hasattr(source, "raw_attributes") or not (isinstance(source, _FILE) or hasattr(source, "read"))
         with contextlib.ExitStack() as stack:
-            sections = stack.enter_context(Snapshot.read(cast("Any", source))) if is_file else cast("Sections", source)
+            sections = stack.enter_context(Snapshot.read(cast("Any", source))) if not is_sections else cast("Sections", source)
             for section in sections:
                 self._take(section)
             if self._unknown == "keep" and hasattr(sections, "raw_attributes"):

@@ -65,6 +65,7 @@ class StoredSection(Section):
         self._sum = zlib.crc32(head)
         self._start = offset + len(head) + 5
         self._snapshot = snapshot
+        self._held: bytes | None = None
 
     @property
     def end(self) -> int:
@@ -92,8 +93,13 @@ class StoredSection(Section):
 
     def payload(self) -> bytes:
         """Its fields as bytes. Raises FormatError where their sum does not fit."""
+        if self._held is not None:
+            return self._held
         pieces = list(self._pieces())
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._snapshot.input.size is None:
+            self._held = payload  # a pipe gives it once
+        return payload
 
     def verify(self) -> None:
         """Check its sum, a block at a time. Raises FormatError."""

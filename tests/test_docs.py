@@ -11,6 +11,7 @@ import re
 import msgpack
 import pytest
 from picture import PICTURE, ROOT, drawn
+from transcripts import PAGE, renewed
 
 from tagged_vmstate.records import decode_all, encode_plain, from_json, to_json
 from tagged_vmstate.snapshot import Snapshot
@@ -47,3 +48,10 @@ def test_the_golden_bytes_of_the_format_are_what_is_written_and_read() -> None:
     assert [(record.name, record.describe()) for record in section.records()] == [("a", "uint32"), ("p", "struct")]
     printed = re.findall(r"^    (\[\"(?:tagged-vmstate|section|a|p|end)\".*\])$", page, re.MULTILINE)
     assert [str(each).replace("'", '"').replace("None", "nil") for each in msgpack.Unpacker(io.BytesIO(whole))] == printed
+
+
+def test_the_transcripts_of_the_command_are_what_it_prints() -> None:
+    page = PAGE.read_text()
+    assert page.count("\n$ tagged-vmstate ") > 20
+    assert "Traceback" not in page
+    assert renewed(page) == page, "write them anew: python tests/transcripts.py"

@@ -285,6 +285,10 @@ def test_files_and_pipes_and_open_files(tmp_path: Path) -> None:
     with path.open("rb") as file:
         assert tv.load(file, Uart).ier == 3
     assert tv.load(path, Uart).ier == tv.load(str(path), Uart).ier == 3
+    with tv.Snapshot.read(path) as snapshot:
+        assert tv.load(snapshot, Uart).ier == 3
+        assert tv.load(next(iter(snapshot)), Uart).ier == 3
+        assert tv.load(list(snapshot), Uart, unknown="keep").ier == 3  # type: ignore[call-overload]  # any iterable will do
     with pytest.raises(FileNotFoundError):
         tv.load(tmp_path / "none", Uart)
     ours, theirs = os.pipe()

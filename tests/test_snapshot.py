@@ -204,6 +204,15 @@ def test_a_pipe_is_read_in_order(step: int) -> None:
     assert [section.records()[0].value for section in snapshot] == list(range(8))
 
 
+def test_parts_are_copied_from_a_pipe() -> None:
+    """Their names are checked against each other, which looks at their fields once more."""
+    first = Section("m", 0, [Record("ram", "sparse", 9, ((0, b"x"),))], kind="part")
+    parts = [first, Section("m", 0, [Record("ram", "sparse", 9, ((4, b"x"),))])]
+    data, copy = written(parts), io.BytesIO()
+    write(Snapshot.read(_Pipe(data, 7)), copy)  # type: ignore[arg-type]  # all that reading needs
+    assert copy.getvalue() == data
+
+
 def test_a_section_that_a_pipe_has_passed_says_so() -> None:
     first, *_ = Snapshot.read(_Pipe(EIGHT, 7))  # type: ignore[arg-type]  # all that reading needs
     with pytest.raises(ValueError, match="this place has been passed"):

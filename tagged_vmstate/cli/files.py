@@ -35,14 +35,15 @@ class Trouble(click.ClickException):
 
 
 @contextlib.contextmanager
-def opened(path: str, *, salvage: bool = False) -> Iterator[Sections]:
+def opened(path: str, *, salvage: bool = False, seeks: bool = False) -> Iterator[Sections]:
     """The sections of an input of any kind.
 
     Args:
         path: A path, or ``-``.
         salvage: Read a snapshot that may be damaged, and report.
+        seeks: It will be read from any place: a pipe is copied.
     """
-    with opened_file(path) as file, _searchable(file) if salvage else contextlib.nullcontext(file) as source:
+    with opened_file(path) as file, _searchable(file) if salvage or seeks else contextlib.nullcontext(file) as source:
         yield _sections(source, salvage=salvage)
 
 
@@ -84,8 +85,8 @@ def _searchable(file: BinaryIO) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def opened_snapshot(path: str) -> Iterator[Snapshot]:
     """An input of any kind as a snapshot that can be read again from any place; a copy of it, where it is none."""
-    with opened(path) as sections:
-        if isinstance(sections, Snapshot) and sections.input.size is not None:
+    with opened(path, seeks=True) as sections:
+        if isinstance(sections, Snapshot):
             yield sections
             return
         with tempfile.SpooledTemporaryFile(PROGRESS_BYTES) as copy:

@@ -235,5 +235,6 @@ def _junit(changes: dict[str, list[Change]]) -> str:
 
 def _print_github(direction: str, change: Change) -> None:
     kind = {REFUSED: "error", FINE: "notice"}.get(change.effect, "warning")
-    text = clean(str(change)).replace("%", "%25")
-    print(f"::{kind} title={direction} {change.rule.id}::{text}; to mend it: {change.rule.remedy}")
+    remedy = "" if change.effect == FINE else f"; to mend it: {change.rule.remedy}"
+    text = clean(f"{change}{remedy}").replace("%", "%25")
+    print(f"::{kind} title={direction} {change.rule.id}::{text}")

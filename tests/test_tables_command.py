@@ -1,0 +1,300 @@
+"""`check`, `compat`, `tables`, `diff` and `set` as people run them; one sentence for everything that is wrong."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import lzma
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from conftest import DATA
+from test_command import refused, run, shown
+
+STREAM = DATA / "pc-qemu7.2.mig.xz"
+RESET = DATA / "pc-qemu7.2-reset.mig.xz"
+DUMP = DATA / "pc-qemu7.2.vmstate.json.xz"
+SCHEMA = jsonschema.Draft202012Validator(
+    json.loads(importlib.resources.files("tagged_vmstate").joinpath("reports.schema.json").read_text())
+)
+
+BOARD = """
+from typing import Annotated
+import tagged_vmstate as tv
+
+@tv.vmstate
+class PS2:
+    write_cmd: tv.int32 = 0
+    rptr: tv.int32 = tv.field(default=0, name="queue.rptr")
+    wptr: tv.int32 = tv.field(default=0, name="queue.wptr")
+    count: tv.int32 = tv.field(default=0, name="queue.count")
+    data: Annotated[bytes, tv.Length(256)] = tv.field(default=bytes(256), name="queue.data")
+
+@tv.vmstate("ps2kbd")
+class Keyboard:
+    queue: PS2 = tv.field(default_factory=PS2, name="parent_obj")
+    scan_enabled: tv.int32 = 0
+    translate: tv.int32 = 0
+    scancode_set: tv.{TYPE} = 0
+
+@tv.vmstate("mc146818rtc")
+class Clock:
+    cmos_data: Annotated[bytes, tv.Length(128)] = bytes(128)
+    cmos_index: tv.uint8 = 0
+
+MACHINE = tv.Machine([Keyboard(), Clock()])
+
+def make():
+    return tv.Machine([Keyboard()])
+
+def fails():
+    return 1 / 0
+
+number = 3
+"""
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module `board` in the folder where the command is run, and `newer`, with another type."""
+    (tmp_path / "board.py").write_text(BOARD.replace("{TYPE}", "int32"))
+    (tmp_path / "newer.py").write_text(BOARD.replace("{TYPE}", "int16"))
+    (tmp_path / "broken.py").write_text("import tagged_vmstate as tv\n@tv.vmstate\nclass Broken:\n    x: tv.uint8 = 300\n")
+    (tmp_path / "syntax.py").write_text("def\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def report(*arguments: object, status: int) -> Any:
+    done = run(*arguments, "--format", "json")
+    assert (done.returncode, done.stderr) == (status, b"")
+    found = json.loads(done.stdout)
+    SCHEMA.validate(found)
+    return found
+
+
+class TestCheck:
+    def test_a_real_stream_against_two_tables_one_with_a_wrong_type(self, board: Path) -> None:
+        assert board.is_dir()
+        found = report("check", STREAM, "--against", "newer:MACHINE", status=1)
+        assert found["loads"] is False
+        rules = {(each["rule"], each["section"], *each["path"]) for each in found["findings"] if each["refuses"]}
+        assert ("wrong-type", "ps2kbd#0", "scancode_set") in rules
+        assert ("unknown-device", "cpu#0") in rules
+        assert ("unknown-field", "mc146818rtc#0", "periodic_timer") in rules
+        assert len(rules) > 40
+        assert all(each["remedy"] for each in found["findings"])
+        text = run("check", STREAM, "--against", "newer:MACHINE").stdout.decode()
+        assert (
+            "refused  ps2kbd#0 scancode_set  wrong-type\n         expected `int16`, snapshot has `int32`\n         to mend it: declare"
+            in text
+        )
+        assert text.splitlines()[-1].startswith("cannot be loaded: ")
+
+    def test_what_can_be_loaded(self, board: Path) -> None:
+        assert board.is_dir()
+        assert report("check", STREAM, "--against", "board:MACHINE", "--unknown", "ignore", status=0)["loads"] is True
+        lines = shown("check", STREAM, "--against", "board:make", "--unknown", "keep").splitlines()
+        assert lines[-1].startswith("can be loaded: 0 problems, ")
+        assert "fine     cpu#0  kept" in lines
+
+    def test_tables_that_were_exported(self, board: Path) -> None:
+        shown("tables", "newer:MACHINE", "-o", board / "newer.json")
+        first = report("check", STREAM, "--against", "newer:MACHINE", status=1)
+        second = report("check", STREAM, "--against", board / "newer.json", status=1)
+        for each in (*first["findings"], *second["findings"]):
+            each["found"] = each["found"].replace("`Clock`", "`mc146818rtc`")
+        assert first == second
+
+
+class TestCompat:
+    def test_tables_of_two_releases(self, board: Path) -> None:
+        shown("tables", "board:MACHINE", "-o", board / "old.json")
+        found = report("compat", board / "old.json", "newer:MACHINE", status=1)
+        assert [each["rule"] for each in found["upgrade"]["changes"]] == ["type-changed"]
+        assert found["downgrade"]["refused"] == 1
+        assert shown("compat", board / "old.json", "board:MACHINE").count("0 refused, 0 on a condition, 0 fine") == 2
+        text = run("compat", "board:MACHINE", "newer:MACHINE").stdout.decode()
+        assert (
+            "upgrade: NEW loads what OLD saved\n  ps2kbd#0 scancode_set  type-changed\n    refused: written `int32`, read `int16`\n"
+            in text
+        )
+
+    def test_conditions_count_when_strict(self, board: Path) -> None:
+        assert board.is_dir()
+        text = shown("compat", "board:make", "board:MACHINE")
+        assert "  mc146818rtc#0  device-unknown\n    loads while all of it is at its default: written it, read nothing\n" in text
+        assert run("compat", "board:make", "board:MACHINE", "--strict").returncode == 1
+        assert run("compat", "board:make", "board:MACHINE", "--strict", "--direction", "upgrade").returncode == 0
+
+    def test_for_ci(self, board: Path) -> None:
+        assert board.is_dir()
+        suites = ET.fromstring(run("compat", "board:make", "newer:MACHINE", "--format", "junit").stdout)
+        assert [(suite.get("name"), suite.get("tests"), suite.get("failures"), suite.get("skipped")) for suite in suites] == [
+            ("upgrade", "2", "1", "0"),
+            ("downgrade", "2", "1", "1"),
+        ]
+        lines = run("compat", "board:make", "newer:MACHINE", "--format", "github").stdout.decode().splitlines()
+        assert [line.partition("::")[2].split("::")[0] for line in lines] == [
+            "error title=upgrade type-changed",
+            "notice title=upgrade device-missing",
+            "error title=downgrade type-changed",
+            "warning title=downgrade device-unknown",
+        ]
+
+    def test_dumps_of_qemu(self, tmp_path: Path) -> None:
+        dump = json.loads(lzma.decompress(DUMP.read_bytes()))
+        dump["hpet"]["Description"]["Fields"][1]["field"] = "status"
+        dump["hpet"]["Description"]["version_id"] = 3
+        (tmp_path / "new.json").write_text(json.dumps(dump))
+        assert "0 refused, 0 on a condition, 0 fine" in shown("compat", DUMP, DUMP)
+        found = report("compat", DUMP, tmp_path / "new.json", status=1)
+        assert [each["rule"] for each in found["upgrade"]["changes"]] == ["qemu-field-renamed"]
+        assert [each["rule"] for each in found["downgrade"]["changes"]] == ["qemu-version-too-new", "qemu-field-renamed"]
+        (tmp_path / "aliases").write_text("# what changed\nhpet.isr=status\n\n")
+        for option in (["--alias", "hpet.isr=status"], ["--aliases", tmp_path / "aliases"]):
+            found = report("compat", DUMP, tmp_path / "new.json", *option, "--direction", "upgrade", status=0)
+            assert found == {"report": "compat", "upgrade": {"refused": 0, "while": 0, "fine": 0, "changes": []}}
+
+
+class TestBadTables:
+    @pytest.mark.parametrize(
+        ("spec", "words"),
+        [
+            ("nowhere:MACHINE", "cannot import nowhere: ModuleNotFoundError: No module named 'nowhere'"),
+            ("syntax:MACHINE", "cannot import syntax: SyntaxError: "),
+            ("broken:MACHINE", "cannot import broken: expected a default: `uint8` (0 to 255), got 300 - at Broken x"),
+            ("board:MACHIN", "board has no `MACHIN`; near it: MACHINE"),
+            ("board:number", "board:number: expected a Machine, or classes under @vmstate, got 3"),
+            ("board:fails", "board:fails cannot be called: ZeroDivisionError: division by zero"),
+            ("nothere.json", "nothere.json: No such file or directory"),
+            (STREAM, "expected tables as JSON, or module:MACHINE, found no JSON"),
+            (DUMP, "a dump of QEMU's knows no names and types"),
+        ],
+    )
+    def test_one_sentence(self, board: Path, spec: object, words: str) -> None:
+        assert board.is_dir()
+        assert words in refused("check", STREAM, "--against", spec)
+
+    def test_of_another_version(self, tmp_path: Path) -> None:
+        (tmp_path / "tables.json").write_text('{"format": "tagged-vmstate tables", "version": 9, "devices": []}')
+        words = "expected tables of version 1, got version 9: a later build of this package reads it"
+        assert words in refused("check", STREAM, "--against", tmp_path / "tables.json")
+
+    def test_that_are_of_two_kinds(self, board: Path) -> None:
+        assert board.is_dir()
+        assert "compare two of one kind" in refused("compat", DUMP, "board:MACHINE")
+
+    def test_aliases_that_are_none(self) -> None:
+        done = run("compat", DUMP, DUMP, "--alias", "x")
+        assert done.returncode == 2
+        assert b"an alias is OLD=NEW, not `x`" in done.stderr
+        assert "nothere: No such file or directory" in refused("compat", DUMP, DUMP, "--aliases", "nothere")
+
+
+class TestDiff:
+    def test_a_machine_against_itself_at_reset(self) -> None:
+        done = run("diff", STREAM, RESET)
+        assert (done.returncode, done.stderr) == (1, b"")
+        text = done.stdout.decode()
+        assert "  cpu#0\n  └─ env.eip  uint64  65521 → 65520\n" in text
+        assert "     0x0..0x8  72 75 6e 6e 69 6e 67 00 00 → 70 72 65 6c 61 75 6e 63 68\n" in text
+        found = report("diff", STREAM, RESET, status=1)
+        assert {(each["device"], *each["path"]) for each in found["differences"]} >= {
+            ("cpu", "env.eip"),
+            ("timer", "cpu_clock_offset"),
+        }
+
+    def test_the_same_in_all_forms(self, tmp_path: Path) -> None:
+        shown("import", STREAM, "-o", tmp_path / "a.tvm")
+        shown("to-json", STREAM, "-o", tmp_path / "a.json")
+        assert shown("diff", STREAM, tmp_path / "a.tvm") == shown("diff", tmp_path / "a.json", tmp_path / "a.tvm") == ""
+        assert shown("diff", "-", STREAM, given=(tmp_path / "a.tvm").read_bytes()) == ""
+        assert report("diff", STREAM, STREAM, status=0)["same"] is True
+
+    def test_ignore_and_max(self) -> None:
+        globs = ["timer", "cpu*", "i8259#0", "*/*next*", "mc146818rtc/cmos_data", "globalstate/*"]
+        text = run("diff", STREAM, RESET, *(part for glob in globs for part in ("--ignore", glob))).stdout.decode()
+        assert text.split() == [
+            *("mc146818rtc#0", "├─", "base_rtc", "uint64", *text.split()[4:7]),
+            *("├─", "last_update", "uint64", *text.split()[10:13]),
+            *("└─", "update_timer", "timer", *text.split()[16:19]),
+        ]
+        assert run("diff", STREAM, RESET, "--max", "1").stdout.decode().splitlines()[-1] == "… 15 more differences"
+        assert report("diff", STREAM, RESET, "--max", "0", status=1)["cut"] == 16
+
+    def test_two_standard_inputs(self) -> None:
+        done = run("diff", "-", "-")
+        assert done.returncode == 2
+        assert b"only one of the two can be standard input" in done.stderr
+
+
+class TestSet:
+    def test_one_register(self, tmp_path: Path) -> None:
+        shown("import", STREAM, "-o", tmp_path / "a.tvm")
+        shown("set", tmp_path / "a.tvm", "ps2kbd", "scancode_set", "3", "-o", tmp_path / "b.tvm")
+        done = run("diff", tmp_path / "a.tvm", tmp_path / "b.tvm")
+        assert done.stdout.decode() == "  ps2kbd#0\n  └─ scancode_set  int32  2 → 3\n"
+        before, after = (tmp_path / "a.tvm").read_bytes(), (tmp_path / "b.tvm").read_bytes()
+        assert len(before) == len(after)
+        assert sum(ours != theirs for ours, theirs in zip(before, after, strict=True)) <= 1 + 4 + 4
+        shown("set", tmp_path / "b.tvm", "ps2kbd", "scancode_set", "2", "-o", tmp_path / "b.tvm")
+        assert (tmp_path / "b.tvm").read_bytes() == before
+
+    @pytest.mark.parametrize(
+        ("device", "field", "value", "line"),
+        [
+            ("ps2kbd", "parent_obj/queue.data[4]", "1c f0", "parent_obj / queue.data  buffer[256]  1 range, 2 bytes"),
+            ("i8254", "channels[0]/count", "0x10", "channels[0] / count  int32  65536 → 16"),
+            ("cpu#0", "env.regs[2]", "7", "env.regs  uint64[16]  1 range, 1 element"),
+            ("ps2kbd", "translate", "-1", "translate  int32  0 → -1"),
+            ("configuration", "name", "pc", "name  string  pc-i440fx-7.2 → pc"),
+            ("ram", "pc.ram[0x7c00]", "eb fe", "pc.ram  sparse[2097152]  1 range, 2 bytes"),
+            ("0000:00:00.0/I440FX", "parent_obj/config[0][1]", "ff", "parent_obj / config[0]  pci config[256]  1 range, 1 byte"),
+        ],
+    )
+    def test_every_kind(self, tmp_path: Path, device: str, field: str, value: str, line: str) -> None:
+        shown("set", STREAM, device, field, "-o", tmp_path / "b.tvm", "--", value)
+        assert line in run("diff", STREAM, tmp_path / "b.tvm").stdout.decode()
+
+    def test_bytes_from_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "boot").write_bytes(b"boot")
+        shown("set", STREAM, "ram", "pc.ram[0x10]", f"@{tmp_path / 'boot'}", "-o", tmp_path / "b.tvm")
+        assert "0x10..0x13  00 x4 → 62 6f 6f 74" in run("diff", STREAM, tmp_path / "b.tvm").stdout.decode()
+
+    @pytest.mark.parametrize(
+        ("device", "field", "value", "words"),
+        [
+            ("ps2kb", "scancode_set", "3", "no device `ps2kb`; near it: ps2kbd"),
+            ("ps2kbd", "scancode", "3", "no field `scancode`; near it: scancode_set"),
+            ("dma", "regs", "3", "`dma` is there 2 times: name one of dma#0, dma#1"),
+            (
+                "ps2kbd",
+                "scancode_set",
+                "99999999999",
+                "expected `int32` (-2147483648 to 2147483647), got 99999999999 - at ps2kbd#0 scancode_set",
+            ),
+            ("ps2kbd", "scancode_set", "three", "expected `int32`, got 'three' - at ps2kbd#0 scancode_set"),
+            ("ps2kbd", "scancode_set[0]", "3", "expected no index: it is a single value, got [0]"),
+            ("ps2kbd", "parent_obj", "3", "expected a field of the struct, such as FIELD/name, got `struct`"),
+            (
+                "ps2kbd",
+                "parent_obj/queue.data",
+                "zz",
+                "expected bytes in hex, or @FILE, got 'zz' - at ps2kbd#0 parent_obj / queue.data",
+            ),
+            ("ps2kbd", "parent_obj/queue.data", "00", "expected `buffer[256]`, got 1 bytes"),
+            ("ps2kbd", "parent_obj/queue.data[255]", "0000", "expected bytes inside `buffer[256]`, got 2 at 255"),
+            ("ps2kbd", "parent_obj/queue.data", "@nothere", "nothere: No such file or directory"),
+            ("cpu", "env.regs[16]", "1", "expected an index of `uint64[16]`, got [16]"),
+            ("cpu", "env.regs", "[1]", "expected `uint64[16]`, got 1 elements - at cpu#0 env.regs"),
+            ("cpu", "env.regs", "one", "expected a JSON list, such as [1, 2, 3], got 'one'"),
+            ("ram", "pc.ram[0x1fffff]", "0000", "expected bytes inside `sparse[2097152]`, got 2 at 2097151"),
+        ],
+    )
+    def test_one_sentence_for_what_does_not_fit(self, tmp_path: Path, device: str, field: str, value: str, words: str) -> None:
+        assert words in refused("set", STREAM, device, field, value, "-o", tmp_path / "b.tvm")
+        assert not (tmp_path / "b.tvm").exists()
