@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from tagged_vmstate.records import Limits, Record
     from tagged_vmstate.sections import Section
     from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
-    from tagged_vmstate.table import Field, Table
+    from tagged_vmstate.table import Field, Table, Untagged
+    from tagged_vmstate.untagged import Legacy, LegacyWarning, Reader
     from tagged_vmstate.wire import Opaque
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "Field",
     "Finding",
     "FormatError",
+    "Legacy",
+    "LegacyWarning",
     "Length",
     "LimitError",
     "Limits",
@@ -52,6 +55,7 @@ __all__ = [
     "Mask",
     "MaxLength",
     "Opaque",
+    "Reader",
     "Record",
     "Report",
     "Section",
@@ -60,6 +64,7 @@ __all__ = [
     "StateError",
     "Table",
     "TableError",
+    "Untagged",
     "VMStateError",
     "__version__",
     "bitmap",
@@ -98,7 +103,8 @@ _ROOMS = {
     "records": ("Limits", "Record"),
     "sections": ("Section",),
     "snapshot": ("Snapshot", "SnapshotWriter"),
-    "table": ("Field", "Table"),
+    "table": ("Field", "Table", "Untagged"),
+    "untagged": ("Legacy", "LegacyWarning", "Reader"),
     "wire": ("Opaque",),
 }
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, TypeVar, get_origin, overload
 from typing_extensions import dataclass_transform
 
 from tagged_vmstate.errors import TableError
-from tagged_vmstate.table import KEPT, NO_DEFAULT, Field, Table
+from tagged_vmstate.table import KEPT, NO_DEFAULT, Field, Legacy, Table, Untagged
 
 T = TypeVar("T")
 HOOKS: Final = ("check", "pre_save", "post_load")
@@ -47,6 +47,7 @@ def field(
     since: int = 0,
     until: int | None = None,
     versions: int | None = None,
+    untagged: Untagged = ...,
 ) -> T: ...
 @overload
 def field(
@@ -60,6 +61,7 @@ def field(
     since: int = 0,
     until: int | None = None,
     versions: int | None = None,
+    untagged: Untagged = ...,
 ) -> T: ...
 @overload
 def field(
@@ -72,6 +74,7 @@ def field(
     since: int = 0,
     until: int | None = None,
     versions: int | None = None,
+    untagged: Untagged = ...,
 ) -> Any: ...
 def field(*, default: Any = NO_DEFAULT, default_factory: Any = None, **more: Any) -> Any:
     """Say more of a field than its annotation does: see `Field`. `name` is its name in the snapshot."""
@@ -98,6 +101,7 @@ def vmstate(
     version: int = ...,
     minimum_version: int = ...,
     description: str = "",
+    legacy: Iterable[Legacy] = (),
 ) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(kw_only_default=True, field_specifiers=(field, transient))
 def vmstate(name: Any = None, /, **more: Any) -> Any:
@@ -105,7 +109,7 @@ def vmstate(name: Any = None, /, **more: Any) -> Any:
 
     Args:
         name: Of the device in the snapshot; the class's own, unless given.
-        more: `aliases`, `version`, `minimum_version` and `description`: see `Table`. A subclass has the versions of
+        more: `aliases`, `version`, `minimum_version`, `description` and `legacy`: see `Table`. A subclass has the versions of
             its base, unless given: its fields came with them.
 
     Methods `check`, `pre_save` and `post_load` are called as `Table` says.

@@ -8,20 +8,25 @@ problem where a field is required.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, cast, get_args
 
 from tagged_vmstate.codec import Loader, Unknown
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import Finding, LoadError
 from tagged_vmstate.frames import label
+from tagged_vmstate.qemu.savevm import untagged
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.rules import DROPPED, FILLED_DEVICE, IGNORED_DEVICE, KEPT, TWICE, UNKNOWN_DEVICE, Rule, problems
 from tagged_vmstate.sections import Section, Sections
-from tagged_vmstate.snapshot import Snapshot, StoredSection
+from tagged_vmstate.snapshot import StoredSection
+from tagged_vmstate.sources import open_sections
 from tagged_vmstate.types import Runs
+from tagged_vmstate.untagged import read_section
 from tagged_vmstate.wire import Opaque
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Sections | Section"
@@ -73,6 +78,7 @@ class Incoming:
         self._labels = {
             label(name, entry.instance): entry.label for entry in entries for name in (entry.table.name, *entry.table.aliases)
         }
+        self._tables = {entry.label: entry.table for entry in entries}
         self._read(source)
         self._tell_strange()
         self.states = [self._load(entry) for entry in entries]
@@ -88,9 +94,9 @@ class Incoming:
         if isinstance(source, Section):
             self._take(source)
             return
-        is_sections = hasattr(source, "raw_attributes") or not (isinstance(source, _FILE) or hasattr(source, "read"))
+        is_file = isinstance(source, _FILE) or (hasattr(source, "read") and not hasattr(source, "raw_attributes"))
         with contextlib.ExitStack() as stack:
-            sections = stack.enter_context(Snapshot.read(cast("Any", source))) if not is_sections else cast("Sections", source)
+            sections = open_sections(stack.enter_context(_file(cast("Any", source)))) if is_file else cast("Sections", source)
             for section in sections:
                 self._take(section)
             if self._unknown == "keep" and hasattr(sections, "raw_attributes"):
@@ -106,7 +112,15 @@ class Incoming:
         found = self._found.setdefault(known, _Found(section.device, offset, section.raw_attributes, []))
         if found.name != section.device:
             self._note(TWICE, section, f"`{found.name}` or `{section.device}`, which are one device", "both", offset)
-        found.records += section.records()
+        found.records += self._records(section, known)
+
+    def _records(self, section: Section, known: str) -> Records:
+        """The fields of a section; what nothing describes is read by the table."""
+        raw = untagged(section)
+        if raw is None:
+            return section.records()
+        version, data, offset = raw
+        return read_section(section.label, self._tables[known], data, version, offset)
 
     def _strange_section(self, section: Section, offset: int | None) -> None:
         """A section of a device that nobody registered, or a part of one."""
@@ -143,6 +157,15 @@ class Incoming:
         if found and self._unknown == "keep":
             self.raw_attributes[entry.label] = found.attributes
         return state
+
+
+def _file(source: str | os.PathLike[str] | bytes | BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
+    """A file of one's own to be closed, or the caller's."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if isinstance(source, str | os.PathLike):
+        return Path(source).open("rb")
+    return contextlib.nullcontext(source)
 
 
 def _copy(section: StoredSection, records: Records) -> Section:

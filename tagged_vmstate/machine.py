@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias, TypeVar, overload
+from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar, overload
 
 from tagged_vmstate.assign import Undo, assign, restore_defaults
 from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised, save, structs
 from tagged_vmstate.devices import Device, Entry, check_apart, entry_of, table_of
 from tagged_vmstate.errors import Finding, LoadError, StateError, TableError
+from tagged_vmstate.files import replacing
 from tagged_vmstate.incoming import Incoming, Source
+from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
 from tagged_vmstate.records import encode
 from tagged_vmstate.rules import HOOK, problems
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
 from tagged_vmstate.snapshot import PART_BYTES, write
 from tagged_vmstate.table import Table
+from tagged_vmstate.untagged import write as write_untagged
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Opaque
 
@@ -79,6 +82,33 @@ class Machine:
                 prepare(entry.table, entry.state)
         said = {"producer": PRODUCER, **self._attributes, **(attributes or {})}
         write(_Outgoing(self.entries, self._raw_attributes, self._kept, Opaque.of(said)), target)
+
+    def save_untagged(
+        self, target: Target, *, stream: Literal[2, 3] = 3, versions: Mapping[str, int] | None = None, drop: Container[str] = ()
+    ) -> None:
+        """Save all devices as QEMU's savevm does, for an old build that knows nothing else.
+
+        Args:
+            target: A path, or a file open for writing.
+            stream: The version of the file: 2 (records with lengths) or 3.
+            versions: Name of a device -> the section version to write; that of its table, unless given.
+            drop: Names of fields that may be lost though they are in use.
+
+        Raises:
+            StateError: A state does not fit its table, or a version has no place for a field in use.
+            OSError: The file cannot be written.
+        """
+        if isinstance(target, str | os.PathLike):
+            with replacing(target) as file:
+                self.save_untagged(file, stream=stream, versions=versions, drop=drop)
+            return
+        sections = []
+        for table, instance, state in ((entry.table, entry.instance, entry.state) for entry in self.entries):
+            with _labelled(Entry(table, instance, state)):
+                prepare(table, state)
+                version = (versions or {}).get(table.name, table.version)
+                sections.append(RawSection(table.name, instance, version, write_untagged(table, state, version, drop=drop)))
+        (write_v2 if stream == 2 else write_v3)(sections, target)
 
     def check(self, source: Source, unknown: Unknown = "error") -> Report:
         """What loading a snapshot would meet; nothing is changed. Raises FormatError and OSError as `load` does."""

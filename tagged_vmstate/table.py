@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, TypeAlias, cast
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from tagged_vmstate.annotations import parse
+from tagged_vmstate.blocks import IntType
 from tagged_vmstate.errors import StateError, TableError
 from tagged_vmstate.fieldtype import FieldType, widening_misfit
 from tagged_vmstate.records import encode_name
@@ -26,8 +28,39 @@ VERSIONS: Final = 64
 """Section versions that a mask can name."""
 
 Hook: TypeAlias = Callable[[Any], object]
+Values: TypeAlias = Mapping[str, Any]
+"""The values of fields by their names, as records hold them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Untagged:
+    """How a field lies in QEMU's bytes, which carry no names; only the reader and writer of these ask.
+
+    Attributes:
+        counted_by: The sibling before it that says how many elements it has.
+        linked: Each element has a byte 1 before it, and the last a 0 behind it (QTAILQ).
+        subsection: It stands behind all other fields, with a name and a version of its own, and only where it is
+            needed: a `Struct | None` that is there, a struct that is not at its defaults.
+        when: Whether it is there, given the values of the fields before it (QEMU's field_exists).
+    """
+
+    counted_by: str | None = None
+    linked: bool = False
+    subsection: bool = False
+    when: Callable[[Values], bool] | None = None
+
+
 Kept: TypeAlias = tuple[tuple[bytes, bool], ...]
 """Fields that a table does not know, each as bytes, and whether it is at its default."""
+
+
+class Legacy(Protocol):
+    """A function that reads old bytes."""
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The section versions that it reads."""
+        ...
 
 
 class Field:
@@ -46,6 +79,7 @@ class Field:
         since: The first section version that had it. Only the reader of untagged bytes asks.
         until: The last one.
         versions: The versions that had it, as a mask, where they are no range.
+        untagged: How it lies in bytes that carry no names, where that is not just its value.
 
     Raises:
         TableError: Something of this is wrong.
@@ -53,7 +87,7 @@ class Field:
 
     __slots__ = (
         *("aliases", "attribute", "default", "default_factory", "description", "display"),
-        *("name", "since", "type", "until", "versions", "widens_from"),
+        *("name", "since", "type", "untagged", "until", "versions", "widens_from"),
     )
 
     def __init__(
@@ -71,8 +105,10 @@ class Field:
         since: int = 0,
         until: int | None = None,
         versions: int | None = None,
+        untagged: Untagged = Untagged(),
     ) -> None:
         self.name = name
+        self.untagged = untagged
         self.attribute = name if attribute is None else attribute
         self.default = default
         self.default_factory = default_factory
@@ -134,6 +170,10 @@ class Field:
             raise TableError("since and until, or a mask of versions", "both")
         if self.versions is not None and not 0 < self.versions < 1 << VERSIONS:
             raise TableError(f"a mask of versions 0 to {VERSIONS - 1}", brief(self.versions))
+        if self.untagged.linked and not (self.table and self.type.capacity is not None):
+            raise TableError("a list of structs with a MaxLength, where it is linked", f"`{self.type.describe()}`")
+        if self.untagged.subsection and (self.table is None or self.type.is_array):
+            raise TableError("a struct, where it is a subsection", f"`{self.type.describe()}`")
         if self.since < 0 or (self.until is not None and self.until < self.since):
             raise TableError("since before until", f"{self.since} to {self.until}")
 
@@ -170,13 +210,14 @@ class Table:
             fields do not fit each other.
         pre_save: Sees a state before it is saved.
         post_load: Sees a state after it was loaded; one that raises undoes the whole load.
+        legacy: Functions that read untagged bytes of versions which the fields cannot describe: see `untagged`.
 
     Raises:
         TableError: Something of this is wrong.
     """
 
     __slots__ = (
-        *("aliases", "by_name", "check", "depth", "description", "fields", "is_hooked", "minimum_version"),
+        *("aliases", "by_name", "check", "depth", "description", "fields", "is_hooked", "legacy", "minimum_version"),
         *("name", "owner", "post_load", "pre_save", "state", "version"),
     )
 
@@ -193,6 +234,7 @@ class Table:
         check: Hook | None = None,
         pre_save: Hook | None = None,
         post_load: Hook | None = None,
+        legacy: Iterable[Legacy] = (),
     ) -> None:
         self.name = name
         self.state = state
@@ -204,6 +246,7 @@ class Table:
         self.check = check
         self.pre_save = pre_save
         self.post_load = post_load
+        self.legacy = tuple(legacy)
         self.by_name: Mapping[str, Field] = {}
         try:
             self.aliases = _names(aliases, "aliases")
@@ -267,6 +310,9 @@ class Table:
             check_name(name)
         if len({self.name, *self.aliases}) != 1 + len(self.aliases):
             raise TableError("each name and alias of a device once", f"`{self.name}` as {brief(self.aliases)}")
+        twice = [version for each in self.legacy for version in each.versions]
+        if len(set(twice)) != len(twice):
+            raise TableError("one legacy function for a version", f"versions {brief(twice)}")
         if not 0 <= self.minimum_version <= self.version < VERSIONS:
             raise TableError(
                 f"minimum_version and version of 0 to {VERSIONS - 1}, in this order", f"{self.minimum_version}, {self.version}"
@@ -285,6 +331,10 @@ class Table:
             if field.attribute in attributes:
                 raise TableError("each attribute once", f"`{field.attribute}` again", path=(field.name,))
             attributes.add(field.attribute)
+            counter = found.get(field.untagged.counted_by) if field.untagged.counted_by else None
+            if field.untagged.counted_by and (counter is None or counter is field or not isinstance(counter.type.wire, IntType)):
+                expected = "a number before it that it is counted by"
+                raise TableError(expected, f"`{field.untagged.counted_by}`", path=(field.name,))
             last = field.since if field.until is None else field.until
             if last > self.version or (field.versions or 0) >> self.version + 1:
                 raise TableError(f"versions up to the table's own ({self.version})", "a later one", path=(field.name,))

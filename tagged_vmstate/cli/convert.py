@@ -11,6 +11,7 @@ from tagged_vmstate.cli.messages import say
 from tagged_vmstate.jsonform import from_json, to_json, to_values
 from tagged_vmstate.memory import Images, overwritten
 from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import write
 
 _OUTPUT = click.option("-o", "--output", "out", default=STANDARD, metavar="OUT", help="Where to; standard output unless given.")
@@ -68,18 +69,29 @@ def from_json_command(file: str, out: str, memory: Path | None) -> None:
 @click.command(short_help="Make a snapshot from a QEMU migration stream.")
 @click.argument("file", metavar="STREAM")
 @_OUTPUT
-def import_command(file: str, out: str) -> None:
+@click.option(
+    "--tables", "spec", metavar="TABLES", help="Read by these what nothing in STREAM describes: module:MACHINE, or JSON."
+)
+def import_command(file: str, out: str, spec: str | None) -> None:
     """Make a snapshot from a QEMU migration stream (savevm version 3), bare or in libvirt's save image.
 
-    What cannot be interpreted is kept as bytes and named on standard error.
+    What nothing describes, and a file of savevm version 2 describes nothing, is read by --tables; what cannot be
+    interpreted is kept as bytes and named on standard error.
 
     \b
     Examples:
       tagged-vmstate import vm.mig -o vm.tvm
       ssh host cat vm.mig.xz | tagged-vmstate import - -o vm.tvm
+      tagged-vmstate import old.vm --tables board:MACHINE -o vm.tvm
     """
     with opened_file(file) as source, output(out, is_text=False) as target:
         stream = import_stream(source)
-        write(stream, target)
+        sections: Sections = stream
+        if spec is not None:
+            from tagged_vmstate.cli.modules import tables  # noqa: PLC0415  # a stream that describes itself needs none
+            from tagged_vmstate.untagged import Interpreted  # noqa: PLC0415  # the same
+
+            sections = Interpreted(stream, tables(spec), stream.notes)
+        write(sections, target)
     for note in stream.notes:
-        say(f"kept: {note}")
+        say(f"note: {note}")

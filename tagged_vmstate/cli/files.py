@@ -14,15 +14,13 @@ from typing import BinaryIO, Final, cast
 import click
 
 from tagged_vmstate.cli.main import TROUBLE
-from tagged_vmstate.compression import HEAD, decompressed, is_compressed, other_compression, seeks_cheaply
-from tagged_vmstate.errors import FormatError, VMStateError
+from tagged_vmstate.compression import HEAD, decompressed, is_compressed, seeks_cheaply
+from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.files import BLOCK, Input, replacing
-from tagged_vmstate.frames import MAGIC
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import Snapshot, write
+from tagged_vmstate.sources import open_sections
 
-_HEAD: Final = 1 << 12
-"""Enough to pass blanks before a brace."""
 STANDARD: Final = "-"
 PROGRESS_BYTES: Final = 32 << 20
 """Input below this is read before anyone looks for progress; a copy of a pipe below this stays in memory."""
@@ -44,7 +42,7 @@ def opened(path: str, *, salvage: bool = False, seeks: bool = False) -> Iterator
         seeks: It will be read from any place: a pipe is copied.
     """
     with opened_file(path) as file, _searchable(file) if salvage or seeks else contextlib.nullcontext(file) as source:
-        yield _sections(source, salvage=salvage)
+        yield open_sections(source, salvage=salvage)
 
 
 @contextlib.contextmanager
@@ -129,23 +127,3 @@ def _decompressed(file: BinaryIO) -> BinaryIO:
     source = Input(file)
     head = source.peek(HEAD)
     return decompressed(source.as_file(), head) if is_compressed(head) else source.as_file()
-
-
-def _sections(file: BinaryIO, *, salvage: bool) -> Sections:
-    source = Input(file)
-    head = source.peek(_HEAD)
-    start = source.as_file()
-    if head.lstrip(b" \t\r\n").startswith(b"{"):
-        from tagged_vmstate.jsonform import from_json  # noqa: PLC0415  # only what the input needs
-
-        return from_json(start)
-    if head and MAGIC.startswith(head[: len(MAGIC)]):
-        return Snapshot.read(start, damaged="report" if salvage else "error")
-    from tagged_vmstate.qemu.bridge import MAGICS, import_stream  # noqa: PLC0415  # only what the input needs
-
-    if head.startswith(MAGICS):
-        return import_stream(start)
-    compression = other_compression(head)
-    found = f"the bytes {head[:8].hex(' ')}" if head else "nothing at all (an empty file)"
-    found = f"{compression} data: decompress it first" if compression else found
-    raise FormatError("a snapshot, its JSON form or a QEMU migration stream", found, offset=0, source="file")

@@ -18,6 +18,7 @@ from tagged_vmstate.files import Input
 from tagged_vmstate.frames import Kind, label
 from tagged_vmstate.qemu import libvirt, stream, vmdesc
 from tagged_vmstate.qemu.ram import Chunk
+from tagged_vmstate.qemu.savevm import MAGIC_2, ImportV2, nowhere
 from tagged_vmstate.qemu.vmdesc import Siblings
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section
@@ -32,17 +33,20 @@ _PIECE: Final = 1 << 19
 """Bytes of the compressed description in the attributes of one frame, which are limited."""
 
 
-def import_stream(file: BinaryIO) -> Import:
-    """Open a QEMU migration stream, bare or in libvirt's save image.
+def import_stream(file: BinaryIO) -> Import | ImportV2:
+    """Open a QEMU migration stream, bare or in libvirt's save image, or a savevm file of version 2.
 
     Args:
         file: The stream. One that can seek is read from its description on; a pipe works where there are footers.
 
     Raises:
-        FormatError: This is no stream of savevm version 3.
+        FormatError: This is no stream of savevm version 2 or 3.
         OSError: The file cannot be read.
     """
-    return Import(file)
+    source = Input(file)
+    is_old = source.peek(len(MAGIC_2)) == MAGIC_2
+    start = source.as_file()
+    return ImportV2(start) if is_old else Import(start)
 
 
 class Import:
@@ -157,7 +161,7 @@ class Import:
     def _turn_section(self, turn: stream.Turn) -> Section:
         """One more turn, or a chunk of one, of a device that comes in several."""
         if isinstance(turn.body, bytes):
-            self.notes.append(f"{turn.head.label}: {len(turn.body)} bytes are described nowhere; kept as bytes")
+            self.notes.append(nowhere(turn.head.label, len(turn.body)))
             return _section(turn, (_bytes_record(turn.body, turn.head.offset),), {})
         chunk = turn.body
         pages = [number for run in chunk.pages for number in (run.block, run.page, run.count, run.flag | run.named)]
@@ -186,13 +190,14 @@ class Import:
         reader = vmdesc.DeviceReader(turn.body)
         records = reader.read(structs.pop(0) if structs else None)
         if structs is None:
-            self.notes.append(f"{name}: {len(turn.body)} bytes are described nowhere; kept as bytes")
+            self.notes.append(nowhere(name, len(turn.body)))
         self.notes += (f"{name}: {note}" for note in reader.notes)
+        more: dict[str, object] = {} if structs is not None else {"described": False}
         instance = numbers.take(turn.head)
         if instance == turn.head.instance:
-            return _section(turn, records, {})
+            return _section(turn, records, more)
         self.notes.append(f"{name} is there more than once; this one is kept as instance {instance}")
-        section = _section(turn, records, {"instance": turn.head.instance})
+        section = _section(turn, records, {**more, "instance": turn.head.instance})
         section.instance = instance
         return section
 

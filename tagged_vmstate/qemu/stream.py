@@ -217,8 +217,6 @@ class StreamReader:
         if found[:4] != MAGIC or len(found) < 8:
             raise stream_error("a QEMU migration stream, which begins with QEVM", found.hex(" ") or "nothing at all", start)
         version = int.from_bytes(found[4:], "big")
-        if version == 2:
-            raise stream_error("savevm version 3", "version 2 (QEMU before 0.10), whose bytes nothing describes", start + 4)
         if version != VERSION:
             raise stream_error("savevm version 3", f"version {version}", start + 4)
 

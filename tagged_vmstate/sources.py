@@ -1,0 +1,44 @@
+"""Sections from a file of any kind: a snapshot, its JSON form, or a QEMU stream, told apart by the first bytes."""
+
+from __future__ import annotations
+
+from typing import BinaryIO, Final
+
+from tagged_vmstate.compression import other_compression
+from tagged_vmstate.errors import FormatError
+from tagged_vmstate.files import Input
+from tagged_vmstate.frames import MAGIC
+from tagged_vmstate.sections import Sections
+from tagged_vmstate.snapshot import Snapshot
+
+_HEAD: Final = 1 << 12
+"""Enough to pass blanks before a brace."""
+
+
+def open_sections(file: BinaryIO, *, salvage: bool = False) -> Sections:
+    """The sections of a file.
+
+    Args:
+        file: The file, at its start.
+        salvage: Read a snapshot that may be damaged, and report: see `Snapshot.read`.
+
+    Raises:
+        FormatError: It is none of these, or damaged in its first bytes.
+    """
+    source = Input(file)
+    head = source.peek(_HEAD)
+    start = source.as_file()
+    if head.lstrip(b" \t\r\n").startswith(b"{"):
+        from tagged_vmstate.jsonform import from_json  # noqa: PLC0415  # only what the input needs
+
+        return from_json(start)
+    if head and MAGIC.startswith(head[: len(MAGIC)]):
+        return Snapshot.read(start, damaged="report" if salvage else "error")
+    from tagged_vmstate.qemu.bridge import MAGICS, import_stream  # noqa: PLC0415  # only what the input needs
+
+    if head.startswith(MAGICS):
+        return import_stream(start)
+    compression = other_compression(head)
+    found = f"the bytes {head[:8].hex(' ')}" if head else "nothing at all (an empty file)"
+    found = f"{compression} data: decompress it first" if compression else found
+    raise FormatError("a snapshot, its JSON form or a QEMU migration stream", found, offset=0, source="file")
