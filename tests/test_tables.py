@@ -29,7 +29,8 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_the_type_checkers_understand_the_classes(checker: str) -> None:
     """What they reveal is asserted in the example; what they must refuse carries an ignore that both insist on."""
-    command = [sys.executable, "-m", checker, *(["--strict"] if checker == "mypy" else []), "tests/typing_example.py"]
+    options = {"mypy": ["--strict"], "pyright": ["--pythonpath", sys.executable]}[checker]
+    command = [sys.executable, "-m", checker, *options, "tests/typing_example.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
