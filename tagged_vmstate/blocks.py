@@ -298,3 +298,17 @@ def from_big_endian(kind: BlockType, data: bytes) -> memoryview:
     if SWAPPED or kind.width == 1:
         return view
     return typed(swapped(view), kind.code)
+
+
+def to_big_endian(kind: BlockType, value: Any, length: int | None) -> bytes:
+    """A number, or an array of them, as big-endian bytes. Raises StateError where one does not fit the type."""
+    packed = kind.pack(value, length)
+    if kind.name == "bool" and length is None:
+        return b"\1" if value else b"\0"
+    data = packed[len(packed) - kind.width * (1 if length is None else length) :]
+    return data if length is None or kind.width == 1 else swapped(typed(data, kind.code))
+
+
+def word_swapped(data: bytes) -> bytes:
+    """The bits of a bitmap: big-endian words of 64 from little-endian ones, and the other way."""
+    return swapped(typed(data, "Q"))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final, cast
 
-from tagged_vmstate.blocks import BlockType, from_big_endian, swapped, typed
+from tagged_vmstate.blocks import BlockType, from_big_endian, to_big_endian, word_swapped
 from tagged_vmstate.codec import raised, save
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import FormatError, StateError, TableError
@@ -382,15 +382,9 @@ def _write_field(field: Field, record: Record, values: Mapping[str, Any], drop: 
     if field.table is not None:
         yield from _write_structs(field, value if kind.is_array else (value,), drop)
     elif isinstance(kind.wire, BlockType):
-        packed = kind.wire.pack(value, record.length)
-        if record.length is None:
-            yield b"\1" if value is True else b"\0" if value is False else packed[-kind.wire.width :]
-        else:
-            data = packed[len(packed) - kind.wire.width * record.length :]
-            yield data if kind.wire.width == 1 else swapped(typed(data, kind.wire.code))
+        yield to_big_endian(kind.wire, value, record.length)
     elif kind.wire.name == "bitmap":
-        padded = value.ljust(-(-(record.length or 0) // WORD) * 8, b"\0")
-        yield b"".join(padded[at : at + 8][::-1] for at in range(0, len(padded), 8))
+        yield word_swapped(value.ljust(-(-(record.length or 0) // WORD) * 8, b"\0"))
     elif kind.wire.name == "buffer":
         yield value
     else:

@@ -20,9 +20,11 @@ FLOORS = [
     {"frames"},
     {"sections"},
     {"snapshot", "qemu.ram"},
-    {"overview", "memory", "diff", "edit", "changes", "qemu.stream", "qemu.vmdesc", "qemu.libvirt"},
+    {"overview", "memory", "defaults", "diff", "edit", "changes", "qemu.stream", "qemu.vmdesc", "qemu.libvirt"},
     {"jsonform", "qemu.savevm", "qemu.dumpstate"},
-    {"qemu.bridge"},
+    {"qemu.bridge", "qemu.encode"},
+    {"qemu.export"},
+    {"qemu.like", "qemu.capture"},
     {"sources"},
     {"fieldtype", "rules"},
     {"annotations"},
@@ -35,7 +37,7 @@ FLOORS = [
     {"cli.render", "cli.main"},
     {"cli.files"},
     {"cli.modules", "cli.globs"},
-    {"cli.inspect", "cli.convert", "cli.shell", "cli.tables", "cli.diff", "cli.set"},
+    {"cli.inspect", "cli.convert", "cli.shell", "cli.tables", "cli.diff", "cli.set", "cli.qemu"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What needs no table must never see one: "self-describing" is a fact of this graph. The rooms of tables go here.
@@ -58,6 +60,7 @@ SEES_NO_TABLE = {
     "snapshot",
     "jsonform",
     "memory",
+    "defaults",
     "changes",
     "diff",
     "edit",

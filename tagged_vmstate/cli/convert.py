@@ -8,6 +8,7 @@ import click
 
 from tagged_vmstate.cli.files import STANDARD, opened, opened_file, output
 from tagged_vmstate.cli.messages import say
+from tagged_vmstate.defaults import Flagged
 from tagged_vmstate.jsonform import from_json, to_json, to_values
 from tagged_vmstate.memory import Images, overwritten
 from tagged_vmstate.qemu.bridge import import_stream
@@ -72,7 +73,8 @@ def from_json_command(file: str, out: str, memory: Path | None) -> None:
 @click.option(
     "--tables", "spec", metavar="TABLES", help="Read by these what nothing in STREAM describes: module:MACHINE, or JSON."
 )
-def import_command(file: str, out: str, spec: str | None) -> None:
+@click.option("--defaults", "reset", metavar="RESET", help="Flag what is as in this stream of the machine at its reset.")
+def import_command(file: str, out: str, spec: str | None, reset: str | None) -> None:
     """Make a snapshot from a QEMU migration stream (savevm version 3), bare or in libvirt's save image.
 
     What nothing describes, and a file of savevm version 2 describes nothing, is read by --tables; what cannot be
@@ -83,7 +85,10 @@ def import_command(file: str, out: str, spec: str | None) -> None:
       tagged-vmstate import vm.mig -o vm.tvm
       ssh host cat vm.mig.xz | tagged-vmstate import - -o vm.tvm
       tagged-vmstate import old.vm --tables board:MACHINE -o vm.tvm
+      tagged-vmstate import vm.mig --defaults reset.mig -o vm.tvm && tagged-vmstate show --non-default vm.tvm
     """
+    if reset == STANDARD == file:
+        raise click.UsageError("only one of the two streams can be standard input.")
     with opened_file(file) as source, output(out, is_text=False) as target:
         stream = import_stream(source)
         sections: Sections = stream
@@ -92,6 +97,9 @@ def import_command(file: str, out: str, spec: str | None) -> None:
             from tagged_vmstate.untagged import Interpreted  # noqa: PLC0415  # the same
 
             sections = Interpreted(stream, tables(spec), stream.notes)
+        if reset is not None:
+            with opened(reset) as defaults:
+                sections = Flagged(sections, defaults)
         write(sections, target)
     for note in stream.notes:
         say(f"note: {note}")

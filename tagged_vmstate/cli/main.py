@@ -28,6 +28,8 @@ _COMMANDS: Final = {
     "to-json": ("convert", "Write the JSON form."),
     "from-json": ("convert", "Make a snapshot from its JSON form."),
     "import": ("convert", "Make a snapshot from a QEMU migration stream."),
+    "export": ("qemu", "Make a QEMU migration stream from a snapshot."),
+    "capture": ("qemu", "Take a snapshot of a QEMU that runs."),
     "diff": ("diff", "What differs between two snapshots."),
     "set": ("set", "Change a value."),
     "check": ("tables", "Can these tables load this snapshot?"),

@@ -29,6 +29,8 @@ VMDESCRIPTION: Final = 0x06
 CONFIGURATION: Final = 0x07
 COMMAND: Final = 0x08
 FOOTER: Final = 0x7E
+SECTIONS: Final = (SECTION_START, SECTION_PART, SECTION_END, SECTION_FULL)
+"""What announces a section, or one more turn of it."""
 
 RAM: Final = "ram"
 RAM_VERSION: Final = 4
@@ -121,7 +123,7 @@ class Rest:
     data: bytes
 
 
-_ITEMS: Final = frozenset(bytes((each,)) for each in (EOF, SECTION_START, SECTION_PART, SECTION_END, SECTION_FULL, COMMAND))
+_ITEMS: Final = frozenset(bytes((each,)) for each in (EOF, *SECTIONS, COMMAND))
 _COMMAND: Final = bytes((COMMAND,))
 _Look: TypeAlias = tuple[bytes, Callable[[bytes, int], bool]]
 """Bytes that a place must begin with, and what else must hold there."""
@@ -201,7 +203,7 @@ class StreamReader:
             if announced == COMMAND:
                 number = int.from_bytes(self._take(2, "a command"), "big")
                 yield Command(offset, number, self._take(int.from_bytes(self._take(2, "a command"), "big"), "a command"))
-            elif announced in {SECTION_START, SECTION_FULL, SECTION_PART, SECTION_END}:
+            elif announced in SECTIONS:
                 head = self._read_head(offset, announced)
                 try:
                     yield from self._read_turn(head)

@@ -14,14 +14,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Final
 
-from tagged_vmstate.blocks import BlockType, from_big_endian
+from tagged_vmstate.blocks import BlockType, from_big_endian, word_swapped
 from tagged_vmstate.records import NAME_BYTES, Record, Records, is_known_type
 from tagged_vmstate.types import LEAF_TYPES
 from tagged_vmstate.wire import NESTING, Json, Opaque, pack_bin
 
+SUBSECTION: Final = 0x05
+KEPT: Final = "bytes@"
+"""What a buffer of bytes that nothing describes is called, before the place where they stood."""
 _INLINE: Final = frozenset({"vstruct", "tmp"})
 """Types whose fields lie in the entry itself; of others that look so (qtailq) only the size is to be believed."""
 
@@ -159,77 +162,76 @@ class DeviceReader:
     def read(self, struct: Struct | None) -> Records:
         """All of its bytes as records; without a description, one buffer."""
         if struct is None:
-            return (self._buffer("bytes@0", 0, len(self._data)),)
+            return (self._buffer(f"{KEPT}0", 0, len(self._data)),)
         return self._read_struct(struct, 0, len(self._data))
 
     def _read_struct(self, struct: Struct, start: int, end: int) -> Records:
         """The fields and subsections in a stretch of the bytes; what they leave over is a buffer."""
-        found = Siblings()
+        found: list[Record] = []
         at = start
         try:
-            for name, group in groupby(struct.fields, lambda field: field.name):
-                entries = tuple(group)
-                size = sum(field.size * field.count for field in entries)
-                if size > end - at:
-                    raise _MisfitError(f"`{name}` should have {size} bytes, {end - at} are left")
-                found.add(self._read_field(name, entries, at, size))
-                at += size
-            for each in struct.subsections:
-                head = b"\x05" + _short_string(each.name) + each.version.to_bytes(4, "big")
-                if not self._data.startswith(head, at, end) or len(head) + each.size > end - at:
-                    raise _MisfitError(f"the subsection `{each.name}` is not where it should be")
-                inside = at + len(head)
-                at = inside + each.size
-                found.add(Record(each.name, "struct", None, self._read_struct(each, inside, at)))
+            for slot in slots(struct):
+                if slot.subsection:
+                    head = subsection_head(slot.subsection)
+                    if not self._data.startswith(head, at, end) or len(head) + slot.size > end - at:
+                        raise _MisfitError(f"the subsection `{slot.subsection.name}` is not where it should be")
+                    inside = at + len(head)
+                    at = inside + slot.size
+                    found.append(Record(slot.name, "struct", None, self._read_struct(slot.subsection, inside, at)))
+                    continue
+                if slot.size > end - at:
+                    raise _MisfitError(f"`{slot.entries[0].name}` should have {slot.size} bytes, {end - at} are left")
+                found.append(self._read_field(slot, at))
+                at += slot.size
         except _MisfitError as error:
             self.notes.append(f"{error}; kept as bytes from there")
         else:
             if at < end:
                 self.notes.append(f"{end - at} bytes at {at} are not described; kept as bytes")
         if at < end:
-            found.add(self._buffer(f"bytes@{at}", at, end))
-        return found.records()
+            found.append(self._buffer(f"{KEPT}{at}", at, end))
+        return tuple(found)
 
-    def _read_field(self, name: str, entries: tuple[Field, ...], at: int, size: int) -> Record:
+    def _read_field(self, slot: Slot, at: int) -> Record:
         """A single value, or all entries of one name as an array."""
         try:
-            if len(entries) == 1 and not entries[0].is_array:
-                return self._read_one(name, entries[0], at)
-            return self._read_array(name, entries, at, size)
+            if slot.is_array:
+                return self._read_array(slot, at)
+            return self._read_one(slot.name, slot.entries[0], at)
         except _MisfitError as error:
-            self.notes.append(f"`{name}`: {error}; kept as bytes")
-            return self._buffer(name, at, at + size)
+            self.notes.append(f"`{slot.name}`: {error}; kept as bytes")
+            return self._buffer(slot.name, at, at + slot.size)
 
     def _read_one(self, name: str, field: Field, at: int) -> Record:
-        if _is_null(field, self._data[at : at + 1]):
+        if is_null(field, self._data[at : at + 1]):
             return Record(name, "struct", None, None)
         if field.struct:
             return Record(name, "struct", None, self._read_struct(field.struct, at, at + field.size))
-        number = _number_type(field)
+        number = number_type(field)
         if number is None:
             return self._opaque(name, field.type, at, field.size)
         return Record(name, number.name, None, self._numbers(number, field, at, 1)[0])
 
-    def _read_array(self, name: str, entries: tuple[Field, ...], at: int, size: int) -> Record:
+    def _read_array(self, slot: Slot, at: int) -> Record:
+        name, entries, size = slot.name, slot.entries, slot.size
         first = entries[0]
-        number = _number_type(first)
-        if any(field.struct or _is_null(field, b"0") for field in entries):
-            elements = tuple(self._elements(entries, at, size))
+        number = number_type(first)
+        if any(field.struct or is_null(field, b"0") for field in entries):
+            elements = tuple(self._elements(slot, at))
             return Record(name, "struct", len(elements), elements)
-        if number and all(_number_type(field) is number and field.type == first.type for field in entries):
+        if number and all(number_type(field) is number and field.type == first.type for field in entries):
             count = sum(field.count for field in entries)
             return Record(name, number.name, count, self._numbers(number, first, at, count))
         return self._opaque(name, first.type if len({field.type for field in entries}) == 1 else "buffer", at, size)
 
-    def _elements(self, entries: tuple[Field, ...], at: int, size: int) -> Iterator[Records | None]:
+    def _elements(self, slot: Slot, at: int) -> Iterator[Records | None]:
         """Structs, and null pointers among them. A pointer to a plain value is a struct of one field."""
-        if sum(field.count for field in entries) > max(size, 1):
-            raise _MisfitError(f"more elements than its {size} bytes")
-        for field in entries:
-            for _ in range(field.count):
-                value = self._read_one("value", field, at)
-                yield value.value if value.type == "struct" else (value,)  # type: ignore[misc]  # a struct's records
-                at += field.size
+        if sum(field.count for field in slot.entries) > max(slot.size, 1):
+            raise _MisfitError(f"more elements than its {slot.size} bytes")
+        for field in slot.elements():
+            value = self._read_one("value", field, at)
+            yield value.value if value.type == "struct" else (value,)  # type: ignore[misc]  # a struct's records
+            at += field.size
 
     def _numbers(self, kind: BlockType, field: Field, at: int, count: int) -> memoryview:
         data = self._data[at : at + field.size * count]
@@ -240,8 +242,7 @@ class DeviceReader:
     def _opaque(self, name: str, kind: str, at: int, size: int) -> Record:
         data = self._data[at : at + size]
         if kind == "bitmap" and size % 8 == 0:
-            words = b"".join(data[word : word + 8][::-1] for word in range(0, size, 8))
-            return Record(name, "bitmap", 8 * size, words)
+            return Record(name, "bitmap", 8 * size, word_swapped(data))
         if is_known_type(kind) or not 0 < len(kind.encode()) <= NAME_BYTES:
             return self._buffer(name, at, at + size)
         return Record(name, kind, size, Opaque(pack_bin(data)))
@@ -255,16 +256,21 @@ class Siblings:
 
     def __init__(self) -> None:
         self._records: list[Record] = []
-        self._names: set[str] = set()
+        self._names: dict[str, None] = {}
 
-    def add(self, record: Record) -> None:
-        """One more, under its name or one that is free."""
-        name = stem = record.name if 0 < len(record.name.encode()) <= NAME_BYTES else f"field@{len(self._records)}"
+    def name(self, wanted: str) -> str:
+        """The name of the next one: what QEMU calls it, or one that is free."""
+        name = stem = wanted if 0 < len(wanted.encode()) <= NAME_BYTES else f"field@{len(self._names)}"
         number = 2
         while name in self._names:
             name = f"{stem}#{number}"
             number += 1
-        self._names.add(name)
+        self._names[name] = None
+        return name
+
+    def add(self, record: Record) -> None:
+        """One more."""
+        name = self.name(record.name)
         self._records.append(record if name == record.name else record.replace(name=name))
 
     def records(self) -> Records:
@@ -272,14 +278,57 @@ class Siblings:
         return tuple(self._records)
 
 
-def _short_string(text: str) -> bytes:
-    data = text.encode()
-    if len(data) > 0xFF:
-        raise _MisfitError("a name of more than 255 bytes")
-    return bytes((len(data),)) + data
+def subsection_head(struct: Struct) -> bytes:
+    """What stands before the fields of a subsection."""
+    name = struct.name.encode()
+    return bytes((SUBSECTION, len(name) & 0xFF)) + name + struct.version.to_bytes(4, "big")
 
 
-def _is_null(field: Field, data: bytes) -> bool:
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What one record of a struct stands for.
+
+    Attributes:
+        name: The name of the record.
+        entries: The entries of the description, all of an array; none for a subsection.
+        subsection: The subsection.
+    """
+
+    name: str
+    entries: tuple[Field, ...]
+    subsection: Struct | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the fields; of a subsection without its head."""
+        return self.subsection.size if self.subsection else sum(field.size * field.count for field in self.entries)
+
+    @property
+    def is_array(self) -> bool:
+        """Whether it is an array."""
+        return len(self.entries) > 1 or any(field.is_array for field in self.entries)
+
+    @property
+    def struct(self) -> Struct | None:
+        """What lies inside, of one that is no array."""
+        return self.subsection or self.entries[0].struct
+
+    def elements(self) -> Iterator[Field]:
+        """The entry of each element."""
+        for field in self.entries:
+            yield from repeat(field, field.count)
+
+
+def slots(struct: Struct) -> Iterator[Slot]:
+    """The records of a struct that was read as it is described, in their order."""
+    names = Siblings()
+    for name, group in groupby(struct.fields, lambda field: field.name):
+        yield Slot(names.name(name), tuple(group))
+    for each in struct.subsections:
+        yield Slot(names.name(each.name), (), each)
+
+
+def is_null(field: Field, data: bytes) -> bool:
     """Whether an entry is a null pointer: QEMU 7.2 describes one as a struct without fields."""
     if field.size != 1 or data != b"0":
         return False
@@ -289,7 +338,7 @@ def _is_null(field: Field, data: bytes) -> bool:
 _NUMBERS: Final = {name: kind for name, kind in LEAF_TYPES.items() if isinstance(kind, BlockType)}
 
 
-def _number_type(field: Field) -> BlockType | None:
+def number_type(field: Field) -> BlockType | None:
     """The wire type of an entry that is a number of some kind.
 
     What a loader compares it with stands in QEMU's name of the type: "equal", or "le", which means at most what it has

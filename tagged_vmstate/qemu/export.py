@@ -1,0 +1,386 @@
+"""A snapshot that came from a QEMU stream made a stream again (savevm version 3).
+
+The way back of `bridge`: the attributes under ``qemu`` say what a stream needs beside the state. Unchanged, the
+same bytes come out; a changed field changes its own bytes and no others. Memory is written part by part.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, cast
+
+from tagged_vmstate.errors import StateError
+from tagged_vmstate.frames import label
+from tagged_vmstate.qemu import stream, vmdesc
+from tagged_vmstate.qemu.encode import encode_device
+from tagged_vmstate.qemu.ram import CONTINUE, EOS, MEM_SIZE, PAGE, ZERO, Block
+from tagged_vmstate.records import Record, Records
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import Snapshot
+from tagged_vmstate.types import Runs
+from tagged_vmstate.wire import Opaque
+from tagged_vmstate.wiretype import brief
+
+HEAD: Final = stream.MAGIC + struct.pack(">I", stream.VERSION)
+DESCRIPTION_BYTES: Final = 64 << 20
+"""More than any machine's description has; a bomb would have more."""
+PAGES_BYTES: Final = 16 << 20
+"""The same for the list of the pages of one part."""
+
+
+def export(snapshot: Snapshot, target: BinaryIO) -> None:
+    """Write the stream that a snapshot came from, with the values that it has now.
+
+    Args:
+        snapshot: The snapshot; one that can be read from any place.
+        target: Where to.
+
+    Raises:
+        StateError: It did not come from a QEMU stream, or a field does not fit what QEMU has for it.
+        FormatError: It is damaged.
+        OSError: The target does not take it.
+    """
+    source = Origin(snapshot)
+    target.write(source.wrapper() + HEAD)
+    memory = MemoryWriter(source.page_size)
+    structs = source.structs()
+    target.writelines(_item(section, said, memory, structs) for section, said in source.sections)
+    target.write(source.tail())
+
+
+def _item(section: Section, said: dict[str, Any], memory: MemoryWriter, structs: dict[str, list[vmdesc.Struct]]) -> bytes:
+    try:
+        if said["type"] not in stream.SECTIONS:
+            return plain_item(section, said)
+        head = Head.of(section, said)
+        if section.device == stream.RAM:
+            return memory.part(head, section.records(), said)
+        known = structs.get(head.label) if head.type == stream.SECTION_FULL else None
+        return head.around(encode_device(known.pop(0) if known else None, section.records()))
+    except StateError as error:
+        error.section = section.label
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, struct.error, zlib.error) as error:
+        raise _not_from_qemu(section.label, repr(error)) from None
+
+
+def plain_item(section: Section, said: Mapping[str, Any]) -> bytes:
+    """What is no section in the stream: the configuration, or a command."""
+    if said["type"] == stream.CONFIGURATION:
+        return configuration(section.records(), said["versions"])
+    return struct.pack(">BHH", stream.COMMAND, said["command"], len(said["data"])) + bytes(said["data"])
+
+
+def _not_from_qemu(label: str, found: str) -> StateError:
+    error = StateError("what `import` notes of a QEMU stream, in the attributes", found)
+    error.section = label
+    return error
+
+
+class Origin:
+    """What a snapshot's attributes say of the stream that it came from.
+
+    Attributes:
+        snapshot: The snapshot.
+        page_size: Bytes of a page of the guest.
+        sections: The sections of the stream and their ``qemu`` attributes, in its order.
+        trailing: What followed the stream.
+
+    Raises:
+        StateError: It did not come from a QEMU stream.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        said = snapshot.attributes.get("qemu")
+        if not isinstance(said, dict) or not isinstance(said.get("page_size"), int):
+            raise StateError("a snapshot that `import` made of a QEMU stream", "one from elsewhere")
+        if said.get("stream") != stream.VERSION:
+            raise StateError(f"one that came from a stream of savevm version {stream.VERSION}", f"version {said.get('stream')}")
+        self.page_size: int = said["page_size"]
+        if not 256 <= self.page_size <= 1 << 30 or self.page_size & (self.page_size - 1):
+            raise StateError("a page size that is a power of two", str(self.page_size))
+        self.sections: list[tuple[Section, dict[str, Any]]] = []
+        self.trailing: list[Section] = []
+        self._image: Section | None = None
+        self._packed: list[bytes] = []
+        for section in snapshot:
+            self._take(section)
+        self.sections.sort(key=lambda each: each[1]["offset"])
+
+    def _take(self, section: Section) -> None:
+        attributes = section.attributes
+        if not attributes and not section.records():
+            return  # it only ends a section that the stream never ended
+        said = attributes.get("qemu")
+        if not isinstance(said, dict) or not isinstance(said.get("offset"), int):
+            raise _not_from_qemu(section.label, "nothing")
+        kind = said.get("type")
+        if kind == "libvirt":
+            self._image = section
+        elif kind == "trailing":
+            self.trailing.append(section)
+        elif kind == stream.VMDESCRIPTION:
+            self._packed.append(said.get("json", b""))
+        elif kind in (stream.CONFIGURATION, stream.COMMAND, *stream.SECTIONS):
+            self.sections.append((section, said))
+        else:
+            raise _not_from_qemu(section.label, f"type {brief(kind)}")
+
+    def wrapper(self) -> bytes:
+        """Libvirt's header, where there was one; the stream behind it is not compressed."""
+        if self._image is None:
+            return b""
+        header, xml = (cast("bytes", record.value) for record in self._image.records())
+        place = 16 + 3 * 4  # magic, version, data_len, was_running, compressed: libvirt's qemu_saveimage.h
+        return header[:place] + bytes(4) + header[place + 4 :] + xml
+
+    def of_type(self, *types: int) -> Iterator[tuple[Section, dict[str, Any]]]:
+        """The sections that some bytes announced."""
+        return (each for each in self.sections if each[1]["type"] in types)
+
+    def memory(self) -> Iterator[tuple[Section, dict[str, Any]]]:
+        """The parts of the memory."""
+        return (each for each in self.sections if each[0].device == stream.RAM)
+
+    def tail(self) -> bytes:
+        """What follows the sections."""
+        data = self.description()
+        found = [bytes((stream.EOF,))]
+        if data is not None:
+            found.append(struct.pack(">BI", stream.VMDESCRIPTION, len(data)) + data)
+        for rest in self.trailing:
+            found += (cast("bytes", record.value) for record in rest.records())
+        return b"".join(found)
+
+    def description(self) -> bytes | None:
+        """The JSON that describes the devices; None where the stream had none."""
+        if not self._packed:
+            return None
+        try:
+            return unpacked(b"".join(self._packed), DESCRIPTION_BYTES)
+        except (zlib.error, TypeError) as error:
+            raise _not_from_qemu("vmdescription#0", str(error)) from None
+
+    def structs(self) -> dict[str, list[vmdesc.Struct]]:
+        """``idstr#instance`` -> what QEMU says about each section of that name, in their order."""
+        data = self.description()
+        found: dict[str, list[vmdesc.Struct]] = {}
+        if data is None:
+            return found
+        try:
+            description = vmdesc.parse(data)
+        except ValueError:
+            return found  # it could not be read on the way in either: all devices are bytes
+        for device in description.devices:
+            found.setdefault(label(device.name, device.instance), []).append(device.struct)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a section that is written.
+
+    Attributes:
+        type: The byte that announces it.
+        id: Its number in the stream.
+        name: QEMU's idstr.
+        instance: Its instance id.
+        version: Its version id.
+        has_footer: Whether a footer closes it.
+    """
+
+    type: int
+    id: int
+    name: str
+    instance: int
+    version: int
+    has_footer: bool
+
+    @classmethod
+    def of(cls, section: Section, said: Mapping[str, Any]) -> Head:
+        """The head of a section, from its attributes. Raises KeyError where they say too little."""
+        instance = said.get("instance", section.instance)
+        return cls(said["type"], said["id"], section.device, instance, said["version"], bool(said["footer"]))
+
+    @property
+    def label(self) -> str:
+        """``idstr#instance``."""
+        return label(self.name, self.instance)
+
+    def before(self) -> bytes:
+        """What stands before the bytes of the device."""
+        found = struct.pack(">BI", self.type, self.id)
+        if self.type in {stream.SECTION_START, stream.SECTION_FULL}:
+            found += _short(self.name) + struct.pack(">II", self.instance, self.version)
+        return found
+
+    def behind(self) -> bytes:
+        """What stands behind them."""
+        return struct.pack(">BI", stream.FOOTER, self.id) if self.has_footer else b""
+
+    def around(self, data: bytes) -> bytes:
+        """The whole section."""
+        return self.before() + data + self.behind()
+
+
+class MemoryWriter:
+    """Writes the parts of the `ram` section, page by page. Of what came before it holds which pages were written.
+
+    Args:
+        page_size: Bytes of a page of the guest.
+        left_out: Names of blocks that are not written.
+    """
+
+    def __init__(self, page_size: int, left_out: Container[str] = ()) -> None:
+        self._page_size = page_size
+        self._left_out = left_out
+        self._blocks: list[Block] = []
+        self._index: dict[str, int] = {}
+        self._current = -1
+        self._is_open = False
+
+    def part(self, head: Head, records: Records, said: Mapping[str, Any]) -> bytes:
+        """One part: a turn of the section, or the next piece of one."""
+        found = [] if self._is_open else [head.before()]
+        if "total" in said:
+            found.append(self._list(records[: said["blocks"]], said["total"], said.get("addresses")))
+        pages = Pages(self._page_size)
+        for record in records:
+            if record.type != "sparse" or record.name not in self._index:
+                raise StateError("memory of a block that was listed", f"`{record.describe()}`", path=(record.name,))
+            index = self._index[record.name]
+            if record.length != self._blocks[index].length:
+                raise StateError(f"{self._blocks[index].length} bytes", str(record.length), path=(record.name,))
+            pages.add(index, cast("Runs", record.value))
+        listed: list[int] = Opaque(unpacked(said["pages"], PAGES_BYTES)).decode()
+        numbers = iter(listed)
+        for block, first, count, flags in zip(numbers, numbers, numbers, numbers, strict=True):
+            found += self._run(pages, block, first, count, flags)
+        for block, page in pages.left():
+            found += self._run(pages, block, page, 1, PAGE | (block != self._current))
+        self._is_open = not said["last"]
+        if said["last"]:
+            found += (EOS.to_bytes(8, "big"), head.behind())
+        return b"".join(found)
+
+    def _list(self, records: Records, total: int, addresses: Sequence[int] | None) -> bytes:
+        found = []
+        if sum(record.length or 0 for record in records) != total:
+            raise StateError(f"blocks of {total} bytes in all", str(sum(record.length or 0 for record in records)))
+        for place, record in enumerate(records):
+            self._index[record.name] = len(self._blocks)
+            self._blocks.append(Block(record.name, record.length or 0))
+            if record.name in self._left_out:
+                total -= record.length or 0
+                continue
+            found.append(_short(record.name) + struct.pack(">Q", record.length or 0))
+            if addresses is not None:
+                found.append(struct.pack(">Q", addresses[place]))
+        return (total | MEM_SIZE).to_bytes(8, "big") + b"".join(found)
+
+    def _run(self, pages: Pages, index: int, first: int, count: int, flags: int) -> Iterator[bytes]:
+        """Successive page records."""
+        block = self._blocks[index]
+        size = self._page_size
+        if first < 0 or count < 0 or (first + count) * size > block.length:
+            raise StateError(f"pages inside {block.length} bytes", f"{count} at {first * size}", path=(block.name,))
+        for page in range(first, first + count):
+            if block.name in self._left_out:
+                pages.take(index, page)
+                continue
+            data, is_whole = pages.take(index, page)
+            if not is_whole and data and block.is_marked(page):
+                raise StateError("a page that is whole, or not there", f"a piece of one at {page * size}", path=(block.name,))
+            if data:
+                block.mark(page)
+            kind = flags & (PAGE | ZERO)
+            if kind == ZERO and data.strip(data[:1]):
+                kind = PAGE
+            named = flags & 1 and page == first
+            self._current = index
+            yield (page * size | kind | (0 if named else CONTINUE)).to_bytes(8, "big")
+            if named:
+                yield _short(block.name)
+            yield (data[:1] or b"\0") if kind == ZERO else data or bytes(size)
+
+
+class Pages:
+    """The bytes of one part, page by page.
+
+    Args:
+        page_size: Bytes of a page of the guest.
+    """
+
+    def __init__(self, page_size: int) -> None:
+        self._size = page_size
+        self._found: dict[tuple[int, int], tuple[bytes, bool]] = {}
+
+    def add(self, index: int, runs: Runs) -> None:
+        """Take the runs of a block."""
+        size = self._size
+        for offset, data in runs:
+            at = 0
+            while at < len(data):
+                page, inside = divmod(offset + at, size)
+                piece = bytes(data[at : at + size - inside])
+                at += len(piece)
+                if len(piece) == size:
+                    self._found[index, page] = piece, True
+                    continue
+                old, _ = self._found.get((index, page), (bytes(size), False))
+                whole = old[:inside] + piece + old[inside + len(piece) :]
+                self._found[index, page] = whole, False
+
+    def take(self, index: int, page: int) -> tuple[bytes, bool]:
+        """The bytes of a page, once, none where nothing is said; and whether they were there as a whole."""
+        return self._found.pop((index, page), (b"", False))
+
+    def left(self) -> list[tuple[int, int]]:
+        """The pages that nobody took: block and number."""
+        return sorted(self._found)
+
+
+def configuration(records: Records, versions: Iterable[int]) -> bytes:
+    """What machine it is. Raises StateError where a field is none that a stream has there."""
+    name, *subsections = records
+    machine = cast("str", name.value).encode()
+    found = [struct.pack(">BI", stream.CONFIGURATION, len(machine)), machine]
+    for record, version in zip(subsections, versions, strict=True):
+        try:
+            [inside] = cast("Records", record.value)
+            found.append(bytes((stream.SUBSECTION,)) + _short(record.name) + struct.pack(">I", version) + _setting(inside))
+        except StateError as error:
+            error.under(record.name)
+            raise
+    return b"".join(found)
+
+
+def _setting(record: Record) -> bytes:
+    value: Any = record.value
+    if record.name == "target_page_bits":
+        return struct.pack(">I", value)
+    if record.name == "capabilities":
+        return struct.pack(">I", len(value)) + b"".join(map(_short, value))
+    if not isinstance(value, bytes):
+        raise StateError("bytes", f"`{record.describe()}`", path=(record.name,))
+    return value
+
+
+def unpacked(data: bytes, most: int) -> bytes:
+    """Decompressed bytes, not more than so many. Raises zlib.error."""
+    unpacker = zlib.decompressobj()
+    found = unpacker.decompress(data, most)
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise zlib.error(f"cut, or more than {most} bytes")
+    return found
+
+
+def _short(text: str) -> bytes:
+    data = text.encode()
+    if len(data) > 0xFF:
+        raise StateError("a name of at most 255 bytes", brief(text))
+    return bytes((len(data),)) + data
