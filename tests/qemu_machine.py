@@ -26,12 +26,16 @@ WRITING_BIOS = (
 class Machine:
     """`with Machine("x86_64", "-M", "pc") as machine: machine("query-status")`."""
 
-    def __init__(self, architecture: str, folder: Path, *arguments: object) -> None:
+    def __init__(self, architecture: str, folder: Path, *arguments: object, nodefaults: bool = True) -> None:
         program = shutil.which(f"qemu-system-{architecture}")
         assert program, f"qemu-system-{architecture} is not installed: `apt-get install {PACKAGES[architecture]}`"
         self._socket = folder / "qmp.sock"
-        plain = ["-nodefaults", "-display", "none", "-serial", "none", "-accel", "tcg"]
-        qmp = ["-qmp", f"unix:{self._socket},server=on,wait=off"]
+        self.second = folder / "second.sock"
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+        plain = [*(["-nodefaults"] if nodefaults else []), "-display", "none", "-serial", "none", "-accel", "tcg"]
+        qmp = ["-qmp", f"unix:{self._socket},server=on,wait=off", "-qmp", f"unix:{self.second},server=on,wait=off"]
+        qmp += ["-qmp", f"tcp:127.0.0.1:{self.port},server=on,wait=off"]
         self._process = subprocess.Popen([program, *plain, *qmp, *map(str, arguments)], stderr=subprocess.PIPE)
 
     def __enter__(self) -> Self:
@@ -61,6 +65,23 @@ class Machine:
         while "return" not in (answer := json.loads(self._lines.readline())):
             assert "error" not in answer, f"{command}: {answer}"
         return answer["return"]
+
+    def monitor(self, line: str) -> str:
+        """What the human monitor answers."""
+        return str(self("human-monitor-command", **{"command-line": line}))
+
+    def kill(self) -> None:
+        """As the machine room's fuse does."""
+        self._process.kill()
+
+    def registers(self) -> str:
+        """The first processor's, once the incoming stream is there."""
+        for _ in range(500):
+            if self("query-status")["status"] != "inmigrate":
+                break
+            time.sleep(0.02)
+        assert self("query-status")["status"] in {"paused", "prelaunch", "postmigrate"}
+        return self.monitor("info registers")
 
     def migrate(self, uri: str) -> None:
         """Migrates, and waits until it is done."""

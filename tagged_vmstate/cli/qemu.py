@@ -13,7 +13,7 @@ import click
 from tagged_vmstate.cli.files import STANDARD, Trouble, opened_snapshot, output
 from tagged_vmstate.cli.globs import fits, not_found
 from tagged_vmstate.cli.messages import say
-from tagged_vmstate.errors import StateError
+from tagged_vmstate.errors import StateError, VMStateError
 from tagged_vmstate.qemu.export import export
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def capture_command(socket: str, out: str, *, live: bool, stay_paused: bool) -> 
       tagged-vmstate capture localhost:4444 --live -o vm.tvm
     """
     try:
-        from tagged_vmstate.qemu.capture import CaptureError, capture  # noqa: PLC0415  # an extra
+        from tagged_vmstate.qemu.capture import capture  # noqa: PLC0415  # an extra
     except ModuleNotFoundError:
         raise Trouble("capture needs the package qemu.qmp: pip install 'tagged-vmstate[qmp]'") from None
     host, colon, port = socket.rpartition(":")
@@ -120,8 +120,8 @@ def capture_command(socket: str, out: str, *, live: bool, stay_paused: bool) -> 
     try:
         with output(out, is_text=False) as target, _progress() as progress:
             found = capture(address, target, live=live, stay_paused=stay_paused, progress=progress)
-    except CaptureError as error:
-        raise Trouble(str(error)) from None
+    except VMStateError as error:
+        raise Trouble(f"{socket}: {error}") from None
     for note in found.notes:
         say(f"note: {note}")
     if found.paused is not None:

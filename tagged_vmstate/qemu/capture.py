@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeAlias, cast
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from tagged_vmstate.errors import VMStateError
+from tagged_vmstate.errors import FormatError, VMStateError
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.snapshot import write
 
@@ -29,7 +29,7 @@ POLL_SECONDS: Final = 0.05
 _FD_NAME: Final = "tagged-vmstate"
 _RUNNING: Final = "running"
 _UNDER_WAY: Final = {"active", "setup", "cancelling", "device", "pre-switchover"}
-_CANCEL_POLLS: Final = 200
+_POLLS: Final = 100
 
 
 class CaptureError(VMStateError):
@@ -91,18 +91,15 @@ async def _capture(address: Address, target: BinaryIO, *, live: bool, stay_pause
 
 @contextlib.asynccontextmanager
 async def _connected(address: Address) -> AsyncIterator[QMPClient]:
-    name = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
     qmp = QMPClient("tagged-vmstate")
     try:
         await qmp.connect(address)
     except (QMPError, OSError) as error:
-        raise CaptureError(
-            f"{name}: no QMP there ({_reason(error)}); start QEMU with -qmp unix:PATH,server=on,wait=off"
-        ) from None
+        raise CaptureError(f"no QMP there ({_reason(error)}); start QEMU with -qmp unix:PATH,server=on,wait=off") from None
     try:
         yield qmp
     except (QMPError, EOFError) as error:
-        raise CaptureError(f"{name}: QEMU closed the connection ({_reason(error)})") from None
+        raise CaptureError(f"QEMU closed the connection ({_reason(error)})") from None
     finally:
         with contextlib.suppress(QMPError, EOFError, OSError):
             await qmp.disconnect()
@@ -163,11 +160,15 @@ async def _migrate(qmp: QMPClient, address: Address, target: BinaryIO, progress:
         try:
             await _until_sent(qmp, converted, progress)
             return await converted
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, _EndedError):
+                await _why(qmp)
             with contextlib.suppress(CaptureError, QMPError, EOFError):
                 await _cancelled(qmp)
             reader.stop()
-            await asyncio.wait([converted])
+            await asyncio.gather(converted, return_exceptions=True)
+            if isinstance(error, _EndedError):
+                raise error.error from None
             raise
 
 
@@ -188,10 +189,19 @@ async def _until_sent(qmp: QMPClient, converted: asyncio.Task[list[str]], progre
             await asyncio.sleep(POLL_SECONDS)  # QEMU says so a moment later
 
 
+async def _why(qmp: QMPClient) -> None:
+    """Raise CaptureError where QEMU says why its stream has ended."""
+    for _ in range(_POLLS):
+        state = await _ask(qmp, "query-migrate")
+        if state.get("status") == "failed":
+            raise CaptureError(f"QEMU could not migrate: {state.get('error-desc', 'it does not say why')}")
+        await asyncio.sleep(POLL_SECONDS)
+
+
 async def _cancelled(qmp: QMPClient) -> None:
     """Let no migration go on."""
     await _ask(qmp, "migrate_cancel")
-    for _ in range(_CANCEL_POLLS):
+    for _ in range(_POLLS):
         if (await _ask(qmp, "query-migrate")).get("status") not in _UNDER_WAY:
             return
         await asyncio.sleep(POLL_SECONDS)
@@ -242,18 +252,26 @@ def _listening(qmp: QMPClient, stack: contextlib.ExitStack) -> tuple[_Reader, st
     return _Reader(accept, stop), f"tcp:{named}:{server.getsockname()[1]}"
 
 
+class _EndedError(Exception):
+    """The stream ended in the middle: QEMU knows why."""
+
+    def __init__(self, error: FormatError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def _convert(reader: _Reader, target: BinaryIO) -> list[str]:
-    with _ended(reader.open()) as file:
+    """Convert what comes; on failure close it, so that QEMU does not wait for ever."""
+    file = reader.open()
+    try:
         stream = import_stream(file)
         write(stream, target)
-        return stream.notes
-
-
-@contextlib.contextmanager
-def _ended(file: BinaryIO) -> Iterator[BinaryIO]:
-    """A file that is closed behind a failure, so that its writer does not wait for ever."""
-    try:
-        yield file
+    except FormatError as error:
+        if not file.read(1):
+            raise _EndedError(error) from None
+        file.close()
+        raise
     except BaseException:
         file.close()
         raise
+    return stream.notes

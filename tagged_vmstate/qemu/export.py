@@ -57,7 +57,7 @@ def _item(section: Section, said: dict[str, Any], memory: MemoryWriter, structs:
             return plain_item(section, said)
         head = Head.of(section, said)
         if section.device == stream.RAM:
-            return memory.part(head, section.records(), said)
+            return memory.part(head, section, said)
         known = structs.get(head.label) if head.type == stream.SECTION_FULL else None
         return head.around(encode_device(known.pop(0) if known else None, section.records()))
     except StateError as error:
@@ -228,7 +228,10 @@ class Head:
 
 
 class MemoryWriter:
-    """Writes the parts of the `ram` section, page by page. Of what came before it holds which pages were written.
+    """Writes the parts of the `ram` section, page by page.
+
+    Of the parts before, it holds which pages had bytes; it reads them again for the rest of a page where a part has
+    only a piece, as after `set`.
 
     Args:
         page_size: Bytes of a page of the guest.
@@ -240,14 +243,37 @@ class MemoryWriter:
         self._left_out = left_out
         self._blocks: list[Block] = []
         self._index: dict[str, int] = {}
+        self._written: list[Section] = []
         self._current = -1
         self._is_open = False
 
-    def part(self, head: Head, records: Records, said: Mapping[str, Any]) -> bytes:
+    def part(self, head: Head, section: Section, said: Mapping[str, Any]) -> bytes:
         """One part: a turn of the section, or the next piece of one."""
+        records = section.records()
         found = [] if self._is_open else [head.before()]
         if "total" in said:
             found.append(self._list(records[: said["blocks"]], said["total"], said.get("addresses")))
+        pages = self._pages(records)
+        listed: list[int] = Opaque(unpacked(said["pages"], PAGES_BYTES)).decode()
+        numbers = iter(listed)
+        runs = [_Run(*each) for each in zip(numbers, numbers, numbers, numbers, strict=True)]
+        for run in runs:
+            block = self._blocks[run.block]
+            if run.first < 0 or run.count < 0 or (run.first + run.count) * self._page_size > block.length:
+                what = f"{run.count} at {run.first * self._page_size}"
+                raise StateError(f"pages inside {block.length} bytes", what, path=(block.name,))
+        for run, data in pages.distributed(runs):
+            found += self._run(run, data)
+        for index, page, alone in pages.left():
+            found += self._run(_Run(index, page, 1, PAGE | (index != self._current)), {page: alone})
+        self._written.append(section)
+        self._is_open = not said["last"]
+        if said["last"]:
+            found += (EOS.to_bytes(8, "big"), head.behind())
+        return b"".join(found)
+
+    def _pages(self, records: Records) -> Pages:
+        """The pages of a part, whole."""
         pages = Pages(self._page_size)
         for record in records:
             if record.type != "sparse" or record.name not in self._index:
@@ -256,16 +282,13 @@ class MemoryWriter:
             if record.length != self._blocks[index].length:
                 raise StateError(f"{self._blocks[index].length} bytes", str(record.length), path=(record.name,))
             pages.add(index, cast("Runs", record.value))
-        listed: list[int] = Opaque(unpacked(said["pages"], PAGES_BYTES)).decode()
-        numbers = iter(listed)
-        for block, first, count, flags in zip(numbers, numbers, numbers, numbers, strict=True):
-            found += self._run(pages, block, first, count, flags)
-        for block, page in pages.left():
-            found += self._run(pages, block, page, 1, PAGE | (block != self._current))
-        self._is_open = not said["last"]
-        if said["last"]:
-            found += (EOS.to_bytes(8, "big"), head.behind())
-        return b"".join(found)
+        before = Pages(self._page_size, {each for each in pages.cut() if self._blocks[each[0]].is_marked(each[1])})
+        if before.wanted:
+            for section in self._written:
+                for record in section.records():
+                    before.add(self._index[record.name], cast("Runs", record.value))
+        pages.complete(before)
+        return pages
 
     def _list(self, records: Records, total: int, addresses: Sequence[int] | None) -> bytes:
         found = []
@@ -282,42 +305,50 @@ class MemoryWriter:
                 found.append(struct.pack(">Q", addresses[place]))
         return (total | MEM_SIZE).to_bytes(8, "big") + b"".join(found)
 
-    def _run(self, pages: Pages, index: int, first: int, count: int, flags: int) -> Iterator[bytes]:
+    def _run(self, run: _Run, data: Mapping[int, bytes]) -> Iterator[bytes]:
         """Successive page records."""
-        block = self._blocks[index]
-        size = self._page_size
-        if first < 0 or count < 0 or (first + count) * size > block.length:
-            raise StateError(f"pages inside {block.length} bytes", f"{count} at {first * size}", path=(block.name,))
-        for page in range(first, first + count):
-            if block.name in self._left_out:
-                pages.take(index, page)
-                continue
-            data, is_whole = pages.take(index, page)
-            if not is_whole and data and block.is_marked(page):
-                raise StateError("a page that is whole, or not there", f"a piece of one at {page * size}", path=(block.name,))
-            if data:
+        block = self._blocks[run.block]
+        named = run.flags & 1
+        for page in range(run.first, run.first + run.count):
+            found = data.get(page, b"")
+            if found:
                 block.mark(page)
-            kind = flags & (PAGE | ZERO)
-            if kind == ZERO and data.strip(data[:1]):
+            if block.name in self._left_out:
+                continue
+            kind = run.flags & (PAGE | ZERO)
+            if kind == ZERO and found.strip(found[:1]):
                 kind = PAGE
-            named = flags & 1 and page == first
-            self._current = index
-            yield (page * size | kind | (0 if named else CONTINUE)).to_bytes(8, "big")
+            yield (page * self._page_size | kind | (0 if named else CONTINUE)).to_bytes(8, "big")
             if named:
                 yield _short(block.name)
-            yield (data[:1] or b"\0") if kind == ZERO else data or bytes(size)
+            yield (found[:1] or b"\0") if kind == ZERO else found or bytes(self._page_size)
+            named = 0
+            self._current = run.block
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Successive page records of one kind, as `bridge` lists them; ``flags & 1``: the first names its block."""
+
+    block: int
+    first: int
+    count: int
+    flags: int
 
 
 class Pages:
-    """The bytes of one part, page by page.
+    """The bytes of a part of memory, page by page.
 
     Args:
         page_size: Bytes of a page of the guest.
+        wanted: Block and number of the only pages to be taken; None for all.
     """
 
-    def __init__(self, page_size: int) -> None:
+    def __init__(self, page_size: int, wanted: Container[tuple[int, int]] | None = None) -> None:
         self._size = page_size
-        self._found: dict[tuple[int, int], tuple[bytes, bool]] = {}
+        self._whole: dict[tuple[int, int], bytes] = {}
+        self._pieces: dict[tuple[int, int], list[tuple[int, bytes]]] = {}
+        self.wanted = wanted
 
     def add(self, index: int, runs: Runs) -> None:
         """Take the runs of a block."""
@@ -328,20 +359,47 @@ class Pages:
                 page, inside = divmod(offset + at, size)
                 piece = bytes(data[at : at + size - inside])
                 at += len(piece)
-                if len(piece) == size:
-                    self._found[index, page] = piece, True
+                if self.wanted is not None and (index, page) not in self.wanted:
                     continue
-                old, _ = self._found.get((index, page), (bytes(size), False))
-                whole = old[:inside] + piece + old[inside + len(piece) :]
-                self._found[index, page] = whole, False
+                if len(piece) == size:
+                    self._whole[index, page] = piece
+                elif (index, page) in self._whole:
+                    old = self._whole[index, page]
+                    self._whole[index, page] = old[:inside] + piece + old[inside + len(piece) :]
+                else:
+                    self._pieces.setdefault((index, page), []).append((inside, piece))
 
-    def take(self, index: int, page: int) -> tuple[bytes, bool]:
-        """The bytes of a page, once, none where nothing is said; and whether they were there as a whole."""
-        return self._found.pop((index, page), (b"", False))
+    def cut(self) -> list[tuple[int, int]]:
+        """Block and number of the pages of which there are only pieces."""
+        return list(self._pieces)
 
-    def left(self) -> list[tuple[int, int]]:
-        """The pages that nobody took: block and number."""
-        return sorted(self._found)
+    def complete(self, before: Pages) -> None:
+        """Fill up the pages of which there are only pieces: with what was there before, else zeros."""
+        if before.cut():
+            before.complete(Pages(self._size))
+        for key, pieces in self._pieces.items():
+            found = bytearray(before._whole.get(key, bytes(self._size)))
+            for inside, piece in pieces:
+                found[inside : inside + len(piece)] = piece
+            self._whole[key] = bytes(found)
+        self._pieces.clear()
+
+    def distributed(self, runs: Sequence[_Run]) -> Iterator[tuple[_Run, dict[int, bytes]]]:
+        """Each run with the bytes of its pages; a page that is there twice was zero before, so the last one has them."""
+        last = {
+            (run.block, page): number
+            for number, run in enumerate(runs)
+            for page in range(run.first, run.first + run.count)
+            if (run.block, page) in self._whole
+        }
+        for number, run in enumerate(runs):
+            keys = ((run.block, page) for page in range(run.first, run.first + run.count))
+            yield run, {key[1]: self._whole.pop(key) for key in keys if last.get(key) == number}
+
+    def left(self) -> Iterator[tuple[int, int, bytes]]:
+        """Block, number and bytes of the pages that no run had."""
+        for (index, page), data in sorted(self._whole.items()):
+            yield index, page, data
 
 
 def configuration(records: Records, versions: Iterable[int]) -> bytes:

@@ -105,7 +105,7 @@ class Likeness:
             elif "total" in said:
                 for part, told in self._from.memory():
                     head = Head.of(part, {**told, "id": said["id"], "footer": said["footer"]})
-                    target.write(memory.part(head, part.records(), told))
+                    target.write(memory.part(head, part, told))
         target.write(self._like.tail())
 
     def _memory_left_out(self) -> Iterator[str]:
@@ -114,7 +114,8 @@ class Likeness:
             {record.name: record.length for section, said in origin.memory() if "total" in said for record in section.records()}
             for origin in (self._from, self._like)
         )
-        if not ours.keys() & wanted.keys() or self._from.page_size != self._like.page_size:
+        common = {name for name in ours.keys() & wanted.keys() if not name.startswith(RESIZABLE)}
+        if not common or self._from.page_size != self._like.page_size:
             found = f"memory {', '.join(wanted) or 'nowhere'}, in pages of {self._like.page_size} bytes"
             mine = f"memory {', '.join(ours) or 'nowhere'}, in pages of {self._from.page_size} bytes"
             raise StateError(f"a reference of the same architecture ({mine})", found)
@@ -125,7 +126,7 @@ class Likeness:
                     yield name
             elif other != length and not name.startswith(RESIZABLE):
                 error = StateError(
-                    f"{other} bytes, as the reference has it: start it with as much memory", str(length), path=(name,)
+                    f"{other} bytes, as in the reference: take that of a machine with as much memory", str(length), path=(name,)
                 )
                 error.section = RAM_LABEL
                 raise error

@@ -1,0 +1,323 @@
+"""A snapshot becomes a QEMU stream again: the same, with one value changed, or for another QEMU."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import DATA, stream_bytes
+from qemu_streams import MAGIC, PAGE, blocks, configuration, description, device, field, full, page, ram, rebuilt
+from test_command import refused, run, shown
+
+from tagged_vmstate.edit import changed, locate
+from tagged_vmstate.errors import StateError
+from tagged_vmstate.jsonform import from_json, to_json
+from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.qemu.like import Likeness
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
+
+ALL = sorted(path.name.removesuffix(".mig.xz") for path in DATA.glob("*.mig.xz"))
+
+
+def imported(stream: bytes) -> bytes:
+    snapshot = io.BytesIO()
+    write(import_stream(io.BytesIO(stream)), snapshot)
+    return snapshot.getvalue()
+
+
+def with_json(snapshot: bytes, change: Callable[[str], str]) -> bytes:
+    """The snapshot, its JSON form changed as a person would in an editor."""
+    text, back = io.BytesIO(), io.BytesIO()
+    to_json(Snapshot.read(snapshot), text)
+    write(from_json(io.BytesIO(change(text.getvalue().decode()).encode())), back)
+    return back.getvalue()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_unchanged_it_is_the_same_stream(name: str) -> None:
+    stream = stream_bytes(name)
+    assert rebuilt(imported(stream)) == stream
+
+
+def test_by_the_command_from_all_that_it_reads(tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+    stream = stream_path("pc-qemu7.2")
+    run("import", stream, "-o", tmp_path / "vm.tvm")
+    run("to-json", tmp_path / "vm.tvm", "-o", tmp_path / "vm.json")
+    for source in (tmp_path / "vm.tvm", tmp_path / "vm.json", stream):
+        assert run("export", source, "-o", tmp_path / "out.mig").stderr == b""
+        assert (tmp_path / "out.mig").read_bytes() == stream.read_bytes()
+    assert run("export", "-", given=(tmp_path / "vm.tvm").read_bytes()).stdout == stream.read_bytes()
+
+
+def set_value(snapshot: bytes, device_name: str, path: str, value: object) -> bytes:
+    read = Snapshot.read(snapshot)
+    out = io.BytesIO()
+    with SnapshotWriter(out, read.raw_attributes) as writer:
+        for section in read:
+            target = locate(section.records(), path) if section.device == device_name else None
+            writer.write(changed(section, target, value) if target else section)
+    return out.getvalue()
+
+
+def differing(left: bytes, right: bytes) -> list[int]:
+    assert len(left) == len(right)
+    return [at for at, (one, other) in enumerate(zip(left, right, strict=True)) if one != other]
+
+
+@pytest.mark.parametrize(
+    ("device_name", "path", "value", "width"),
+    [
+        ("ps2kbd", "scancode_set", 0x01020304, 4),
+        ("cpu", "env.regs", list(range(1, 17)), 16 * 8),
+        ("mc146818rtc", "update_timer", -2, 8),
+        ("hpet", "timer[1]/tn/config", 7, 8),
+    ],
+)
+def test_after_a_change_only_its_bytes_differ(device_name: str, path: str, value: object, width: int) -> None:
+    stream = stream_bytes("pc-qemu7.2")
+    snapshot = imported(stream)
+    if locate(next(each for each in Snapshot.read(snapshot) if each.device == device_name).records(), path) is None:
+        path = path.replace("/tn/", "/")
+    places = differing(rebuilt(set_value(snapshot, device_name, path, value)), stream)
+    assert places
+    assert places[-1] - places[0] < width
+
+
+def test_memory_that_was_changed_by_a_piece(tmp_path: Path) -> None:
+    """The piece comes with the last part; what the page held before comes from an earlier one."""
+    first = blocks(r=3 * PAGE) + page(0, b"a" * PAGE, "r") + page(PAGE, b"\0") + page(2 * PAGE, b"\7")
+    (tmp_path / "a.mig").write_bytes(small(memory=ram(first, page(2 * PAGE, b"\x08", "r"), b"")))
+    source = tmp_path / "a.mig"
+    for place, value in (("16", "ff"), (str(PAGE + 1), "01 02")):
+        assert run("set", source, "ram", f"r[{place}]", value, "-o", tmp_path / "vm.tvm").returncode == 0
+        source = tmp_path / "vm.tvm"
+    assert run("export", source, "-o", tmp_path / "b.mig").returncode == 0
+    whole = bytearray(b"a" * PAGE + bytes(PAGE) + b"\x08" * PAGE)
+    whole[16], whole[PAGE + 1 : PAGE + 3] = 0xFF, b"\1\2"
+    run("to-json", tmp_path / "b.mig", "--memory", tmp_path / "images", "-o", tmp_path / "vm.json")
+    [image] = (tmp_path / "images").iterdir()
+    assert image.read_bytes().ljust(3 * PAGE, b"\0") == whole
+
+
+def test_a_page_that_was_zero_before_it_had_bytes() -> None:
+    """Both records lie in one part; the bytes belong to the second."""
+    turn = blocks(r=2 * PAGE) + page(0, b"\0", "r") + page(PAGE, b"\0") + page(0, b"a" * PAGE) + page(PAGE, b"\7")
+    stream = small(memory=ram(turn, b""))
+    assert rebuilt(imported(stream)) == stream
+
+
+def small(*fields: dict[str, object], data: bytes = b"", memory: bytes = b"", machine: str = "m") -> bytes:
+    memory = memory or ram(blocks(r=2 * PAGE) + page(0, b"a" * PAGE, "r") + page(PAGE, b"\0"), b"")
+    return MAGIC + configuration(machine) + memory + full(3, "dev", data) + b"\0" + description(device("dev", *fields))
+
+
+NUMBER = small(field("x", "uint8", 1), data=b"\5")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"type":"uint8","value":5', '"type":"uint16","value":500', "fits QEMU's `uint8`"),
+        (
+            '"type":"uint8","value":5',
+            '"type":"buffer","length":2,"value":"0102"',
+            "expected 1 bytes, as QEMU describes it, got 2",
+        ),
+        ('"name":"x"', '"name":"y"', "the field, as QEMU describes this device, got none - at dev#0 x"),
+        ('"type":"uint8","value":5', '"type":"string","value":"a"', "bytes, as only QEMU can read them"),
+    ],
+)
+def test_what_no_longer_fits(old: str, new: str, words: str) -> None:
+    def change(text: str) -> str:
+        compact = json.dumps(json.loads(text), separators=(",", ":"))
+        assert old in compact
+        return compact.replace(old, new)
+
+    snapshot = with_json(imported(NUMBER), change)
+    with pytest.raises(StateError) as error:
+        rebuilt(snapshot)
+    assert words in str(error.value)
+
+
+def test_a_number_in_another_type_that_fits() -> None:
+    def change(text: str) -> str:
+        compact = json.dumps(json.loads(text), separators=(",", ":"))
+        return compact.replace('"type":"uint8","value":5', '"type":"uint64","value":9')
+
+    assert rebuilt(with_json(imported(NUMBER), change)) == NUMBER.replace(b"\0\0\0\1\5", b"\0\0\0\1\x09")
+
+
+def test_what_did_not_come_from_qemu(tmp_path: Path) -> None:
+    with (tmp_path / "vm.tvm").open("wb") as file, SnapshotWriter(file) as writer:
+        writer.write(Section("dev", 0, ()))
+    assert "a snapshot that `import` made of a QEMU stream" in refused("export", tmp_path / "vm.tvm", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_attributes_that_lie_are_refused() -> None:
+    """Every byte of the attributes in turn: a stream comes out, or one of our errors."""
+    snapshot = imported(NUMBER)
+    text = io.BytesIO()
+    to_json(Snapshot.read(snapshot), text)
+    found = json.loads(text.getvalue())
+    for section in found["sections"]:
+        said = section["attributes"]["qemu"]
+        for key in list(said):
+            lies: tuple[object, ...] = (None, -1, 1 << 40, "x", [], {})
+            for lie in lies:
+                kept = said[key]
+                said[key] = lie
+                back = io.BytesIO()
+                write(from_json(io.BytesIO(json.dumps(found).encode())), back)
+                said[key] = kept
+                try:
+                    rebuilt(back.getvalue())
+                except StateError:
+                    continue
+
+
+class TestLike:
+    @staticmethod
+    def like(ours: bytes, reference: bytes, drop: str = "", **aliases: str) -> Likeness:
+        named = {key.replace("__", "."): value for key, value in aliases.items()}
+        return Likeness(Snapshot.read(imported(ours)), Snapshot.read(imported(reference)), named, lambda name: name == drop)
+
+    @staticmethod
+    def told(likeness: Likeness) -> list[tuple[str, str]]:
+        return [(move.what, move.place) for move in likeness.moves]
+
+    def stream(self, likeness: Likeness) -> bytes:
+        out = io.BytesIO()
+        likeness.write(out)
+        return out.getvalue()
+
+    def test_its_own_reference_changes_nothing(self) -> None:
+        stream = stream_bytes("pc-qemu7.2")
+        likeness = self.like(stream, stream)
+        assert likeness.moves == []
+        assert self.stream(likeness) == stream
+
+    def test_values_by_name_in_the_layout_of_the_reference(self) -> None:
+        new = small(field("b", "uint32", 4), field("a", "uint8", 1), data=b"\0\0\0\7\5", machine="new")
+        old = small(
+            field("a", "uint16", 2), field("b", "uint32", 4), field("c", "uint8", 1), data=bytes(6) + b"\x09", machine="old"
+        )
+        likeness = self.like(new, old)
+        assert self.told(likeness) == [("resized", "dev#0 a"), ("filled", "dev#0 c")]
+        assert self.stream(likeness) == old.replace(bytes(6) + b"\x09", b"\0\5\0\0\0\7\x09")
+
+    def test_a_loss_is_refused_unless_named_or_at_its_default(self) -> None:
+        new = small(field("a", "uint8", 1), field("n", "uint8", 1), data=b"\1\2")
+        old = small(field("a", "uint8", 1), data=b"\0")
+        assert self.told(self.like(new, old)) == [("lost", "dev#0 n")]
+        assert self.told(self.like(new, old, drop="dev.n")) == [("dropped", "dev#0 n")]
+        assert self.told(self.like(new, old, drop="dev#0")) == [("dropped", "dev#0 n")]
+
+    def test_a_number_too_large_is_lost(self) -> None:
+        new = small(field("a", "uint16", 2), data=b"\1\0")
+        old = small(field("a", "uint8", 1), data=b"\3")
+        assert self.told(self.like(new, old)) == [("lost", "dev#0 a")]
+        assert self.stream(self.like(new, old, drop="dev.a")) == old
+
+    def test_arrays_and_buffers_of_other_lengths(self) -> None:
+        longer = small(field("a", "uint8", 1, array_len=3), field("b", "buffer", 3), data=b"\1\2\0xy\0")
+        shorter = small(field("a", "uint8", 1, array_len=2), field("b", "buffer", 2), data=b"\7\x08zz")
+        down, up = self.like(longer, shorter), self.like(shorter, longer)
+        assert self.told(down) == self.told(up) == [("resized", "dev#0 a"), ("resized", "dev#0 b")]
+        assert b"\1\2xy" in self.stream(down)
+        assert b"\7\x08\0zz\0" in self.stream(up)
+        cut = self.like(longer.replace(b"\1\2\0xy\0", b"\1\2\3xyz"), shorter)
+        assert self.told(cut) == [("lost", "dev#0 a"), ("lost", "dev#0 b")]
+
+    def test_aliases_of_fields_and_devices(self) -> None:
+        new = small(field("new", "uint8", 1), data=b"\5")
+        old = small(field("old", "uint8", 1), data=b"\0")
+        likeness = self.like(new, old, dev__old="new")
+        assert self.told(likeness) == [("renamed", "dev#0 old")]
+        assert self.stream(likeness) == old.replace(b"\0\0\0\1\0\x7e", b"\0\0\0\1\5\x7e")
+        other = new.replace(b"\3dev", b"\3DEV").replace(b'"name": "dev"', b'"name": "DEV"')
+        assert ("renamed", "dev#0") in self.told(self.like(other, old, dev="DEV", dev__old="new"))
+        assert self.like(new, old, dev__what="new").unused == ["dev.what"]
+
+    def test_structs_of_an_array_one_by_one(self) -> None:
+        def table(count: int, *names: str) -> dict[str, object]:
+            inner = {"vmsd_name": "s", "version": 1, "fields": [field(name, "uint8", 1) for name in names]}
+            return field("s", "struct", len(names), array_len=count, struct=inner)
+
+        new, old = small(table(2, "a", "b"), data=b"\1\2\3\4"), small(table(3, "a"), data=b"\7\x08\x09")
+        likeness = self.like(new, old, drop="dev.s/b")
+        assert self.told(likeness) == [("dropped", "dev#0 s[0] / b"), ("dropped", "dev#0 s[1] / b"), ("filled", "dev#0 s")]
+        assert self.stream(likeness) == old.replace(b"\7\x08\x09", b"\1\3\x09")
+
+    def test_devices_and_memory_that_one_of_the_two_lacks(self) -> None:
+        fields = (field("a", "uint8", 1),)
+        two = ram(
+            blocks(r=2 * PAGE, more=PAGE)
+            + page(0, b"a" * PAGE, "r")
+            + page(0, b"b" * PAGE, "more")
+            + page(PAGE, b"c" * PAGE, "r"),
+            b"",
+        )
+        new = small(*fields, data=b"\1", memory=two)
+        old = small(*fields, data=b"\2").replace(b"\3dev", b"\3old").replace(b'"name": "dev"', b'"name": "old"')
+        likeness = self.like(new, old)
+        assert self.told(likeness) == [("lost", "ram#0 more"), ("filled", "old#0"), ("lost", "dev#0")]
+        dropped = self.like(new, small(*fields, data=b"\2"), drop="ram.more")
+        assert dropped.lost == []
+        memory = ram(blocks(r=2 * PAGE) + page(0, b"a" * PAGE, "r") + page(PAGE, b"c" * PAGE, "r"), b"")
+        assert self.stream(dropped) == small(*fields, data=b"\1", memory=memory)
+
+    def test_another_architecture_or_size(self) -> None:
+        with pytest.raises(StateError, match="a reference of the same architecture"):
+            self.like(stream_bytes("pc-qemu7.2"), stream_bytes("armvirt-qemu7.2"))
+        larger = small(memory=ram(blocks(r=3 * PAGE), b""))
+        with pytest.raises(StateError, match="take that of a machine with as much memory, got 8192 - at ram#0 r"):
+            self.like(small(), larger)
+
+    def test_qemu_10_for_qemu_7(self, tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+        new, old, out = stream_path("pc-qemu10.0"), stream_path("pc-qemu7.2-reset"), tmp_path / "out.mig"
+        done = run("export", new, "--like", old, "-o", out)
+        said = done.stderr.decode()
+        assert done.returncode == 1
+        assert "lost: hpet#0 num_timers_save: `uint8`" in said
+        assert "refused: 4 values in use would be lost; name each with --drop, or by --alias" in said
+        assert not out.exists()
+        (tmp_path / "aliases").write_text("# from 10.0 back to 7.2\nhpet.num_timers=num_timers_save\n")
+        done = run("export", new, "--like", old, "--alias", f"@{tmp_path / 'aliases'}", "--drop", "globalstate.*", "-o", out)
+        assert done.returncode == 0
+        assert "lost" not in done.stderr.decode()
+        values = json.loads(shown("to-json", out, "--values"))
+        assert values["hpet"]["num_timers"] == 3
+        assert values["configuration"]["name"] == "pc-i440fx-7.2"
+        assert "no field of the reference `hpet.num_timer`; near it: hpet.num_timers" in refused(
+            "export", new, "--like", old, "--alias", "hpet.num_timer=x", "-o", out
+        )
+        assert b"expected DEVICE.OLD=NEW" in run("export", new, "--like", old, "--alias", "hpet", "-o", out).stderr
+        assert b"belong to --like" in run("export", new, "--drop", "hpet", "-o", out).stderr
+
+
+class TestDefaults:
+    def test_only_what_the_guest_has_changed(self, tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+        ran, reset, out = stream_path("pc-qemu7.2"), stream_path("pc-qemu7.2-reset"), tmp_path / "vm.tvm"
+        run("import", ran, "--defaults", reset, "-o", out)
+        tree = shown("show", "--non-default", out)
+        assert "env.eip" in tree
+        assert "scancode_set" not in tree
+        assert tree.count("\n") < 60
+        assert rebuilt(out.read_bytes()) == ran.read_bytes()
+        run("import", reset, "--defaults", reset, "-o", out)
+        assert "env.eip" not in shown("show", "--non-default", out)
+
+    def test_what_is_flagged_may_be_lost(self, tmp_path: Path) -> None:
+        new = small(field("a", "uint8", 1), field("n", "uint8", 1), data=b"\1\2")
+        (tmp_path / "new.mig").write_bytes(new)
+        (tmp_path / "reset.mig").write_bytes(small(field("a", "uint8", 1), field("n", "uint8", 1), data=b"\0\2"))
+        (tmp_path / "old.mig").write_bytes(small(field("a", "uint8", 1), data=b"\0"))
+        run("import", tmp_path / "new.mig", "--defaults", tmp_path / "reset.mig", "-o", tmp_path / "vm.tvm")
+        done = run("export", tmp_path / "vm.tvm", "--like", tmp_path / "old.mig", "-o", tmp_path / "out.mig")
+        assert done.stderr == b"tagged-vmstate: dropped: dev#0 n: `uint8`, at its default\n"
+        assert (tmp_path / "out.mig").read_bytes() == small(field("a", "uint8", 1), data=b"\1")

@@ -1,0 +1,183 @@
+"""A real QEMU is the judge: it loads what `export` writes, and `capture` takes it while it runs."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from qemu_machine import SPINNING_BIOS, WRITING_BIOS, Machine
+from test_command import run, shown
+
+pytestmark = pytest.mark.long
+
+VGA = ("-device", "VGA,romfile=,vgamem_mb=1")
+LINES = {
+    "pc-qemu7.2": ("x86_64", "-M", "pc-i440fx-7.2", "-m", "2M", "-nic", "none", "-vga", "none", *VGA),
+    "isapc-qemu7.2": ("x86_64", "-M", "isapc", "-m", "2M", "-nic", "none", "-vga", "none"),
+    "armvirt-qemu7.2": ("aarch64", "-M", "virt-7.2", "-cpu", "cortex-a57", "-m", "32M"),
+}
+"""The command lines of data/README.md; `-nodefaults` takes nothing away that these streams hold."""
+
+
+def incoming(name: str, stream: Path, folder: Path) -> Machine:
+    architecture, *arguments = LINES[name]
+    bios = folder / "bios"
+    bios.write_bytes(SPINNING_BIOS)
+    more = () if architecture == "aarch64" else ("-bios", bios)
+    return Machine(architecture, folder, *arguments, *more, "-S", "-incoming", f"exec:cat {stream}", nodefaults=False)
+
+
+def registers(name: str, stream: Path, folder: Path) -> str:
+    with incoming(name, stream, folder) as machine:
+        return machine.registers()
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_it_loads_what_was_exported(name: str, tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+    assert run("import", stream_path(name), "-o", tmp_path / "vm.tvm").returncode == 0
+    assert run("export", tmp_path / "vm.tvm", "-o", tmp_path / "vm.mig").returncode == 0
+    found = registers(name, tmp_path / "vm.mig", tmp_path)
+    assert "PC=" in found or "EAX=" in found
+    assert found == registers(name, stream_path(name), tmp_path)
+
+
+def test_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+    new, out = stream_path("pc-qemu10.0"), tmp_path / "old.mig"
+    with pytest.raises((AssertionError, OSError, ValueError)):
+        registers("pc-qemu7.2", new, tmp_path)
+    options = ("--alias", "hpet.num_timers=num_timers_save", "--drop", "globalstate.*")
+    assert run("export", new, "--like", stream_path("pc-qemu7.2-reset"), *options, "-o", out).returncode == 0
+    found = registers("pc-qemu7.2", out, tmp_path)
+    values = shown("to-json", new, "--values")
+    eip = re.search(r'"env.eip": ?(\d+)', values)
+    assert eip
+    assert f"EIP={int(eip[1]):08x}" in found
+    assert found == registers("pc-qemu7.2", stream_path("pc-qemu7.2"), tmp_path), "both spin in the same loop"
+
+
+def eax(text: str) -> str:
+    found = re.search(r"[ER]AX=([0-9a-f]+)", text)
+    assert found
+    return found[1]
+
+
+def test_captured_edited_exported_and_there(tmp_path: Path) -> None:
+    """The proof end to end."""
+    (tmp_path / "bios").write_bytes(SPINNING_BIOS)
+    line = ("x86_64", tmp_path, "-M", "pc-i440fx-7.2", "-m", "16M", "-bios", tmp_path / "bios")
+    with Machine(*line) as machine:
+        done = run("capture", machine.second, "-o", tmp_path / "vm.tvm")
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(rb"tagged-vmstate: the guest stood still for \d+\.\d\d s\n", done.stderr)
+        assert machine("query-status")["status"] == "running"
+        before = machine.monitor("info registers")
+    assert run("set", tmp_path / "vm.tvm", "cpu", "env.regs[0]", "0x12345678", "-o", tmp_path / "vm.tvm").returncode == 0
+    assert run("export", tmp_path / "vm.tvm", "-o", tmp_path / "vm.mig").returncode == 0
+    with Machine(*line, "-S", "-incoming", f"exec:cat {tmp_path / 'vm.mig'}") as machine:
+        after = machine.registers()
+        assert machine.monitor("info status").startswith("VM status: paused")
+    assert eax(before) != "12345678"
+    assert eax(after) == "12345678"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Machine:
+    (tmp_path / "bios").write_bytes(WRITING_BIOS)
+    return Machine("x86_64", tmp_path, "-M", "pc", "-m", "64M", "-bios", tmp_path / "bios")
+
+
+class TestCapture:
+    def test_over_tcp_while_it_runs(self, running: Machine, tmp_path: Path) -> None:
+        with running as machine:
+            done = run("capture", f"127.0.0.1:{machine.port}", "--live", "-o", tmp_path / "vm.tvm")
+            assert done.returncode == 0, done.stderr
+            assert b"stood still for" in done.stderr
+            assert machine("query-status")["status"] == "running"
+        assert "scancode_set" in shown("show", tmp_path / "vm.tvm", "ps2kbd")
+
+    def test_it_stays_paused_when_asked_or_when_it_was(self, running: Machine, tmp_path: Path) -> None:
+        with running as machine:
+            done = run("capture", machine.second, "--stay-paused", "-o", tmp_path / "vm.tvm")
+            assert done.stderr == b"tagged-vmstate: the guest is paused\n"
+            assert machine("query-status")["running"] is False
+            again = run("capture", machine.second, "-o", tmp_path / "no.tvm")
+            assert again.returncode == 2
+            assert b"QEMU refuses `migrate`" in again.stderr
+            machine("cont")
+            machine("stop")
+            assert run("capture", machine.second, "-o", tmp_path / "vm.tvm").returncode == 0
+            assert machine("query-status")["running"] is False
+        assert not (tmp_path / "no.tvm").exists()
+
+    def test_a_full_disk_leaves_the_guest_running(self, running: Machine, tmp_path: Path) -> None:
+        with running as machine:
+            done = run("capture", machine.second, "--live", "-o", "/dev/full")
+            assert done.stderr == b"tagged-vmstate: /dev/full: cannot write: No space left on device\n"
+            assert machine("query-status")["status"] == "running"
+            assert run("capture", machine.second, "-o", tmp_path / "vm.tvm").returncode == 0
+
+    def test_a_guest_that_cannot_migrate(self, tmp_path: Path) -> None:
+        drive = ("-drive", "if=none,id=d,driver=null-co,size=1M", "-device", "nvme,drive=d,serial=1")
+        with Machine("x86_64", tmp_path, "-M", "pc", "-m", "16M", *drive) as machine:
+            done = run("capture", machine.second, "-o", tmp_path / "vm.tvm")
+            assert done.returncode == 2
+            assert b"nvme" in done.stderr
+            assert done.stderr.count(b"\n") == 1
+            assert machine("query-status")["status"] == "running"
+        assert not (tmp_path / "vm.tvm").exists()
+
+    def test_qemu_dies_in_the_middle(self, running: Machine, tmp_path: Path) -> None:
+        with running as machine:
+            machine("migrate-set-parameters", **{"max-bandwidth": 64 << 10})
+            line = [sys.executable, "-m", "tagged_vmstate", "capture", machine.second, "--live", "-o", tmp_path / "vm.tvm"]
+            capturing = subprocess.Popen([str(part) for part in line], stderr=subprocess.PIPE)
+            while machine("query-migrate").get("status") != "active":
+                time.sleep(0.02)
+            machine.kill()
+            said = capturing.communicate(timeout=30)[1].decode()
+        assert capturing.returncode == 2
+        assert said.count("\n") == 1
+        assert "closed the connection" in said
+        assert not (tmp_path / "vm.tvm").exists()
+
+    def test_interrupted_the_guest_goes_on(self, running: Machine, tmp_path: Path) -> None:
+        with running as machine:
+            machine("migrate-set-parameters", **{"max-bandwidth": 64 << 10})
+            line = [sys.executable, "-m", "tagged_vmstate", "capture", machine.second, "-o", tmp_path / "vm.tvm"]
+            capturing = subprocess.Popen([str(part) for part in line], stderr=subprocess.PIPE)
+            while machine("query-migrate").get("status") != "active":
+                time.sleep(0.02)
+            capturing.send_signal(2)
+            said = capturing.communicate(timeout=30)[1].decode()
+            assert machine("query-status")["status"] == "running"
+        assert "Traceback" not in said
+        assert capturing.returncode == 130
+        assert not (tmp_path / "vm.tvm").exists()
+
+    def test_a_bar_for_a_person(self, running: Machine, tmp_path: Path) -> None:
+        leader, follower = pty.openpty()
+        with running as machine:
+            machine("migrate-set-parameters", **{"max-bandwidth": 1 << 20})
+            line = [sys.executable, "-m", "tagged_vmstate", "capture", str(machine.second), "-o", str(tmp_path / "vm.tvm")]
+            assert subprocess.run(line, stderr=follower, check=False, timeout=60).returncode == 0
+        os.close(follower)
+        assert b"memory" in os.read(leader, 1 << 16)
+        os.close(leader)
+
+    def test_nobody_there(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        for address in (tmp_path / "none", f"127.0.0.1:{port}"):
+            done = run("capture", address, "-o", tmp_path / "vm.tvm")
+            assert done.returncode == 2
+            assert b"no QMP there" in done.stderr
+            assert done.stderr.count(b"\n") == 1
+        assert not (tmp_path / "vm.tvm").exists()
