@@ -54,7 +54,10 @@ def tvm(tmp_path_factory: pytest.TempPathFactory, stream_path: Callable[[str], P
 
 def test_help_is_there_for_all_and_ends_with_examples() -> None:
     names = re.findall(r"^  ([a-z-]+)  ", shown("--help").partition("Commands:")[2], re.MULTILINE)
-    assert names == ["info", "show", "to-json", "from-json", "import", "diff", "set", "check", "compat", "tables", "completion"]
+    assert names == [
+        *("info", "show", "to-json", "from-json", "import", "export", "capture"),
+        *("diff", "set", "check", "compat", "tables", "completion"),
+    ]
     for name in names:
         text = shown(name, "--help")
         assert "Examples:\n    tagged-vmstate " in text
