@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -39,7 +40,15 @@ class Machine:
         self._process = subprocess.Popen([program, *plain, *qmp, *map(str, arguments)], stderr=subprocess.PIPE)
 
     def __enter__(self) -> Self:
-        self._connection = socket.socket(socket.AF_UNIX)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._end)
+            self._connect(stack)
+            self("qmp_capabilities")
+            self._open = stack.pop_all()
+        return self
+
+    def _connect(self, stack: contextlib.ExitStack) -> None:
+        self._connection = stack.enter_context(socket.socket(socket.AF_UNIX))
         self._connection.settimeout(30)
         while True:
             try:
@@ -49,16 +58,17 @@ class Machine:
                 time.sleep(0.02)
             else:
                 break
-        self._lines = self._connection.makefile("rb")
+        self._lines = stack.enter_context(self._connection.makefile("rb"))
         assert "QMP" in json.loads(self._lines.readline())
-        self("qmp_capabilities")
-        return self
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stderr:
+            self._process.stderr.close()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._lines.close()
-        self._connection.close()
+        self._open.close()
 
     def __call__(self, command: str, **arguments: object) -> Any:
         self._connection.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
