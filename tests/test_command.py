@@ -56,7 +56,7 @@ def test_help_is_there_for_all_and_ends_with_examples() -> None:
     names = re.findall(r"^  ([a-z-]+)  ", shown("--help").partition("Commands:")[2], re.MULTILINE)
     assert names == [
         *("info", "show", "to-json", "from-json", "import", "export", "capture"),
-        *("diff", "set", "check", "compat", "tables", "completion"),
+        *("diff", "set", "check", "compat", "tables", "fuzz", "completion"),
     ]
     for name in names:
         text = shown(name, "--help")

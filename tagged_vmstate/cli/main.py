@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "check": ("tables", "Can these tables load this snapshot?"),
     "compat": ("tables", "What an upgrade and a downgrade would meet."),
     "tables": ("tables", "Export tables as JSON."),
+    "fuzz": ("fuzz", "Fuzz the readers, or devices."),
     "completion": ("shell", "Print the completion of this command for a shell."),
 }
 """Command -> its module and its one line of help."""

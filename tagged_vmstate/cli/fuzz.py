@@ -1,0 +1,189 @@
+"""`fuzz`: inputs without end, for the readers of the format or for somebody's devices."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import operator
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import click
+
+from tagged_vmstate.cli.files import Trouble
+from tagged_vmstate.cli.main import NAME
+from tagged_vmstate.cli.messages import say
+from tagged_vmstate.cli.modules import tables
+from tagged_vmstate.errors import VMStateError
+from tagged_vmstate.fuzz import Devices, Json, Limits, Outcome, Snapshots, Streams, Target, fuzz
+from tagged_vmstate.machine import Machine
+from tagged_vmstate.table import Table
+
+_READERS: Final[dict[str, Callable[[], Target]]] = {"snapshot": Snapshots, "json": Json, "stream": Streams}
+
+
+@click.command(short_help="Fuzz the readers, or devices.")
+@click.argument("target", metavar="TARGET")
+@click.option("--time", "seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds to run.")
+@click.option("--runs", type=click.IntRange(min=1), help="Inputs to run, at the most.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed runs the same inputs.")
+@click.option("--jobs", type=click.IntRange(min=1, max=256), default=1, show_default=True, help="Processes, each with its seed.")
+@click.option("--corpus", type=click.Path(path_type=Path, file_okay=False), help="A folder of inputs; new behaviour is added.")
+@click.option(
+    "--findings",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("findings"),
+    show_default=True,
+    help="Where findings go.",
+)
+@click.option("--engine", type=click.Choice(["own", "atheris"]), default="own", show_default=True, help="What makes the inputs.")
+def fuzz_command(target: str, engine: str, **options: Any) -> None:
+    """Run mutated inputs: TARGET is module:MACHINE, for your own devices, or one of the readers: snapshot, json, stream.
+
+    For devices, anything but a clean load or LoadError is a finding; a hook refuses a state by ValueError. Each finding is
+    made small and saved, with a line that shows it without this harness. Exit status 1 where there was one.
+
+    \b
+    Examples:
+      tagged-vmstate fuzz board:MACHINE --time 600 --jobs 2 --corpus corpus
+      tagged-vmstate fuzz stream --runs 100000 --seed 7
+    """
+    plan = Plan(target=target, **options)
+    made = _target(target)
+    try:
+        if engine == "atheris":
+            _by_atheris(made, plan)
+        else:
+            found = plan.run(made, _Live(made.name)) if plan.jobs == 1 else plan.run_in_processes()
+            _summary(made, found, plan.findings)
+    except OSError as error:
+        raise Trouble(f"{error.filename}: {error.strerror}") from None
+    except VMStateError as error:
+        raise Trouble(f"{target}: cannot be saved to begin with: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the options say."""
+
+    target: str
+    seconds: float
+    runs: int | None
+    seed: int
+    jobs: int
+    corpus: Path | None
+    findings: Path
+
+    def run(self, target: Target, told: Callable[[Outcome], None]) -> Outcome:
+        """Fuzz in this process."""
+        limits = Limits(self.seconds, self.runs)
+        return fuzz(target, limits, seed=self.seed, corpus=self.corpus, findings=self.findings, told=told)
+
+    def run_in_processes(self) -> Outcome:
+        """Fuzz in several, which share the folders; one outcome of all."""
+        start = time.monotonic()
+        runs = None if self.runs is None else -(-self.runs // self.jobs)
+        shares = [replace(self, runs=runs, seed=self.seed + number) for number in range(self.jobs)]
+        with multiprocessing.get_context("spawn").Pool(self.jobs) as pool:
+            outcomes = pool.map(_job, shares)
+        whole = Outcome(seconds=time.monotonic() - start)
+        for outcome in outcomes:
+            whole.runs += outcome.runs
+            whole.findings |= outcome.findings
+            for behaviour, count in outcome.behaviours.items():
+                whole.behaviours[behaviour] = whole.behaviours.get(behaviour, 0) + count
+        return whole
+
+
+def _job(plan: Plan) -> Outcome:
+    return plan.run(_target(plan.target), lambda _outcome: None)
+
+
+def _by_atheris(target: Target, plan: Plan) -> None:
+    """Let atheris make the inputs, by coverage; it ends this process itself."""
+    try:
+        atheris: Any = importlib.import_module("atheris")  # an extra
+    except ModuleNotFoundError:
+        raise Trouble("--engine atheris needs the package atheris: pip install 'tagged-vmstate[fuzz]'") from None
+    atheris.instrument_all()
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = plan.corpus or Path(folder)
+        corpus.mkdir(parents=True, exist_ok=True)
+        plan.findings.mkdir(parents=True, exist_ok=True)
+        for number, data in enumerate(target.seeds()):
+            (corpus / f"seed-{number}{target.suffix}").write_bytes(data)
+        options = [f"-max_total_time={plan.seconds:.0f}", f"-seed={plan.seed + 1}", f"-artifact_prefix={plan.findings}/"]
+        options += [f"-runs={plan.runs}"] if plan.runs else []
+
+        def run(data: bytes) -> None:
+            target.run(bytes(data))
+
+        def mutate(data: bytes, _most: int, seed: int) -> bytes:
+            return target.mutate(data, Random(seed))  # noqa: S311  # nothing secret
+
+        atheris.Setup([NAME, *options, str(corpus)], run, custom_mutator=mutate)
+        atheris.Fuzz()
+
+
+def _target(name: str) -> Target:
+    """The reader, or the devices, that are named."""
+    if name in _READERS:
+        return _READERS[name]()
+    devices = tables(name)
+    module, _, path = name.partition(":")
+    if not path:
+        raise Trouble(f"{name}: expected module:MACHINE, or one of {', '.join(_READERS)}")
+    return Devices(devices, name, _loading(module, path))
+
+
+def _loading(module: str, path: str) -> str:
+    """Python that loads PATH into what is named, without the harness."""
+    named: Any = operator.attrgetter(path)(sys.modules[module])
+    text = f"{module}.{path}"
+    if callable(named) and not isinstance(named, type):
+        named, text = named(), f"{text}()"
+    if isinstance(named, Machine):
+        return f"import {module}; {text}.load(PATH)"
+    if isinstance(named, list | tuple) and not any(isinstance(each, Table) for each in named):
+        made = f"[each() if isinstance(each, type) else each for each in {text}]"
+        return f"import {module}; import tagged_vmstate as tv; tv.Machine({made}).load(PATH)"
+    each = "each" if isinstance(named, list | tuple) else text
+    loop = f" for each in {text}" if isinstance(named, list | tuple) else ""
+    load = f"tv.load(PATH, {each}, unknown='ignore')"
+    return f"import {module}; import tagged_vmstate as tv; [{load}{loop}]"
+
+
+class _Live:
+    """A line on standard error that says how far it is, where a person watches."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, outcome: Outcome) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{_figures(self._name, outcome)}\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _figures(name: str, outcome: Outcome) -> str:
+    speed = outcome.runs / outcome.seconds if outcome.seconds else 0
+    return (
+        f"{name}: {outcome.runs} runs, {speed:.0f} a second, {len(outcome.behaviours)} behaviours, "
+        f"{len(outcome.findings)} finding{'' if len(outcome.findings) == 1 else 's'}"
+    )
+
+
+def _summary(target: Target, outcome: Outcome, folder: Path) -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr)
+    print(_figures(target.name, outcome) + f", {outcome.seconds:.1f} s")
+    for behaviour in outcome.findings:
+        say(f"finding: {behaviour}")
+    if outcome.findings:
+        say(f"saved in {folder}, each with a line that shows it")
+        sys.exit(1)

@@ -1,0 +1,224 @@
+"""Runs a target on mutated inputs; keeps those that did something new, and makes findings small.
+
+What is new is told by the behaviour that a target reports: which errors and problems were reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from types import FrameType
+from typing import Final
+
+from tagged_vmstate.fuzz.targets import Target, kind_of
+
+SLOW_SECONDS: Final = 1.0
+"""An input of a fuzzer is small: one that takes longer is a finding."""
+SMALLER_RUNS: Final = 2000
+TOLD_EVERY: Final = 0.2
+
+
+class _HangError(BaseException):
+    """The time of one input is over; not an Exception, which a target might catch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop.
+
+    Attributes:
+        seconds: After so many; None for never.
+        runs: After so many runs; None for never.
+        findings: After so many findings.
+    """
+
+    seconds: float | None = None
+    runs: int | None = None
+    findings: int = 10
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        runs: How many inputs were run.
+        behaviours: Everything that a target did, and how often.
+        corpus: The inputs that did something new.
+        findings: What kind of defect -> the smallest input that shows it.
+        seconds: How long it took.
+        first: Seconds until the first finding.
+    """
+
+    runs: int = 0
+    behaviours: dict[str, int] = field(default_factory=dict)
+    corpus: list[bytes] = field(default_factory=list)
+    findings: dict[str, bytes] = field(default_factory=dict)
+    seconds: float = 0.0
+    first: float | None = None
+
+
+def fuzz(
+    target: Target,
+    limits: Limits,
+    *,
+    seed: int = 0,
+    corpus: Path | None = None,
+    findings: Path | None = None,
+    told: Callable[[Outcome], None] = lambda _outcome: None,
+) -> Outcome:
+    """Fuzz a target.
+
+    Args:
+        target: What to run.
+        limits: When to stop.
+        seed: The same seed runs the same inputs.
+        corpus: A folder of inputs to begin with; what does something new is added. Made where it is not there.
+        findings: A folder for findings: the input, and beside it how to reproduce it.
+        told: Called now and then.
+
+    Raises:
+        OSError: A folder cannot be read or written.
+    """
+    random = Random(seed)  # noqa: S311  # nothing secret
+    return _Engine(target, limits, random, _Folders(corpus, findings), told).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    """Where inputs and findings are kept; nowhere where it is None."""
+
+    corpus: Path | None
+    findings: Path | None
+
+
+class _Engine:
+    def __init__(
+        self, target: Target, limits: Limits, random: Random, folders: _Folders, told: Callable[[Outcome], None]
+    ) -> None:
+        self._target = target
+        self._limits = limits
+        self._random = random
+        self._corpus = folders.corpus
+        self._folder = folders.findings
+        self._told = told
+        self._outcome = Outcome()
+        self._start = time.monotonic()
+
+    def run(self) -> Outcome:
+        outcome, random = self._outcome, self._random
+        for data in (*self._target.seeds(), *self._stored()):
+            self._try(data)
+        last = 0.0
+        while not self._is_over():
+            data = self._target.mutate(random.choice(outcome.corpus), random)
+            if random.random() < 0.2:
+                data = self._target.mutate(data, random)
+            self._try(data)
+            outcome.seconds = time.monotonic() - self._start
+            if outcome.seconds - last > TOLD_EVERY:
+                last = outcome.seconds
+                self._told(outcome)
+        outcome.seconds = time.monotonic() - self._start
+        self._told(outcome)
+        return outcome
+
+    def _stored(self) -> Iterator[bytes]:
+        if self._corpus is None:
+            return
+        self._corpus.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self._corpus.iterdir()):
+            if path.is_file():
+                yield path.read_bytes()
+
+    def _is_over(self) -> bool:
+        outcome, limits = self._outcome, self._limits
+        if not outcome.corpus or len(outcome.findings) >= limits.findings:
+            return True
+        if limits.runs is not None and outcome.runs >= limits.runs:
+            return True
+        return limits.seconds is not None and time.monotonic() - self._start >= limits.seconds
+
+    def _try(self, data: bytes) -> None:
+        outcome = self._outcome
+        outcome.runs += 1
+        behaviour, error = self._behaviour(data)
+        if error is not None:
+            if behaviour not in outcome.findings:
+                outcome.first = outcome.first or time.monotonic() - self._start
+                outcome.findings[behaviour] = data
+                outcome.findings[behaviour] = self._smallest(data, behaviour)
+                self._save_finding(behaviour, outcome.findings[behaviour])
+            return
+        count = outcome.behaviours.get(behaviour, 0)
+        outcome.behaviours[behaviour] = count + 1
+        if not count:
+            outcome.corpus.append(data)
+            if self._corpus is not None:
+                (self._corpus / f"{_digest(data)}{self._target.suffix}").write_bytes(data)
+
+    def _behaviour(self, data: bytes) -> tuple[str, BaseException | None]:
+        """What happens, and the defect where it is one."""
+        try:
+            with _limited(SLOW_SECONDS):
+                return self._target.run(data), None
+        except _HangError as error:
+            return f"takes more than {SLOW_SECONDS:g} s", error
+        except Exception as error:  # noqa: BLE001  # whatever a target raises is what we are looking for
+            frames = traceback.extract_tb(error.__traceback__)
+            place = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else ""
+            return f"{kind_of(error)} in {place}", error
+
+    def _smallest(self, data: bytes, behaviour: str) -> bytes:
+        """The smallest input that does the same."""
+        runs = 0
+        shrinks = True
+        while shrinks:
+            shrinks = False
+            for candidate in self._target.smaller(data):
+                runs += 1
+                if runs > SMALLER_RUNS:
+                    return data
+                if len(candidate) < len(data) and self._behaviour(candidate)[0] == behaviour:
+                    data, shrinks = candidate, True
+                    break
+        return data
+
+    def _save_finding(self, behaviour: str, data: bytes) -> None:
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{_digest(behaviour.encode())}{self._target.suffix}"
+        path.write_bytes(data)
+        path.with_suffix(".txt").write_text(f"{behaviour}\n{self._target.reproducer(str(path))}\n")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """A block that is ended after some time; only the main thread can be."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        raise _HangError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

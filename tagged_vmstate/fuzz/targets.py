@@ -1,0 +1,317 @@
+"""What is fuzzed: the format's own readers, and devices through the loader. Each says what counts as a defect."""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from random import Random
+from typing import Any, ClassVar, Final
+
+from typing_extensions import override
+
+from tagged_vmstate.devices import Device, Entry
+from tagged_vmstate.errors import LoadError, VMStateError
+from tagged_vmstate.fuzz.mutate import changed_bytes, changed_snapshot, smaller_bytes, smaller_snapshots
+from tagged_vmstate.jsonform import from_json, to_json
+from tagged_vmstate.machine import Machine
+from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.qemu.export import export
+from tagged_vmstate.records import Record, is_known_type
+from tagged_vmstate.rules import HOOK
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
+from tagged_vmstate.table import Field, Table
+from tagged_vmstate.wire import Opaque
+
+DELIBERATE: Final = (VMStateError, ValueError)
+"""What a hook raises to refuse a state; anything else that it raises was not meant."""
+_VARIES: Final = re.compile(r"0x[0-9a-f]+|`[^`]*`|'[^']*'|\"[^\"]*\"|\b[0-9a-f]{2}( [0-9a-f]{2})*\b|-?\d+")
+
+
+class Defect(Exception):  # noqa: N818  # the word for what a fuzzer finds
+    """An input for which the promise does not hold, though nothing was raised."""
+
+
+def kind_of(error: BaseException) -> str:
+    """What tells one error from another: its type and words, without names and numbers."""
+    if isinstance(error, LoadError):
+        return f"LoadError {sorted({each.rule for each in error.problems})} {_plain(error.expected)} / {_plain(error.found)}"
+    if isinstance(error, VMStateError):
+        return f"{type(error).__name__} {_plain(error.expected)} / {_plain(error.found)}"
+    return f"{type(error).__name__} {_plain(str(error))}"
+
+
+def _plain(text: str) -> str:
+    return _VARIES.sub("_", text)
+
+
+class Target(ABC):
+    """Something that takes bytes.
+
+    Attributes:
+        name: What a person calls it.
+        suffix: Of the files with its inputs.
+    """
+
+    name: str
+    suffix: ClassVar[str]
+
+    @abstractmethod
+    def seeds(self) -> Iterable[bytes]:
+        """Inputs to begin with."""
+
+    @abstractmethod
+    def run(self, data: bytes) -> str:
+        """Run one input; return what happened, in words that are the same for the same behaviour.
+
+        Raises:
+            Exception: A defect: anything that is not a `VMStateError`, and `Defect`.
+        """
+
+    @abstractmethod
+    def reproducer(self, path: str) -> str:
+        """A line for a shell that shows a finding without the harness."""
+
+    def mutate(self, data: bytes, random: Random) -> bytes:
+        """Another input."""
+        return changed_bytes(data, random)
+
+    def smaller(self, data: bytes) -> Iterator[bytes]:
+        """Inputs that are a little smaller."""
+        return smaller_bytes(data)
+
+
+class Snapshots(Target):
+    """The reader of the format: reads or raises, and what it reads is written back identically."""
+
+    name = "snapshot"
+    suffix = ".tvm"
+
+    @override
+    def seeds(self) -> Iterable[bytes]:
+        file = io.BytesIO()
+        with SnapshotWriter(file, Opaque.of({"producer": "fuzz"})) as writer:
+            writer.write(Section("part", 1, (Record("m", "sparse", 1 << 16, ((0, b"a"), (4096, b"bc"))),), kind="part"))
+            writer.write(Section("all", 0, _EVERY_TYPE))
+            writer.write(Section("part", 1, (Record("x", "uint8", None, 1),)))
+        return (file.getvalue(),)
+
+    @override
+    def run(self, data: bytes) -> str:
+        try:
+            types = sorted({_shape(record) for section in Snapshot.read(data) for record in section.records()})
+            again = io.BytesIO()
+            write(Snapshot.read(data), again)
+        except VMStateError as error:
+            return kind_of(error)
+        if again.getvalue() != data:
+            raise Defect("what was read is written back otherwise")
+        return f"read {types}"
+
+    @override
+    def reproducer(self, path: str) -> str:
+        code = f"import tagged_vmstate as tv; print([s.records() for s in tv.Snapshot.read({path!r})])"
+        return f'python -c "{code}"'
+
+    @override
+    def mutate(self, data: bytes, random: Random) -> bytes:
+        return changed_snapshot(data, random)
+
+    @override
+    def smaller(self, data: bytes) -> Iterator[bytes]:
+        yield from smaller_snapshots(data)
+        yield from smaller_bytes(data)
+
+
+def _shape(record: Record) -> str:
+    known = record.type if is_known_type(record.type) else "other"
+    return f"{known}{'' if record.length is None else '[]'}"
+
+
+class Json(Target):
+    """The reader of the JSON form: what it takes is the same after another turn."""
+
+    name = "json"
+    suffix = ".json"
+
+    @override
+    def seeds(self) -> Iterable[bytes]:
+        for data in Snapshots().seeds():
+            file = io.BytesIO()
+            to_json(Snapshot.read(data), file)
+            yield file.getvalue()
+
+    @override
+    def run(self, data: bytes) -> str:
+        try:
+            first = io.BytesIO()
+            write(from_json(io.BytesIO(data)), first)
+        except VMStateError as error:
+            return kind_of(error)
+        text, second = io.BytesIO(), io.BytesIO()
+        to_json(Snapshot.read(first.getvalue()), text)
+        write(from_json(io.BytesIO(text.getvalue())), second)
+        if first.getvalue() != second.getvalue():
+            raise Defect("what was read is another snapshot after one more turn")
+        return f"read {len(first.getvalue()).bit_length()}"
+
+    @override
+    def reproducer(self, path: str) -> str:
+        return f"tagged-vmstate from-json {path} -o /dev/null"
+
+
+class Streams(Target):
+    """The reader of QEMU's streams: what it takes becomes a snapshot, and the same stream again.
+
+    Args:
+        streams: To begin with; a small one is made, unless given.
+    """
+
+    name = "stream"
+    suffix = ".mig"
+
+    def __init__(self, streams: Iterable[bytes] = ()) -> None:
+        self._streams = tuple(streams)
+
+    @override
+    def seeds(self) -> Iterable[bytes]:
+        return self._streams or (_STREAM,)
+
+    @override
+    def run(self, data: bytes) -> str:
+        snapshot = io.BytesIO()
+        try:
+            stream = import_stream(io.BytesIO(data))
+            write(stream, snapshot)
+        except VMStateError as error:
+            return kind_of(error)
+        again = io.BytesIO()
+        read = Snapshot.read(snapshot.getvalue())
+        if read.attributes["qemu"]["stream"] == 3 and not data.startswith(b"Libvirt"):
+            export(read, again)
+            if again.getvalue() != data:
+                raise Defect("what was imported is exported otherwise")
+        return f"imported {sorted({_plain(note) for note in stream.notes})}"
+
+    @override
+    def reproducer(self, path: str) -> str:
+        return f"tagged-vmstate import {path} -o {path}.tvm && tagged-vmstate export {path}.tvm | cmp - {path}"
+
+
+class Devices(Target):
+    """Somebody's devices: a load is clean, or raises LoadError; a hook refuses by ValueError or an error of ours.
+
+    Args:
+        devices: The tables, and states where there are any.
+        name: What a person calls them: ``module:MACHINE``.
+        loading: Python that loads the file PATH into them, for reproducers.
+    """
+
+    suffix = ".tvm"
+
+    def __init__(self, devices: Sequence[Entry], name: str, loading: str = "") -> None:
+        self.name = name
+        self._devices = devices
+        self._loading = loading
+
+    def machine(self) -> Machine:
+        """The machine with states of its own."""
+        return Machine(
+            Device(_state(entry.table) if entry.state is None else copy.deepcopy(entry.state), entry.instance, entry.table)
+            for entry in self._devices
+        )
+
+    @override
+    def seeds(self) -> Iterable[bytes]:
+        file = io.BytesIO()
+        self.machine().save(file)
+        return (file.getvalue(),)
+
+    @override
+    def run(self, data: bytes) -> str:
+        machine = self.machine()
+        try:
+            machine.load(data)
+        except VMStateError as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            if isinstance(error, LoadError) and error.problems[0].rule == HOOK.id and not isinstance(cause, DELIBERATE):
+                raise cause from None
+            return kind_of(error)
+        machine.save(io.BytesIO())
+        return "loaded"
+
+    @override
+    def reproducer(self, path: str) -> str:
+        return f'python -c "{self._loading.replace("PATH", repr(path))}"'
+
+    @override
+    def mutate(self, data: bytes, random: Random) -> bytes:
+        return changed_snapshot(data, random)
+
+    @override
+    def smaller(self, data: bytes) -> Iterator[bytes]:
+        return smaller_snapshots(data)
+
+
+def _state(table: Table) -> Any:
+    return table.make({field.attribute: _value(field) for field in table.fields})
+
+
+def _value(field: Field) -> Any:
+    """The default of a field, or the least that it takes."""
+    if not field.is_required:
+        return field.make_default()
+    kind = field.type
+    count = kind.length or 0
+    if field.table:
+        if kind.is_array:
+            return [_state(field.table) for _ in range(count)]
+        return None if kind.is_optional else _state(field.table)
+    if kind.wire.name in {"buffer", "sparse"}:
+        return bytearray(count)
+    least: Callable[[], Any] = {"bool": bool, "string": str, "float32": float, "float64": float}.get(kind.wire.name, int)
+    low = max((constraint.bound for constraint in kind.constraints if constraint.kind == "ge"), default=None)
+    one = next(iter(kind.enum)) if kind.enum else least() if low is None else low
+    return [one] * count if kind.is_array else one
+
+
+_ONE: Final = Record("x", "uint8", None, 1)
+_EVERY_TYPE: Final = (
+    Record("b", "bool", None, True),  # noqa: FBT003  # a value
+    *(
+        Record(name, name, None, 5)
+        for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "timer")
+    ),
+    *(Record(f"{name}s", name, 3, [1, 2, 3]) for name in ("int8", "uint16", "uint32", "int64")),
+    Record("f", "float32", None, 0.5),
+    Record("d", "float64", 2, [0.1, -0.0]),
+    Record("s", "string", None, "text"),
+    Record("ss", "string", 2, ["a", "b"]),
+    Record("buffer", "buffer", 4, b"\1\2\3\4"),
+    Record("bits", "bitmap", 9, b"\xff\1"),
+    Record("inner", "struct", None, (Record("deep", "struct", None, (_ONE,)), Record("n", "struct", None, None))),
+    Record("structs", "struct", 2, ((_ONE,), None)),
+    Record("odd", "never-heard-of", 3, Opaque.of({"a": [1, None]})),
+)
+
+_JSON: Final = (
+    b'{"page_size": 4096, "devices": [{"name": "dev", "instance_id": 0, "vmsd_name": "dev", "version": 1, "fields": ['
+    b'{"name": "x", "type": "uint8", "size": 1}, {"name": "a", "type": "uint16", "array_len": 2, "size": 2}], '
+    b'"subsections": [{"vmsd_name": "dev/s", "version": 1, "fields": [{"name": "y", "type": "int32", "size": 4}]}]}]}'
+)
+_STREAM: Final = b"".join(
+    (
+        b"QEVM\0\0\0\3\7\0\0\0\1m",
+        b"\1\0\0\0\2\3ram\0\0\0\0\0\0\0\4" + (8192 | 4).to_bytes(8, "big") + b"\1r" + (8192).to_bytes(8, "big"),
+        (8).to_bytes(8, "big") + b"\1r" + b"page" * 1024 + (4096 | 0x22).to_bytes(8, "big") + b"\0" + (0x10).to_bytes(8, "big"),
+        b"\x7e\0\0\0\2\3\0\0\0\2" + (0x10).to_bytes(8, "big") + b"\x7e\0\0\0\2",
+        b"\4\0\0\0\3\3dev\0\0\0\0\0\0\0\1\5\0\1\0\2\5\5dev/s\0\0\0\1\0\0\0\7\x7e\0\0\0\3",
+        b"\x08\0\3\0\2ab\0\6" + len(_JSON).to_bytes(4, "big") + _JSON,
+    )
+)
+"""A stream of one device with a subsection, two pages, and a command."""

@@ -1,0 +1,164 @@
+"""The fuzzer finds what is planted, and nothing in the readers; what Hypothesis makes of a table fits it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any
+
+import pytest
+from annotated_types import Le
+from conftest import stream_bytes
+from hypothesis import given
+from hypothesis import strategies as st
+from picture import ROOT
+from test_command import run
+
+import tagged_vmstate as tv
+from tagged_vmstate import Length, Table
+from tagged_vmstate.devices import Entry
+from tagged_vmstate.errors import VMStateError
+from tagged_vmstate.fuzz import Defect, Devices, Json, Limits, Snapshots, Streams, Target, fuzz
+from tagged_vmstate.fuzz.mutate import changed_snapshot
+from tagged_vmstate.fuzz.strategies import snapshots, states, tables
+
+[BOARD] = re.findall(r"`board.py`:\n\n```python\n(.*?)```", (ROOT / "docs" / "fuzzing.md").read_text(), re.DOTALL)
+"""The device of the page, whose bug it says is found."""
+
+
+@pytest.mark.parametrize("target", [Snapshots(), Json(), Streams()], ids=lambda target: str(target.name))
+def test_the_readers_keep_their_promise(target: Target) -> None:
+    outcome = fuzz(target, Limits(runs=1500), seed=7)
+    assert outcome.findings == {}
+    assert outcome.runs == 1500
+    assert len(outcome.behaviours) > 20, "mutations reach many places"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "target",
+    [Snapshots(), Json(), Streams(), Streams([stream_bytes("isapc-qemu7.2")])],
+    ids=["snapshot", "json", "stream", "isapc"],
+)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_readers_keep_their_promise_for_longer(target: Target, seed: int) -> None:
+    outcome = fuzz(target, Limits(seconds=10), seed=seed)
+    assert outcome.findings == {}
+    assert outcome.runs > 500
+
+
+def test_a_planted_bug_is_found_made_small_and_shown_without_the_harness(tmp_path: Path) -> None:
+    (tmp_path / "board.py").write_text(BOARD)
+    done = subprocess.run(
+        [sys.executable, "-m", "tagged_vmstate", "fuzz", "board:MACHINE", "--runs", "20000", "--corpus", "corpus"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "finding: IndexError" in done.stderr
+    [finding] = (tmp_path / "findings").glob("*.tvm")
+    [record] = next(iter(tv.Snapshot.read(finding.read_bytes()))).records()
+    assert record.name == "head", "all else was taken away"
+    line = finding.with_suffix(".txt").read_text().splitlines()[1]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    shown = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "IndexError" in shown.stderr
+    assert len(list((tmp_path / "corpus").iterdir())) > 5
+
+
+def test_the_same_seed_runs_the_same_inputs() -> None:
+    first, second = (fuzz(Snapshots(), Limits(runs=500), seed=3) for _ in range(2))
+    assert first.behaviours == second.behaviours
+    assert first.corpus == second.corpus
+    assert fuzz(Snapshots(), Limits(runs=500), seed=4).corpus != first.corpus
+
+
+class _Broken(Target):
+    """Takes bytes in ways of its own."""
+
+    name = "broken"
+    suffix = ".bin"
+
+    def __init__(self, found: Exception | None) -> None:
+        self._found = found
+
+    def seeds(self) -> list[bytes]:
+        return [b"good"]
+
+    def run(self, data: bytes) -> str:
+        if data != b"good":
+            if self._found is None:
+                while True:
+                    pass
+            raise self._found
+        return "good"
+
+    def reproducer(self, path: str) -> str:
+        return path
+
+
+@pytest.mark.parametrize("found", [KeyError("x"), RecursionError(), MemoryError(), Defect("otherwise"), None])
+def test_whatever_is_no_error_of_ours_is_a_finding(found: Exception | None) -> None:
+    outcome = fuzz(_Broken(found), Limits(seconds=20, findings=1))
+    assert len(outcome.findings) == 1
+    assert outcome.first is not None
+
+
+def test_a_hook_that_refuses_is_no_finding() -> None:
+    def refuse(_state: Any) -> None:
+        raise ValueError("not so")
+
+    table = Table("t", [tv.Field("a", tv.uint8, default=0)], post_load=refuse)
+    assert fuzz(Devices([Entry(table, 0, None)], "t"), Limits(runs=300)).findings == {}
+
+
+def test_several_processes_share_the_folders(tmp_path: Path) -> None:
+    options = ("--runs", "600", "--jobs", "2", "--corpus", tmp_path / "corpus", "--findings", tmp_path / "findings")
+    done = run("fuzz", "snapshot", *options)
+    assert done.returncode == 0, done.stderr
+    assert b"snapshot: 600 runs" in done.stdout
+    assert list((tmp_path / "corpus").iterdir())
+    assert not (tmp_path / "findings").exists()
+
+
+def test_what_a_person_may_get_wrong(tmp_path: Path) -> None:
+    for arguments, words in (
+        (("nowhere",), "nowhere: No such file"),
+        (("tests.nowhere:X",), "cannot import"),
+        (("snapshot", "--corpus", __file__), "is a file"),
+    ):
+        done = run("fuzz", *arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert words in done.stderr.decode()
+        assert "Traceback" not in done.stderr.decode()
+
+
+@given(st.data())
+def test_states_and_snapshots_of_any_table_load(data: st.DataObject) -> None:
+    table = data.draw(tables())
+    state = data.draw(states(table))
+    snapshot = data.draw(snapshots([tv.Device(state, 3, table)]))
+    machine = tv.Machine([tv.Device(table.make({field.attribute: field.make_default() for field in table.fields}), 3, table)])
+    machine.load(snapshot)
+    again = io.BytesIO()
+    machine.save(again)
+    assert again.getvalue() == snapshot
+    with contextlib.suppress(VMStateError):
+        machine.load(changed_snapshot(snapshot, Random(data.draw(st.integers(0, 99)))))
+
+
+@tv.vmstate("bounded")
+class Bounded:
+    count: Annotated[tv.uint32, Le(4)] = 0
+    data: Annotated[bytes, Length(4)] = bytes(4)
+
+
+@given(snapshots([Bounded()]))
+def test_states_are_within_their_bounds(snapshot: bytes) -> None:
+    assert tv.loads(snapshot, Bounded).count <= 4
+    tv.Machine([Bounded()]).save(io.BytesIO())
