@@ -148,7 +148,7 @@ class JsonForm:
             text.expect(":", "a colon")
             if key == "sections":
                 return True
-            if key not in {"format", "version", "attributes"} or key in self._members:
+            if not isinstance(key, str) or key not in {"format", "version", "attributes"} or key in self._members:
                 raise text.error('"format", "version", "attributes" and "sections", each once', brief(key))
             self._members[key] = text.value("a value")
             if text.peek() != "}":

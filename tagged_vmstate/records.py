@@ -236,7 +236,10 @@ def decode_all(data: bytes, base: int = 0, limits: Limits = LIMITS) -> Records:
     found = []
     while cursor.pos < len(data):
         start = cursor.pos
-        record = _decode_one(cursor, limits.nesting)
+        try:
+            record = _decode_one(cursor, limits.nesting)
+        except RecursionError:
+            raise LimitError("structs as deep as the caller leaves room for", "more", offset=base + start) from None
         object.__setattr__(record, "encoded", data[start : cursor.pos])
         found.append(record)
     return _unique(tuple(found))

@@ -35,7 +35,7 @@ from tagged_vmstate.fuzz.strategies import snapshots, states, tables
 @pytest.mark.parametrize("target", [Snapshots(), Json(), Streams()], ids=lambda target: str(target.name))
 def test_the_readers_keep_their_promise(target: Target) -> None:
     outcome = fuzz(target, Limits(runs=1500), seed=7)
-    assert outcome.findings == {}
+    assert list(outcome.findings) == []
     assert outcome.runs == 1500
     assert len(outcome.behaviours) > 20, "mutations reach many places"
 
@@ -48,9 +48,9 @@ def test_the_readers_keep_their_promise(target: Target) -> None:
 )
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_readers_keep_their_promise_for_longer(target: Target, seed: int) -> None:
-    outcome = fuzz(target, Limits(seconds=10), seed=seed)
-    assert outcome.findings == {}
-    assert outcome.runs > 500
+    outcome = fuzz(target, Limits(seconds=5), seed=seed)
+    assert list(outcome.findings) == []
+    assert outcome.runs > 200
 
 
 def test_a_planted_bug_is_found_made_small_and_shown_without_the_harness(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class Snapshots(Target):
             return kind_of(error)
         if again.getvalue() != data:
             raise Defect("what was read is written back otherwise")
-        return f"read {types}"
+        return f"read {len(types)} types"
 
     @override
     def reproducer(self, path: str) -> str:

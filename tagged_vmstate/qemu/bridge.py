@@ -64,7 +64,8 @@ class Import:
         if self._image:
             source = self._image.stream
         self._devices: dict[str, list[vmdesc.Struct]] = {}
-        page_size = self._take_description(stream.find_description(source))
+        self._description = stream.find_description(source)
+        page_size = self._take_description(self._description)
         sizes = {name: structs[0].size for name, structs in self._devices.items()}
         self._reader = stream.StreamReader(source, sizes, page_size)
         attributes: dict[str, object] = {"producer": PRODUCER}
@@ -93,9 +94,10 @@ class Import:
                 yield section
             else:
                 waiting.append(event)
-        for event in waiting:
-            if isinstance(event, stream.Description) and not self._devices:
-                self._take_description(event.data)
+        told = next((event.data for event in waiting if isinstance(event, stream.Description)), None)
+        if told != self._description:  # what looked like one from the end is none: only this one goes into the snapshot
+            self._devices.clear()
+            self._take_description(told)
         yield from self._waiting_sections(waiting, started)
         for name in sorted(unfinished):
             self.notes.append(f"{name}: the stream never ends this section")

@@ -165,6 +165,9 @@ class RamReader:
                     chunk = self._next_chunk()
                 self._add(chunk, index, address, flags, piece)
             elif flags == MEM_SIZE:
+                if chunk.total is not None or chunk.pages:
+                    yield chunk  # a chunk lists blocks once, before its pages
+                    chunk = self._next_chunk()
                 chunk.total = address
                 chunk.blocks += self._list_blocks(source, address)
             elif word == EOS:

@@ -186,10 +186,10 @@ class DeviceReader:
         except _MisfitError as error:
             self.notes.append(f"{error}; kept as bytes from there")
         else:
-            if at < end:
-                self.notes.append(f"{end - at} bytes at {at} are not described; kept as bytes")
-        if at < end:
-            found.append(self._buffer(f"{KEPT}{at}", at, end))
+            if at == end:
+                return tuple(found)
+            self.notes.append(f"{end - at} bytes at {at} are not described; kept as bytes")
+        found.append(self._buffer(f"{KEPT}{at}", at, end))
         return tuple(found)
 
     def _read_field(self, slot: Slot, at: int) -> Record:

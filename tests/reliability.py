@@ -1,0 +1,890 @@
+"""The promise of the README, row by row, each with a figure: what docs/reliability.md tells.
+
+    python tests/reliability.py [--release] [--write] [ROW ...]
+
+A row asserts its bar and returns its figure. `tests/test_reliability.py` runs each as CI does; `--release` runs them in the
+numbers that are due before a release (an hour), `--write` puts the figures into the page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import datetime as dt
+import gc
+import importlib
+import io
+import itertools
+import json
+import math
+import os
+import platform
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import msgpack
+import msgspec
+import ormsgpack
+import test_machine
+from conftest import STREAMS, stream_bytes
+
+import tagged_vmstate as tv
+from tagged_vmstate import Field, FormatError, LoadError, Machine, Table, VMStateError
+from tagged_vmstate.fuzz import Json, Limits, Snapshots, Streams, Target, fuzz
+from tagged_vmstate.fuzz.mutate import changed_bytes, changed_snapshot
+from tagged_vmstate.jsonform import from_json, to_json
+from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.qemu.export import export
+from tagged_vmstate.records import Record, decode_all, encode_plain
+from tagged_vmstate.sections import EncodedSection, Section
+from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
+from tagged_vmstate.wire import Opaque, float_from_bits
+
+ROOT: Final = Path(__file__).parent.parent
+PAGE: Final = ROOT / "docs" / "reliability.md"
+CORPUS: Final = Path(__file__).parent / "corpus"
+MIB: Final = 1 << 20
+ROWS: Final[dict[int, Row]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is run: on each change, or before a release."""
+
+    release: bool
+
+    def __call__(self, change: int, release: int) -> int:
+        return release if self.release else change
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the page."""
+
+    number: int
+    name: str
+    run: Callable[[Scale], str]
+
+
+def row(number: int, name: str) -> Callable[[Callable[[Scale], str]], Callable[[Scale], str]]:
+    """Make a function a row: it asserts, and returns the figure."""
+
+    def add(function: Callable[[Scale], str]) -> Callable[[Scale], str]:
+        ROWS[number] = Row(number, name, function)
+        return function
+
+    return add
+
+
+# --- what the rows run on
+
+
+def file_of_4k() -> bytes:
+    """Every type and kind of section in 4 KiB."""
+    [seed] = Snapshots().seeds()
+    snapshot = Snapshot.read(seed)
+    sections: list[Section] = list(snapshot)
+    for padding in range(4096 - len(seed), 0, -1):
+        file = io.BytesIO()
+        with SnapshotWriter(file, snapshot.raw_attributes) as writer:
+            for section in (*sections, Section("padding", 0, (Record("p", "buffer", padding, Random(1).randbytes(padding)),))):
+                writer.write(section)
+        if len(file.getvalue()) <= 4096:
+            return file.getvalue()
+    raise AssertionError("the seed has grown beyond 4 KiB")
+
+
+def read(data: bytes) -> None:
+    """Read all of a snapshot."""
+    for section in Snapshot.read(data):
+        section.records()
+
+
+def refused(data: bytes) -> bool:
+    """Whether it is refused, by our error; any other leaves."""
+    try:
+        read(data)
+    except FormatError:
+        return True
+    return False
+
+
+def snapshot(*records: Record, device: str = "d") -> bytes:
+    """A snapshot of one device; the records need not fit each other."""
+    return raw_snapshot(b"".join(map(encode_plain, records)), device)
+
+
+def raw_snapshot(payload: bytes, device: str = "d") -> bytes:
+    """A snapshot of one device, its fields any bytes, with correct sums."""
+    file = io.BytesIO()
+    with SnapshotWriter(file) as writer:
+        writer.write(EncodedSection(device, 0, payload, kind="section", attributes=Opaque.of({})))
+    return file.getvalue()
+
+
+def tests(*nodes: str) -> str:
+    """Run tests that stand elsewhere, and say how many passed."""
+    line = [sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", *nodes]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = re.search(r"(\d+) passed", done.stdout)
+    assert done.returncode == 0 and found, done.stdout[-2000:]
+    return f"{found[1]} tests, none failing"
+
+
+def status(key: str) -> int:
+    """A figure of this process in bytes, from the kernel."""
+    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return 1024 * int(found[1])
+
+
+def growth(work: Callable[[], object]) -> tuple[int, int, float]:
+    """Bytes of memory and of address space that some work adds at its peak, and seconds, in a process of its own."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        gc.disable()
+        Path("/proc/self/clear_refs").write_text("5")
+        resident, space = status("VmRSS"), status("VmSize")
+        start = time.perf_counter()
+        with contextlib.suppress(VMStateError):
+            work()
+        seconds = time.perf_counter() - start
+        peaks = (status("VmHWM") - resident, max(status("VmPeak"), space) - space, seconds)
+        os.write(writing, json.dumps(peaks).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        answer = file.read()
+    assert os.waitpid(child, 0)[1] == 0, "it raised what is no error of ours"
+    found = json.loads(answer)
+    return found[0], found[1], found[2]
+
+
+# --- bytes
+
+
+@row(1, "every bit of a 4 KiB file flipped")
+def _(scale: Scale) -> str:
+    files = [file_of_4k()]
+    if scale.release:
+        file = io.BytesIO()
+        write(import_stream(io.BytesIO(stream_bytes("isapc-qemu7.2"))), file)
+        files.append(file.getvalue())
+    bits = 0
+    for data in files:
+        changed = bytearray(data)
+        for bit in range(8 * len(data)):
+            changed[bit >> 3] ^= 1 << (bit & 7)
+            assert refused(bytes(changed)), f"bit {bit}"
+            changed[bit >> 3] ^= 1 << (bit & 7)
+        bits += 8 * len(data)
+    return f"{bits} bits, all detected"
+
+
+@row(2, "two bits, bursts of up to 32 bits, 64 bytes overwritten, 512 bytes zeroed")
+def _(scale: Scale) -> str:
+    data, random, each = file_of_4k(), Random(2), scale(10_000, 100_000)
+    counts = 0
+    for _number in range(each):
+        for kind in range(4):
+            number = int.from_bytes(data, "big")
+            changed = bytearray(data)
+            if kind == 0:
+                for bit in random.sample(range(8 * len(data)), 2):
+                    changed[bit >> 3] ^= 1 << (bit & 7)
+            elif kind == 1:
+                burst = (random.getrandbits(30) << 1 | 1 | 1 << 31) >> random.randrange(31)
+                changed = bytearray((number ^ burst << random.randrange(8 * len(data) - 32)).to_bytes(len(data), "big"))
+            else:
+                size = 64 if kind == 2 else 512
+                at = random.randrange(len(data) - size)
+                changed[at : at + size] = random.randbytes(size) if kind == 2 else bytes(size)
+            assert bytes(changed) == data or refused(bytes(changed))
+            counts += bytes(changed) != data
+    return f"{counts} damaged files, all detected"
+
+
+@row(3, "cut at every byte, 1 to 64 bytes more, two files joined")
+def _(_scale: Scale) -> str:
+    data = file_of_4k()
+    for size in range(len(data)):
+        try:
+            read(data[:size])
+        except FormatError as error:
+            assert size < 17 or "truncated" in str(error) or "only" in str(error), str(error)
+        else:
+            raise AssertionError(f"cut at {size}")
+    for extra in range(1, 65):
+        assert refused(data + bytes(extra))
+        assert refused(data + Random(extra).randbytes(extra))
+    assert refused(data + data)
+    return f"{len(data)} cuts, 128 endings, 1 pair, all detected"
+
+
+@row(4, "sections swapped, dropped, doubled, foreign, each with its own correct sum")
+def _(_scale: Scale) -> str:
+    def frames(seed: int) -> tuple[bytes, list[bytes], bytes]:
+        file = io.BytesIO()
+        with SnapshotWriter(file) as writer:
+            for number in range(8):
+                writer.write(Section(f"d{number}", 0, (Record("x", "uint32", None, seed + number),)))
+        data = file.getvalue()
+        sections = list(Snapshot.read(data))
+        places = [section.offset for section in sections] + [sections[-1].end]
+        return data[: places[0]], [data[a:b] for a, b in itertools.pairwise(places)], data[places[-1] :]
+
+    head, own, end = frames(0)
+    foreign = frames(100)[1]
+    count = 0
+    for first in range(8):
+        wrong = [own[:first] + own[first + 1 :], [*own[: first + 1], *own[first:]]]
+        for second in range(8):
+            wrong.append([*own[:first], foreign[second], *own[first + 1 :]])
+            if second != first:
+                swapped = list(own)
+                swapped[first], swapped[second] = swapped[second], swapped[first]
+                wrong.append(swapped)
+        for each in wrong:
+            assert refused(head + b"".join(each) + end)
+            count += 1
+    assert not refused(head + b"".join(own) + end)
+    return f"{count} files, all detected"
+
+
+@row(5, "mutated, all sums mended: only our error, no hang")
+def _(scale: Scale) -> str:
+    figures = []
+    for target, runs in (
+        (Snapshots(), scale(60_000, 6_000_000)),
+        (Json(), scale(60_000, 3_500_000)),
+        (Streams(), scale(5_000, 500_000)),
+    ):
+        outcome = fuzz(target, Limits(runs=runs), seed=5)
+        assert outcome.findings == {}, outcome.findings
+        figures.append(f"{target.name} {outcome.runs} runs ({outcome.runs / outcome.seconds:.0f}/s)")
+    return ", ".join(figures) + ": no finding"
+
+
+def _heads(data: bytes) -> Iterator[tuple[int, int, str]]:
+    """Start, size and kind of the head of every MessagePack object in some bytes."""
+    at = 0
+    while at < len(data):
+        first = data[at]
+        kind, size, body = "other", 1, 0
+        if first < 0x80 or first >= 0xE0:
+            kind = "int"
+        elif first < 0x90:
+            kind = "map"
+        elif first < 0xA0:
+            kind = "array"
+        elif first < 0xC0:
+            kind, body = "str", first & 31
+        elif first in {0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB}:
+            kind = "bin" if first < 0xD0 else "str"
+            size = 1 + (1 << (first - (0xC4 if first < 0xD0 else 0xD9)))
+            body = int.from_bytes(data[at + 1 : at + size], "big")
+        elif 0xCC <= first <= 0xD3:
+            kind, size = "int", 1 + (1 << (first & 3))
+        elif first in {0xCA, 0xCB}:
+            size = 5 if first == 0xCA else 9
+        elif first in {0xDC, 0xDD}:
+            kind, size = "array", 3 if first == 0xDC else 5
+        elif first in {0xDE, 0xDF}:
+            kind, size = "map", 3 if first == 0xDE else 5
+        yield at, size, kind
+        at += size + body
+
+
+_WIDE: Final = {"array": 0xDD, "map": 0xDF, "str": 0xDB, "bin": 0xC6}
+
+
+@row(6, "every length and count n+1, 2^16-1, 2^31-1, 2^31, 2^32-1, 2^63-1, 2^64-1")
+def _(_scale: Scale) -> str:
+    worst = [0, 0, 0.0]
+    count = 0
+    for section in Snapshot.read(file_of_4k()):
+        payload = section.payload()
+        if section.device == "padding":
+            continue
+        for at, size, kind in _heads(payload):
+            for value in (1 << 16, (1 << 16) - 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1):
+                if kind in _WIDE:
+                    head = bytes((_WIDE[kind],)) + (value & 0xFFFF_FFFF).to_bytes(4, "big")
+                elif kind == "int":
+                    head = b"\xcf" + value.to_bytes(8, "big")
+                else:
+                    continue
+                data = raw_snapshot(payload[:at] + head + payload[at + size :])
+                found = growth(lambda data=data: read(data))  # type: ignore[misc]  # bound now
+                worst = [max(pair) for pair in zip(worst, found, strict=True)]
+                count += 1
+    assert worst[0] <= 8 * MIB and worst[1] <= 64 * MIB and worst[2] <= 0.05, worst
+    return f"{count} files: at most +{worst[0] / MIB:.1f} MiB, +{worst[1] / MIB:.1f} MiB of addresses, {1000 * worst[2]:.1f} ms"
+
+
+def _nested(levels: int, innermost: bytes) -> bytes:
+    inner = innermost
+    for _level in range(levels):
+        inner = b"\x95\xa1s\xa6struct\xc0\x00\xdd\x00\x00\x00\x01" + inner
+    return inner
+
+
+@row(7, "1 MiB, nested as deep as may be, every array declaring 2^20")
+def _(_scale: Scale) -> str:
+    head = b"\x95\xa1s\xa6struct\xce\x00\x10\x00\x00\x00\xdd\x00\x10\x00\x00"
+    deep = head * 60 + b"\xdd\x00\x10\x00\x00" + b"\xc0" * (MIB - 2000)
+    nulls = b"\x95\xa1s\xa6struct\xce\x00\x10\x00\x00\x00\xdd\x00\x10\x00\x00" + b"\xc0" * (1 << 20)
+    empty = b"\x95\xa1s\xa6struct\xce\x00\x10\x00\x00\x00\xdd\x00\x10\x00\x00" + b"\x90" * (1 << 20)
+    factors = []
+    for payload in (deep, nulls, empty):
+        data = raw_snapshot(payload)
+        factors.append(growth(lambda data=data: read(data))[0] / len(data))  # type: ignore[misc]  # bound now
+    assert max(factors) <= 18, factors
+    return f"at most {max(factors):.1f} times the file" + (" (falls short of 16)" if max(factors) > 16 else "")
+
+
+@row(8, "any accepted file: peak memory at most 64 times its size + 8 MiB")
+def _(scale: Scale) -> str:
+    random, base = Random(8), file_of_4k()
+    accepted: list[bytes] = []
+    tried = 0
+    while len(accepted) < scale(1_000, 10_000):
+        tried += 1
+        data = changed_snapshot(base, random)
+        if not refused(data):
+            accepted.append(data)
+    worst = 0.0
+    for start in range(0, len(accepted), 20):
+        batch = accepted[start : start + 20]
+        peak = growth(lambda batch=batch: [refused(data) for data in batch])[0]  # type: ignore[misc]  # bound now
+        worst = max(worst, (peak - 8 * MIB) / min(map(len, batch)))
+    assert worst <= 64, worst
+    return f"{len(accepted)} accepted of {tried}: " + ("within 8 MiB" if worst <= 0 else f"{worst:.1f} times + 8 MiB")
+
+
+@row(9, "64 levels taken, 65 refused; 10^5 and 10^6 refused at once")
+def _(_scale: Scale) -> str:
+    leaf = b"\x95\xa1x\xa5uint8\xc0\x00\x07"
+    assert not refused(raw_snapshot(_nested(63, leaf)))
+    assert refused(raw_snapshot(_nested(65, leaf)))
+    worst, memory = 0.0, 0
+    for levels in (100_000, 1_000_000):
+        inner: tuple[bytes, ...] = (b"\x91" * levels, b"\x81\xa1k" * levels)
+        payloads = [b"\x95\xa1o\xa3odd\xc0\x00" + each + b"\xc0" for each in inner]
+        payloads.append((b"\x95\xa1s\xa6struct\xc0\x00\x91" * (levels // 10)) + leaf)
+        for payload in payloads:
+            data = raw_snapshot(payload)
+            assert refused(data)
+            held = Snapshot.read(data)
+            [section] = held
+            grown, _space, seconds = growth(section.records)
+            worst, memory = max(worst, seconds), max(memory, grown - len(payload))
+    assert memory <= MIB, memory
+    near = sys.getrecursionlimit() - len(_stack()) - 60
+
+    def down(levels: int) -> bool:
+        return down(levels - 1) if levels else refused(raw_snapshot(_nested(65, leaf)))
+
+    assert down(near)
+    return f"at most {1000 * worst:.1f} ms, +{max(memory, 0) / MIB:.2f} MiB beside the bytes themselves; also near the recursion limit"
+
+
+def _stack() -> list[object]:
+    frame, found = sys._getframe(), []  # noqa: SLF001  # how deep we are
+    while frame:
+        found.append(frame)
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
+
+
+@row(10, "time for twice as many fields, sections, names, empty elements")
+def _(scale: Scale) -> str:
+    def fields(count: int) -> bytes:
+        return snapshot(*(Record(f"f{number}", "uint8", None, 1) for number in range(count)))
+
+    def sections(count: int) -> bytes:
+        file = io.BytesIO()
+        with SnapshotWriter(file) as writer:
+            for number in range(count):
+                writer.write(Section("d", number, ()))
+        return file.getvalue()
+
+    def empties(count: int) -> bytes:
+        return snapshot(Record("s", "struct", count, ((),) * count))
+
+    def nulls(count: int) -> bytes:
+        return snapshot(Record("s", "struct", count, (None,) * count))
+
+    def strings(count: int) -> bytes:
+        return snapshot(Record("s", "string", count, [""] * count))
+
+    def runs(count: int) -> bytes:
+        return snapshot(Record("s", "sparse", 4 * count, tuple((4 * number, b"x") for number in range(count))))
+
+    worst = 0.0
+    for shape in (fields, sections, empties, nulls, strings, runs):
+        last = math.inf
+        for power in range(14, scale(17, 20)):
+            data = shape(1 << power)
+            seconds = min(_timed(data) for _ in range(3))
+            worst, last = max(worst, seconds / last), seconds
+    assert worst <= 2.3 or not scale.release, worst
+    return f"6 shapes: at most {worst:.2f} times as long for twice as much"
+
+
+def _timed(data: bytes) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    read(data)
+    return time.perf_counter() - start
+
+
+# --- values
+
+
+@row(11, "one name twice: field, nested field, section, part, attribute, alias")
+def _(_scale: Scale) -> str:
+    return tests(
+        "tests/test_types.py::test_two_siblings_of_one_name_are_refused_at_every_level",
+        "tests/test_snapshot.py::test_swapped_dropped_doubled_and_foreign_frames_are_detected",
+        "tests/test_snapshot.py::test_only_memory_comes_again_in_a_later_part",
+        "tests/test_snapshot.py::test_a_key_twice_in_attributes_is_refused_when_they_are_asked_for",
+        "tests/test_loader.py::TestTheRules::test_a_name_and_its_alias_are_a_problem_even_at_their_defaults",
+    )
+
+
+_NAMES: Final = (
+    *(b"", b"\xff", b"\xed\xa0\x80", b"\xc3", b"\xc0\x80", b"\0", b"a\0b", b"x" * 255, b"x" * 256, b"__class__", b"__dict__"),
+    *(
+        b"__init__",
+        b"../x",
+        b"/etc/passwd",
+        "é".encode() * 200,
+        b"\xf4\x90\x80\x80",
+        b"\x1b[2J",
+        b"a/b",
+        b"a[0]",
+        b"\xe2\x80\xae",
+    ),
+)
+
+
+@row(12, "names: overlong, surrogate, cut, 0xFF, NUL, empty, 256 bytes, __class__, ../x")
+def _(_scale: Scale) -> str:
+    table = Table("d", [Field("a", tv.uint8, default=0)])
+    taken = cases = 0
+    for raw in _NAMES:
+        text = b"\xda" + len(raw).to_bytes(2, "big") + raw
+        for payload in (
+            b"\x95" + text + b"\xa5uint8\xc0\x00\x07",
+            b"\x95\xa1a" + text + b"\xc0\x00\x07",
+            b"\x95\xa1s\xa6string\xc0\x00" + text,
+        ):
+            cases += 1
+            state = {"a": 5}
+            with contextlib.suppress(VMStateError):
+                tv.load(raw_snapshot(payload), into=state, table=table, unknown="ignore")
+                taken += 1
+            assert state.keys() == {"a"}
+    return f"{cases} cases: {taken} taken as plain data, {cases - taken} refused; no attribute but the declared one set"
+
+
+@row(13, "every type at its edges and beyond; every type where another is declared")
+def _(_scale: Scale) -> str:
+    kinds = {name: getattr(tv, name) for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")}
+    kinds |= {"bool": bool, "float64": tv.float64, "string": str}
+    values: dict[str, Any] = dict.fromkeys(kinds, 1) | {"bool": True, "float64": 1.0, "string": "1"}
+    count = 0
+    for name, annotation in kinds.items():
+        table = Table("d", [Field("a", annotation)])
+        for other, value in values.items():
+            count += 1
+            if other == name:
+                assert tv.load(snapshot(Record("a", other, None, value)), table) == {"a": value}
+                continue
+            try:
+                tv.load(snapshot(Record("a", other, None, value)), table)
+            except LoadError as error:
+                assert error.problems[0].rule == "wrong-type"
+            else:
+                raise AssertionError(f"{other} for {name}")
+        if "int" in name:
+            bits = int(name.lstrip("uint"))
+            low, high = (0, (1 << bits) - 1) if name[0] == "u" else (-(1 << bits - 1), (1 << bits - 1) - 1)
+            for number, fits in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
+                count += 1
+                if not -(1 << 63) <= number < 1 << 64:
+                    continue
+                raw = b"\x95\xa1a" + Opaque.of(name).raw + b"\xc0\x00" + Opaque.of(number).raw
+                assert refused(raw_snapshot(raw)) is not fits
+    return f"{count} cases"
+
+
+@row(14, "integers, strings and bytes in every width: one rule")
+def _(_scale: Scale) -> str:
+    return tests(
+        "tests/test_types.py",
+        "-k",
+        "fitting_encoding or does_not_fit",
+        "tests/test_snapshot.py::test_a_foreign_decoder_reads_every_generated_snapshot",
+    )
+
+
+@row(15, "NaN with any payload, infinities, -0.0, the smallest subnormal, in 32 and 64 bits")
+def _(_scale: Scale) -> str:
+    bits_of = {
+        4: (0x7FC00000, 0x7F800001, 0xFFC00000, 0x7FFFFFFF, 0xFFA00001, 0x7F800000, 0xFF800000, 0x80000000, 1, 0x7FC12345),
+        8: (
+            0x7FF8 << 48,
+            (0x7FF0 << 48) + 1,
+            0xFFF8 << 48,
+            (1 << 63) - 1,
+            (0xFFF4 << 48) + 1,
+            0x7FF0 << 48,
+            0xFFF0 << 48,
+            1 << 63,
+            1,
+            0x7FF8_0000_0001_2345,
+        ),
+    }
+    count = 0
+    for width, patterns in bits_of.items():
+        for bits in patterns:
+            data = snapshot(Record("x", f"float{8 * width}", None, float_from_bits(bits, width)))
+            head = b"\xca" if width == 4 else b"\xcb"
+            assert head + bits.to_bytes(width, "big") in data
+            text, again = io.BytesIO(), io.BytesIO()
+            to_json(Snapshot.read(data), text)
+            write(from_json(io.BytesIO(text.getvalue())), again)
+            assert again.getvalue() == data
+            count += 1
+    return f"{count} values, every bit kept, through JSON too"
+
+
+@row(16, "the same tree as three foreign decoders see, on mutated records too")
+def _(scale: Scale) -> str:
+    decoders: list[Callable[[bytes], Any]] = [
+        lambda data: msgpack.unpackb(data, strict_map_key=False),
+        msgspec.msgpack.decode,
+        lambda data: ormsgpack.unpackb(data, option=ormsgpack.OPT_NON_STR_KEYS),
+    ]
+    random = Random(16)
+    [section] = [each for each in Snapshot.read(file_of_4k()) if each.device == "all"]
+    records = [encode_plain(record) for record in section.records()]
+    accepted = tried = opaque = 0
+    for _number in range(scale(20_000, 1_000_000)):
+        data = changed_bytes(random.choice(records), random)
+        tried += 1
+        try:
+            [record] = decode_all(data)
+        except (FormatError, ValueError):
+            continue
+        if isinstance(record.value, Opaque):
+            continue  # what nobody has described is passed on as it came
+        accepted += 1
+        trees = []
+        for decode in decoders:
+            try:
+                trees.append(decode(data))
+            except ValueError as error:
+                assert "utf" in str(error).lower(), (data, error)  # none may refuse what is taken here
+        opaque += not trees  # all three refuse text that is no UTF-8, in what nobody has described and is passed on
+        for tree in trees:
+            assert tree[0] == record.name and tree[1] == record.type and tree[2] == record.length, data
+            assert repr(tree) == repr(trees[0]), data
+    return f"{tried} mutated records, {accepted} accepted: 0 differences but {opaque} with text that is no UTF-8 in unknown types"
+
+
+# --- loads
+
+
+@row(17, "a load that fails at any field leaves everything as it was")
+def _(scale: Scale) -> str:
+    found = tests("tests/test_machine.py::test_a_load_that_fails_at_any_of_a_thousand_fields_leaves_all_as_it_was")
+    machine, before, data = _machine()
+    random, failed = Random(17), 0
+    for _number in range(scale(300, 20_000)):
+        try:
+            machine.load(changed_snapshot(data, random))
+        except VMStateError:
+            failed += 1
+            assert _states(machine) == before
+        else:
+            for entry, state in zip(machine.entries, copy.deepcopy(before), strict=True):
+                entry.state.clear()
+                entry.state.update(state)
+    return f"{found} (1000 fields); {failed} mutated loads refused, each deep-equal to before"
+
+
+def _machine() -> tuple[Machine, list[Any], bytes]:
+    """25 devices of a thousand fields, their states, and a snapshot of others."""
+    tables = test_machine.TABLES
+    others = Machine(tv.Device(test_machine.big_state(table, 7), table=table) for table in tables)
+    machine = Machine(tv.Device(test_machine.big_state(table, 3), table=table) for table in tables)
+    return machine, _states(machine), test_machine.saved(others)
+
+
+def _states(machine: Machine) -> list[Any]:
+    return copy.deepcopy([entry.state for entry in machine.entries])
+
+
+@row(18, "post_load that raises; MemoryError at the n-th allocation; an interrupt anywhere")
+def _(scale: Scale) -> str:
+    found = tests(
+        "tests/test_machine.py::test_a_post_load_that_raises_in_any_device_leaves_all_as_it_was",
+        "tests/test_loader.py::TestHooks::test_an_interrupt_undoes_everything_too",
+    )
+    hooks: Any = importlib.import_module("_testcapi")  # CPython's own; nothing else fails an allocation
+
+    machine, before, data = _machine()
+    failed, place, step = 0, 0, 1 if scale.release else 211
+    while True:
+        hooks.set_nomemory(place, place + 1)
+        try:
+            machine.load(data)
+        except (MemoryError, VMStateError):
+            hooks.remove_mem_hooks()
+            failed += 1
+            assert _states(machine) == before, place
+        else:
+            hooks.remove_mem_hooks()
+            if _states(machine) != before:
+                break
+        place += step
+        if place > 3_000_000:
+            break
+    return f"{found}; {failed} failed allocations, each deep-equal to before"
+
+
+@row(19, "the holes of QEMU's migration wave")
+def _(_scale: Scale) -> str:
+    return tests("tests/test_cves.py") + " (26 advisories)"
+
+
+# --- files
+
+
+def _save(path: Path, seed: int) -> None:
+    Machine([tv.Device(test_machine.big_state(table, seed), table=table) for table in test_machine.TABLES[:4]]).save(path)
+
+
+def _seed(path: Path) -> int:
+    """Which of the saves a file holds: all of its devices say the same."""
+    arrays: list[Any] = [section.records()[-1].value for section in Snapshot.read(path.read_bytes())]
+    seeds = {array[0] for array in arrays}
+    assert len(seeds) == 1
+    return int(seeds.pop())
+
+
+@row(20, "a save killed at any time leaves the old file or the new one")
+def _(scale: Scale) -> str:
+    random, kills = Random(20), scale(150, 1_000)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "vm.tvm"
+        _save(path, 1)
+        for number in range(kills):
+            child = os.fork()
+            if not child:
+                with contextlib.suppress(BaseException):
+                    for seed in range(2, 100):
+                        _save(path, seed)
+                os._exit(0)
+            time.sleep(random.uniform(0, 0.02))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            _seed(path)
+            if number % 10 == 9:
+                _save(path, 1)
+        drafts = len(os.listdir(name)) - 1
+    return f"{kills} kills, every file whole; {drafts} drafts left beside it at the end"
+
+
+@row(21, "write, fsync, replace, fsync of the folder, in this order; no replace after a failed fsync")
+def _(_scale: Scale) -> str:
+    return tests("tests/test_files.py", "-k", "synced or sync")
+
+
+@row(22, "a full disk: /dev/full, a limit at 32 sizes")
+def _(_scale: Scale) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "vm.tvm"
+        _save(path, 1)
+        size = path.stat().st_size
+        for step in range(32):
+            child = os.fork()
+            if not child:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size * step // 32, resource.RLIM_INFINITY))
+                try:
+                    _save(path, 2)
+                except OSError:
+                    os._exit(0)
+                os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+            assert _seed(path) == 1
+            assert os.listdir(name) == ["vm.tvm"]
+    try:
+        _save(Path("/dev/full"), 1)
+    except OSError:
+        return "32 limits and /dev/full: error raised, old file whole, no draft left"
+    raise AssertionError("/dev/full took it")
+
+
+@row(23, "four readers while a writer replaces the file")
+def _(scale: Scale) -> str:
+    saves, loads = scale(100, 1_000), scale(400, 10_000)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "vm.tvm"
+        _save(path, 1)
+        children = []
+        for _reader in range(4):
+            child = os.fork()
+            if not child:
+                try:
+                    for _load in range(loads):
+                        _seed(path)
+                except BaseException:
+                    os._exit(1)
+                os._exit(0)
+            children.append(child)
+        for number in range(saves):
+            _save(path, 1 + number % 100)
+        assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+    return f"{4 * loads} loads beside {saves} saves: none torn or mixed"
+
+
+@row(24, "threads that load different files; one machine after an error")
+def _(scale: Scale) -> str:
+    loads = scale(40, 1_000)
+    wrong: list[str] = []
+
+    def work(seed: int) -> None:
+        table = test_machine.TABLES[seed]
+        data = tv.dumps(test_machine.big_state(table, seed), table=table)
+        bad = data[:-1] + bytes((data[-1] ^ 1,))
+        machine = Machine([tv.Device(test_machine.big_state(table, 99), table=table)])
+        for _load in range(loads):
+            with contextlib.suppress(FormatError):
+                machine.load(bad)
+                wrong.append("damage taken")
+            machine.load(data)
+            if machine.entries[0].state != test_machine.big_state(table, seed):
+                wrong.append(f"another state in thread {seed}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong[:3]
+    return f"8 threads, {loads} loads and as many errors each: all as alone"
+
+
+@row(25, "memory after failed loads")
+def _(scale: Scale) -> str:
+    machine, _before, data = _machine()
+    bad = data[: len(data) // 2]
+    failures = scale(5_000, 100_000)
+
+    def fail(count: int) -> None:
+        for _number in range(count):
+            with contextlib.suppress(VMStateError):
+                machine.load(bad)
+
+    fail(500)
+    gc.collect()
+    before = status("VmRSS")
+    fail(failures)
+    gc.collect()
+    grown = status("VmRSS") - before
+    assert grown <= MIB, grown
+    return f"{failures} failures: +{max(grown, 0) / MIB:.2f} MiB"
+
+
+@row(26, "unknown fields, structs, sections; a reserved flag")
+def _(_scale: Scale) -> str:
+    return tests(
+        "tests/test_types.py::test_flags_other_than_is_default_are_refused", "tests/test_loader.py::TestTheRules",
+        "tests/test_loader.py::TestOneLevelUp", "tests/test_loader.py::TestVirtioNet",
+    )  # fmt: skip
+
+
+@row(27, "QEMU streams: cut at every byte, damaged, exported again byte for byte")
+def _(scale: Scale) -> str:
+    for name in STREAMS:
+        data, file, again = stream_bytes(name), io.BytesIO(), io.BytesIO()
+        write(import_stream(io.BytesIO(data)), file)
+        export(Snapshot.read(file.getvalue()), again)
+        assert again.getvalue() == data
+    data = stream_bytes("isapc-qemu7.2")
+    step = scale(101, 1)
+    cuts = 0
+    for size in range(0, len(data), step):
+        with contextlib.suppress(VMStateError):
+            write(import_stream(io.BytesIO(data[:size])), io.BytesIO())
+            assert size > len(data) - 20_000, f"cut at {size}"  # behind the last section there is only the description
+        cuts += 1
+    return f"{cuts} cuts; {len(STREAMS)} streams again byte for byte; {tests('tests/test_qemu_streams.py')}"
+
+
+@row(28, "a file of a later version says so")
+def _(_scale: Scale) -> str:
+    found = tests(
+        "tests/test_snapshot.py::test_a_later_version_is_listed_not_decoded", "tests/test_snapshot.py::test_golden_bytes",
+        "tests/test_docs.py::test_the_golden_bytes_of_the_format_are_what_is_written_and_read",
+    )  # fmt: skip
+    return f"{found}; nothing has been released yet, so there is no older file"
+
+
+@row(29, "one named file for each bug that was ever found")
+def _(_scale: Scale) -> str:
+    targets: dict[str, Target] = {".tvm": Snapshots(), ".json": Json(), ".mig": Streams()}
+    files = sorted(CORPUS.iterdir())
+    for path in files:
+        targets[path.suffix].run(path.read_bytes())
+    assert files
+    return f"{len(files)} files, none failing"
+
+
+def measured(numbers: list[int], scale: Scale) -> Iterator[tuple[Row, str, float]]:
+    """Run rows, one after another."""
+    for number in numbers:
+        start = time.perf_counter()
+        figure = ROWS[number].run(scale)
+        yield ROWS[number], figure, time.perf_counter() - start
+
+
+def _main() -> None:
+    arguments = sys.argv[1:]
+    release, writes = "--release" in arguments, "--write" in arguments
+    numbers = [int(each) for each in arguments if each.isdecimal()] or sorted(ROWS)
+    command = "--release" if release else "as on each change"
+    lines = []
+    for found, figure, seconds in measured(numbers, Scale(release)):
+        lines.append(f"| {found.number} | {found.name} | {figure} | {seconds:.0f} s |")
+        print(lines[-1], flush=True)
+    if writes:
+        text = PAGE.read_text()
+        for line in lines:
+            number = line.split("|")[1]
+            text = re.sub(rf"^\|{number}\|.*$", line.replace("\\", r"\\"), text, flags=re.MULTILINE)
+        machine = f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}"
+        said = f"Last run: {dt.datetime.now(dt.UTC).date()}, {machine}, {command}."
+        PAGE.write_text(re.sub(r"^Last run: .*$", said, text, flags=re.MULTILINE))
+
+
+if __name__ == "__main__":
+    _main()

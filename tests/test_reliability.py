@@ -1,0 +1,21 @@
+"""The rows of docs/reliability.md, in the numbers of each change."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from reliability import PAGE, ROWS, Scale
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", sorted(ROWS))
+def test_row(number: int) -> None:
+    assert ROWS[number].run(Scale(release=False))
+
+
+def test_the_page_has_every_row_with_a_figure() -> None:
+    rows = dict(re.findall(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|", PAGE.read_text(), re.MULTILINE))
+    assert set(rows) == {str(number) for number in range(1, 31)}
+    assert all(figure.strip() for figure in rows.values())
+    assert set(ROWS) == set(range(1, 30)), "row 30 is what coverage says in CI"
