@@ -289,7 +289,7 @@ class FloatType(BlockType):
     def from_json(self, value: Json, length: int | None) -> object:
         if length is None or not isinstance(value, list):
             return super().from_json(value, length)
-        return indexed(self.one_from_json, value)
+        return list(indexed(self.one_from_json, value))
 
 
 def from_big_endian(kind: BlockType, data: bytes) -> memoryview:

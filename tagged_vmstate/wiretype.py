@@ -8,7 +8,7 @@ unpacks what any MessagePack writer may have made of it (the shortest integer, a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from tagged_vmstate.errors import StateError, VMStateError
@@ -25,16 +25,14 @@ def brief(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def indexed(function: Callable[[Any], T], values: Iterable[object]) -> list[T]:
+def indexed(function: Callable[[Any], T], values: Iterable[object]) -> Iterator[T]:
     """`function` of each value; an error gets the index of its value into its path."""
-    found = []
     for index, value in enumerate(values):
         try:
-            found.append(function(value))
+            yield function(value)
         except VMStateError as error:
             error.under(index)
             raise
-    return found
 
 
 class WireType(ABC):
