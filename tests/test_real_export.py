@@ -181,3 +181,10 @@ class TestCapture:
             assert b"no QMP there" in done.stderr
             assert done.stderr.count(b"\n") == 1
         assert not (tmp_path / "vm.tvm").exists()
+
+    def test_somebody_who_says_nothing(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            done = run("capture", f"127.0.0.1:{server.getsockname()[1]}", "-o", tmp_path / "vm.tvm")
+        assert done.returncode == 2
+        assert b"no QMP greeting there in 10 s" in done.stderr
+        assert done.stderr.count(b"\n") == 1

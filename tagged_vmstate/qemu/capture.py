@@ -26,6 +26,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Gets the bytes of memory that were sent, and how many there are in all."""
 
 POLL_SECONDS: Final = 0.05
+GREETING_SECONDS: Final = 10
 _FD_NAME: Final = "tagged-vmstate"
 _RUNNING: Final = "running"
 _UNDER_WAY: Final = {"active", "setup", "cancelling", "device", "pre-switchover"}
@@ -93,9 +94,13 @@ async def _capture(address: Address, target: BinaryIO, *, live: bool, stay_pause
 async def _connected(address: Address) -> AsyncIterator[QMPClient]:
     qmp = QMPClient("tagged-vmstate")
     try:
-        await qmp.connect(address)
+        await asyncio.wait_for(qmp.connect(address), GREETING_SECONDS)
+    except TimeoutError:
+        hint = "QMP speaks to one at a time: is somebody else connected?"
+        raise CaptureError(f"no QMP greeting there in {GREETING_SECONDS} s; {hint}") from None
     except (QMPError, OSError) as error:
-        raise CaptureError(f"no QMP there ({_reason(error)}); start QEMU with -qmp unix:PATH,server=on,wait=off") from None
+        hint = "start QEMU with -qmp unix:PATH,server=on,wait=off"
+        raise CaptureError(f"no QMP there ({_reason(error)}); {hint}") from None
     try:
         yield qmp
     except (QMPError, EOFError) as error:
