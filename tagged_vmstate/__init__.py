@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from tagged_vmstate.declare import field, transient, vmstate
     from tagged_vmstate.devices import Device
     from tagged_vmstate.errors import Finding, FormatError, LimitError, LoadError, StateError, TableError, VMStateError
+    from tagged_vmstate.legacy import Legacy, LegacyWarning, Reader
     from tagged_vmstate.machine import Machine, Report, dump, dumps, load, loads, reset
     from tagged_vmstate.records import Limits, Record
     from tagged_vmstate.sections import Section
     from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
     from tagged_vmstate.table import Field, Table, Untagged
-    from tagged_vmstate.untagged import Legacy, LegacyWarning, Reader
     from tagged_vmstate.wire import Opaque
 
 __all__ = [
@@ -104,7 +104,7 @@ _ROOMS = {
     "sections": ("Section",),
     "snapshot": ("Snapshot", "SnapshotWriter"),
     "table": ("Field", "Table", "Untagged"),
-    "untagged": ("Legacy", "LegacyWarning", "Reader"),
+    "legacy": ("Legacy", "LegacyWarning", "Reader"),
     "wire": ("Opaque",),
 }
 

@@ -19,6 +19,7 @@ from tagged_vmstate.codec import Loader, Unknown
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import Finding, LoadError
 from tagged_vmstate.frames import label
+from tagged_vmstate.interpreted import read_section
 from tagged_vmstate.qemu.savevm import untagged
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.rules import DROPPED, FILLED_DEVICE, IGNORED_DEVICE, KEPT, TWICE, UNKNOWN_DEVICE, Rule, problems
@@ -26,7 +27,6 @@ from tagged_vmstate.sections import Section, Sections
 from tagged_vmstate.snapshot import StoredSection
 from tagged_vmstate.sources import open_sections
 from tagged_vmstate.types import Runs
-from tagged_vmstate.untagged import read_section
 from tagged_vmstate.wire import Opaque
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Sections | Section"

@@ -9,121 +9,20 @@ when the fields are loaded.
 
 from __future__ import annotations
 
-import re
-import struct
-import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from tagged_vmstate.blocks import BlockType, from_big_endian, to_big_endian, word_swapped
-from tagged_vmstate.codec import raised, save
-from tagged_vmstate.devices import Entry
+from tagged_vmstate.codec import save
 from tagged_vmstate.errors import FormatError, StateError, TableError
-from tagged_vmstate.frames import label
-from tagged_vmstate.qemu.savevm import nowhere, untagged
+from tagged_vmstate.legacy import Legacy, Reader, read_by_function, record_of
+from tagged_vmstate.qemu.stream import SUBSECTION
+from tagged_vmstate.qemu.vmdesc import NULL, subsection_head
 from tagged_vmstate.records import Record, Records, decode_all
-from tagged_vmstate.sections import Section, Sections
-from tagged_vmstate.table import Field, Table, check_value
-from tagged_vmstate.wiretype import brief
+from tagged_vmstate.table import Field, Table
 
-SUBSECTION: Final = 5
-NULL: Final = 0x30
-"""VMS_NULLPTR_MARKER: the character 0."""
 WORD: Final = 64
 """A bitmap is written in big-endian words of so many bits."""
-
-
-class LegacyWarning(UserWarning):
-    """A legacy function was used, which goes with a release."""
-
-
-class Reader:
-    """Untagged bytes read one value after another; every read is checked.
-
-    Args:
-        data: The bytes of a section.
-        base: Their byte offset in the file, for errors.
-    """
-
-    def __init__(self, data: bytes, base: int = 0) -> None:
-        self._data = data
-        self._base = base
-        self._at = 0
-
-    @property
-    def left(self) -> int:
-        """Bytes that are still to be read."""
-        return len(self._data) - self._at
-
-    @property
-    def offset(self) -> int:
-        """Byte offset in the file."""
-        return self._base + self._at
-
-    def error(self, expected: str, found: str, back: int = 0) -> FormatError:
-        """An error at this place, or some bytes before it."""
-        return FormatError(expected, found, offset=self.offset - back, source="section")
-
-    def take(self, size: int, what: str = "bytes") -> bytes:
-        """So many bytes. Raises FormatError where there are fewer."""
-        if size > self.left:
-            raise self.error(f"{size} bytes of {what}", f"only {self.left} left")
-        self._at += size
-        return self._data[self._at - size : self._at]
-
-    def peek(self, size: int) -> bytes:
-        """The next bytes, fewer at the end."""
-        return self._data[self._at : self._at + size]
-
-    def number(self, code: str, what: str = "a number") -> Any:
-        """A big-endian number of a `struct` code. Raises FormatError where it is cut."""
-        return struct.unpack(f">{code}", self.take(struct.calcsize(f">{code}"), what))[0]
-
-    def end(self) -> None:
-        """Raise FormatError where bytes are left over."""
-        if self.left:
-            raise self.error("the end of the section", f"{self.left} more bytes")
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Legacy:
-    """A function that reads old bytes which no table describes, until a release.
-
-    Args:
-        function: Gets a `Reader`, returns the values of fields by their names.
-        versions: The section versions that it reads.
-        release: The release in which it goes: in that one and later, it is refused when it is declared.
-        current: The version of the program, or the name of its distribution.
-
-    Raises:
-        TableError: The release has come.
-    """
-
-    function: Callable[[Reader], Mapping[str, Any]]
-    versions: tuple[int, ...]
-    release: str
-
-    def __init__(
-        self, function: Callable[[Reader], Mapping[str, Any]], versions: Iterable[int], *, release: str, current: str
-    ) -> None:
-        version = current if current[:1].isdigit() else metadata.version(current)
-        if _numbers(version) >= _numbers(release):
-            raise TableError(f"`{function.__name__}` gone since release {release}", f"it in {version}: remove it")
-        object.__setattr__(self, "function", function)
-        object.__setattr__(self, "versions", tuple(versions))
-        object.__setattr__(self, "release", release)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    if not match:
-        raise TableError("a version such as 1.4", brief(version))
-    found = [int(part) for part in match[0].split(".")]
-    while found and not found[-1]:
-        found.pop()
-    return tuple(found)
 
 
 def read(table: Table, data: bytes, version: int, *, base: int = 0) -> Records:
@@ -141,7 +40,7 @@ def read(table: Table, data: bytes, version: int, *, base: int = 0) -> Records:
     reader = Reader(data, base)
     legacy = next((each for each in table.legacy if version in each.versions), None)
     if legacy is not None:
-        found = _by_function(table, cast("Legacy", legacy), reader, version)
+        found = read_by_function(table, cast("Legacy", legacy), reader, version)
     elif not table.minimum_version <= version <= table.version:
         readable = f"version {table.minimum_version} to {table.version} of `{table.name}`"
         raise FormatError(readable, f"version {version}", offset=base, source="section")
@@ -149,39 +48,6 @@ def read(table: Table, data: bytes, version: int, *, base: int = 0) -> Records:
         found = _read_struct(table, reader, version)
     reader.end()
     return found
-
-
-def _by_function(table: Table, legacy: Legacy, reader: Reader, version: int) -> Records:
-    gone = f"`{legacy.function.__name__}` reads version {version} of `{table.name}`; it goes with release {legacy.release}"
-    warnings.warn(LegacyWarning(f"{gone}: save the state anew before"), stacklevel=2)
-    start = reader.offset
-    try:
-        values = dict(legacy.function(reader))
-    except FormatError:
-        raise
-    except Exception as error:
-        name = legacy.function.__name__
-        raise FormatError(f"`{name}` to return", raised(error), offset=reader.offset, source="section") from error
-    found = []
-    for name, value in values.items():
-        field = table.by_name.get(name)
-        if field is None:
-            raise TableError(f"fields of `{table.name}` from `{legacy.function.__name__}`", f"`{name}`")
-        try:
-            check_value(field.type, value)
-        except StateError as error:
-            path = (name, *error.path)
-            raise FormatError(error.expected, error.found, offset=start, path=path, source="section") from error
-        found.append(_record(field, value))
-    return tuple(found)
-
-
-def _record(field: Field, value: Any) -> Record:
-    if field.table is None:
-        return Record(field.name, field.type.wire.name, field.type.length_of(value), value)
-    made = Table("made", [Field(field.name, field.type)])
-    [record] = decode_all(save(made, {field.name: value}))
-    return record
 
 
 def _read_struct(table: Table, reader: Reader, version: int) -> Records:
@@ -223,8 +89,7 @@ def _read_field(field: Field, reader: Reader, values: Mapping[str, Any]) -> Reco
         return Record(field.name, name, length, reader.take(length or 0, f"`{kind.describe()}`"), offset=offset)
     if name == "bitmap":
         words = reader.take(-(-(length or 0) // WORD) * 8, f"`{kind.describe()}`")
-        bits = b"".join(words[at : at + 8][::-1] for at in range(0, len(words), 8))
-        return Record(field.name, name, length, bits[: -(-(length or 0) // 8)], offset=offset)
+        return Record(field.name, name, length, word_swapped(words)[: -(-(length or 0) // 8)], offset=offset)
     raise TableError("a type that QEMU writes untagged (no string, no sparse memory)", f"`{kind.describe()}`")
 
 
@@ -246,8 +111,9 @@ def _read_structs(field: Field, reader: Reader, length: int | None) -> list[Any]
     for index, is_null in enumerate(_elements(field, reader, length)):
         try:
             if is_null:
-                if reader.take(1, "the mark of a null") != bytes((NULL,)):
-                    raise reader.error("the mark of a null ('0')", f"0x{reader._data[reader._at - 1]:02x}", 1)  # noqa: SLF001  # its own room
+                mark = reader.take(1, "the mark of a null")
+                if mark != NULL:
+                    raise reader.error("the mark of a null ('0')", f"0x{mark.hex()}", 1)
                 found.append(None)
             else:
                 table = cast("Table", field.table)
@@ -334,7 +200,7 @@ def write_records(table: Table, records: Records, version: int, *, drop: Contain
 def _write_struct(table: Table, records: Records, version: int, drop: Container[str]) -> Iterator[bytes]:
     given = {field.name: record for record in records if (field := table.by_name.get(record.name))}
     given |= {
-        field.name: _record(field, field.make_default())
+        field.name: record_of(field, field.make_default())
         for field in table.fields
         if field.name not in given and not field.is_required
     }
@@ -358,7 +224,7 @@ def _write_struct(table: Table, records: Records, version: int, drop: Container[
             continue
         if field.untagged.subsection and field.is_in(version):
             yield from _write_subsection(field, record, drop)
-        elif not record.is_default and record.value != _record(field, field.make_default()).value and field.name not in drop:
+        elif not record.is_default and record.value != record_of(field, field.make_default()).value and field.name not in drop:
             expected = f"`{field.name}` at its default: version {version} of `{table.name}` has no place for it"
             raise StateError(expected, "it in use", path=(field.name,))
 
@@ -367,8 +233,7 @@ def _write_subsection(field: Field, record: Record, drop: Container[str]) -> Ite
     if record.value is None or (record.is_default and not field.type.is_optional):
         return
     table = cast("Table", field.table)
-    name = field.name.encode()
-    yield bytes((SUBSECTION, len(name))) + name + struct.pack(">I", table.version)
+    yield subsection_head(field.name, table.version)
     yield from _write_struct(table, cast("Records", record.value), table.version, drop)
 
 
@@ -398,7 +263,7 @@ def _write_structs(field: Field, elements: Sequence[Any], drop: Container[str]) 
         if (element is None) != is_null:
             raise StateError("nulls where the default has them", f"element {index} {'null' if element is None else 'not null'}")
         if is_null:
-            yield bytes((NULL,))
+            yield NULL
             continue
         if field.untagged.linked:
             yield b"\1"
@@ -410,52 +275,3 @@ def _write_structs(field: Field, elements: Sequence[Any], drop: Container[str]) 
             raise
     if field.untagged.linked:
         yield b"\0"
-
-
-class Interpreted:
-    """Imported sections, of which a table reads what nothing in the stream describes.
-
-    Args:
-        sections: What was imported.
-        entries: The devices whose tables are known.
-        notes: What the import said; complete after iterating. What a table reads is struck out, and what it read of
-            fields that the table's own version lacks is added.
-
-    Raises:
-        FormatError: While iterating: a section does not fit its table.
-    """
-
-    def __init__(self, sections: Sections, entries: Iterable[Entry], notes: list[str]) -> None:
-        self.raw_attributes = sections.raw_attributes
-        self._sections = sections
-        self._notes = notes
-        self._tables = {
-            label(name, entry.instance): entry.table for entry in entries for name in (entry.table.name, *entry.table.aliases)
-        }
-
-    def __iter__(self) -> Iterator[Section]:
-        for section in self._sections:
-            raw, table = untagged(section), self._tables.get(section.label)
-            yield section if raw is None or table is None else self._read(section, table, *raw)
-
-    def _read(self, section: Section, table: Table, version: int, data: bytes, offset: int) -> Section:
-        records = read_section(section.label, table, data, version, offset)
-        note = nowhere(section.label, len(data))
-        if note in self._notes:
-            self._notes.remove(note)
-        for record in records:
-            if not table.by_name[record.name].is_in(table.version):
-                gone = f"version {table.version} has no place for it"
-                self._notes.append(f"{section.label} {record.name}: read from version {version}; {gone}")
-        attributes = dict(section.attributes)
-        attributes["qemu"] = {key: value for key, value in attributes["qemu"].items() if key != "described"}
-        return Section(section.device, section.instance, records, kind=section.kind, attributes=attributes)
-
-
-def read_section(section: str, table: Table, data: bytes, version: int, offset: int) -> Records:
-    """The fields of a section, its name in every error. Raises FormatError as `read` does."""
-    try:
-        return read(table, data, version, base=offset)
-    except FormatError as error:
-        error.section = section
-        raise

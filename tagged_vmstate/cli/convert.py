@@ -94,7 +94,7 @@ def import_command(file: str, out: str, spec: str | None, reset: str | None) -> 
         sections: Sections = stream
         if spec is not None:
             from tagged_vmstate.cli.modules import tables  # noqa: PLC0415  # a stream that describes itself needs none
-            from tagged_vmstate.untagged import Interpreted  # noqa: PLC0415  # the same
+            from tagged_vmstate.interpreted import Interpreted  # noqa: PLC0415  # the same
 
             sections = Interpreted(stream, tables(spec), stream.notes)
         if reset is not None:

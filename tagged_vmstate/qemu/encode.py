@@ -11,13 +11,10 @@ from typing import Any, cast
 
 from tagged_vmstate.blocks import BlockType, to_big_endian, word_swapped
 from tagged_vmstate.errors import StateError
-from tagged_vmstate.qemu.vmdesc import KEPT, Field, Slot, Struct, number_type, slots, subsection_head
+from tagged_vmstate.qemu.vmdesc import KEPT, NULL, Field, Slot, Struct, number_type, slots, subsection_head
 from tagged_vmstate.records import Record, Records, wire_type
 from tagged_vmstate.wire import Opaque
 from tagged_vmstate.wiretype import brief
-
-NULL = b"0"
-"""VMS_NULLPTR_MARKER of QEMU's include/migration/vmstate.h."""
 
 
 def encode_device(struct: Struct | None, records: Records) -> bytes:
@@ -63,7 +60,7 @@ def _slot(slot: Slot, record: Record) -> bytes:
         if not isinstance(record.value, tuple) or record.length is not None:
             raise StateError("`struct`", f"`{record.describe()}`")
         inside = b"".join(_struct(slot.subsection, cast("Records", record.value)))
-        return subsection_head(slot.subsection) + _sized(inside, slot.size)
+        return subsection_head(slot.subsection.name, slot.subsection.version) + _sized(inside, slot.size)
     if record.type == "struct":
         return _sized(b"".join(_structs(slot, record)), slot.size)
     return _sized(_plain(slot.entries[0], record), slot.size)

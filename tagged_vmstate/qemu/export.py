@@ -16,7 +16,7 @@ from tagged_vmstate.errors import StateError
 from tagged_vmstate.frames import label
 from tagged_vmstate.qemu import stream, vmdesc
 from tagged_vmstate.qemu.encode import encode_device
-from tagged_vmstate.qemu.ram import CONTINUE, EOS, MEM_SIZE, PAGE, ZERO, Block
+from tagged_vmstate.qemu.ram import CONTINUE, EOS, MEM_SIZE, PAGE, ZERO, Block, pack_name
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
@@ -215,7 +215,7 @@ class Head:
         """What stands before the bytes of the device."""
         found = struct.pack(">BI", self.type, self.id)
         if self.type in {stream.SECTION_START, stream.SECTION_FULL}:
-            found += _short(self.name) + struct.pack(">II", self.instance, self.version)
+            found += pack_name(self.name) + struct.pack(">II", self.instance, self.version)
         return found
 
     def behind(self) -> bytes:
@@ -300,7 +300,7 @@ class MemoryWriter:
             if record.name in self._left_out:
                 total -= record.length or 0
                 continue
-            found.append(_short(record.name) + struct.pack(">Q", record.length or 0))
+            found.append(pack_name(record.name) + struct.pack(">Q", record.length or 0))
             if addresses is not None:
                 found.append(struct.pack(">Q", addresses[place]))
         return (total | MEM_SIZE).to_bytes(8, "big") + b"".join(found)
@@ -320,7 +320,7 @@ class MemoryWriter:
                 kind = PAGE
             yield (page * self._page_size | kind | (0 if named else CONTINUE)).to_bytes(8, "big")
             if named:
-                yield _short(block.name)
+                yield pack_name(block.name)
             yield (found[:1] or b"\0") if kind == ZERO else found or bytes(self._page_size)
             named = 0
             self._current = run.block
@@ -410,7 +410,7 @@ def configuration(records: Records, versions: Iterable[int]) -> bytes:
     for record, version in zip(subsections, versions, strict=True):
         try:
             [inside] = cast("Records", record.value)
-            found.append(bytes((stream.SUBSECTION,)) + _short(record.name) + struct.pack(">I", version) + _setting(inside))
+            found.append(vmdesc.subsection_head(record.name, version) + _setting(inside))
         except StateError as error:
             error.under(record.name)
             raise
@@ -422,7 +422,7 @@ def _setting(record: Record) -> bytes:
     if record.name == "target_page_bits":
         return struct.pack(">I", value)
     if record.name == "capabilities":
-        return struct.pack(">I", len(value)) + b"".join(map(_short, value))
+        return struct.pack(">I", len(value)) + b"".join(map(pack_name, value))
     if not isinstance(value, bytes):
         raise StateError("bytes", f"`{record.describe()}`", path=(record.name,))
     return value
@@ -435,10 +435,3 @@ def unpacked(data: bytes, most: int) -> bytes:
     if unpacker.unconsumed_tail or not unpacker.eof:
         raise zlib.error(f"cut, or more than {most} bytes")
     return found
-
-
-def _short(text: str) -> bytes:
-    data = text.encode()
-    if len(data) > 0xFF:
-        raise StateError("a name of at most 255 bytes", brief(text))
-    return bytes((len(data),)) + data

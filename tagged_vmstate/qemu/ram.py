@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from tagged_vmstate.errors import FormatError
+from tagged_vmstate.errors import FormatError, StateError
 from tagged_vmstate.files import Input
+from tagged_vmstate.wiretype import brief
 
 ZERO: Final = 0x02
 MEM_SIZE: Final = 0x04
@@ -59,6 +60,14 @@ def take_name(source: Input, what: str) -> str:
     size = take(source, 1, what)[0]
     start = source.position
     return text(take(source, size, what), what, start)
+
+
+def pack_name(name: str) -> bytes:
+    """A name behind a byte with its length. Raises StateError where that byte cannot hold it."""
+    data = name.encode()
+    if len(data) > 0xFF:
+        raise StateError("a name of at most 255 bytes", brief(name))
+    return bytes((len(data),)) + data
 
 
 @dataclass(slots=True)

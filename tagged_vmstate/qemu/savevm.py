@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final
 from tagged_vmstate.errors import FormatError, StateError
 from tagged_vmstate.files import Input
 from tagged_vmstate.frames import label
-from tagged_vmstate.qemu.ram import stream_error, take, take_name
+from tagged_vmstate.qemu.ram import pack_name, stream_error, take, take_name
 from tagged_vmstate.qemu.stream import EOF, FOOTER, MAGIC, SECTION_FULL
 from tagged_vmstate.records import Record
 from tagged_vmstate.sections import Section
@@ -143,7 +143,6 @@ def write_v3(sections: Iterable[RawSection], target: BinaryIO, *, has_footers: b
 
 
 def _head(section: RawSection) -> bytes:
-    name = section.device.encode()
-    if not 1 <= len(name) <= 255:
-        raise StateError("a device of 1 to 255 bytes", repr(section.device))
-    return bytes((len(name),)) + name + struct.pack(">II", section.instance, section.version)
+    if not section.device:
+        raise StateError("a device with a name", "an empty one")
+    return pack_name(section.device) + struct.pack(">II", section.instance, section.version)

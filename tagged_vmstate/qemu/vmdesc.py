@@ -18,11 +18,15 @@ from itertools import groupby, repeat
 from typing import Final
 
 from tagged_vmstate.blocks import BlockType, from_big_endian, word_swapped
+from tagged_vmstate.errors import StateError
+from tagged_vmstate.qemu.ram import pack_name
+from tagged_vmstate.qemu.stream import SUBSECTION
 from tagged_vmstate.records import NAME_BYTES, Record, Records, is_known_type
 from tagged_vmstate.types import LEAF_TYPES
 from tagged_vmstate.wire import NESTING, Json, Opaque, pack_bin
 
-SUBSECTION: Final = 0x05
+NULL: Final = b"0"
+"""A null in an array of pointers: VMS_NULLPTR_MARKER of QEMU's include/migration/vmstate.h."""
 KEPT: Final = "bytes@"
 """What a buffer of bytes that nothing describes is called, before the place where they stood."""
 _INLINE: Final = frozenset({"vstruct", "tmp"})
@@ -172,7 +176,7 @@ class DeviceReader:
         try:
             for slot in slots(struct):
                 if slot.subsection:
-                    head = subsection_head(slot.subsection)
+                    head = self._head(slot.subsection)
                     if not self._data.startswith(head, at, end) or len(head) + slot.size > end - at:
                         raise _MisfitError(f"the subsection `{slot.subsection.name}` is not where it should be")
                     inside = at + len(head)
@@ -191,6 +195,13 @@ class DeviceReader:
             self.notes.append(f"{end - at} bytes at {at} are not described; kept as bytes")
         found.append(self._buffer(f"{KEPT}{at}", at, end))
         return tuple(found)
+
+    @staticmethod
+    def _head(struct: Struct) -> bytes:
+        try:
+            return subsection_head(struct.name, struct.version)
+        except (StateError, OverflowError):
+            raise _MisfitError("a subsection whose name or version no stream can hold") from None
 
     def _read_field(self, slot: Slot, at: int) -> Record:
         """A single value, or all entries of one name as an array."""
@@ -216,7 +227,7 @@ class DeviceReader:
         name, entries, size = slot.name, slot.entries, slot.size
         first = entries[0]
         number = number_type(first)
-        if any(field.struct or is_null(field, b"0") for field in entries):
+        if any(field.struct or is_null(field, NULL) for field in entries):
             elements = tuple(self._elements(slot, at))
             return Record(name, "struct", len(elements), elements)
         if number and all(number_type(field) is number and field.type == first.type for field in entries):
@@ -278,10 +289,9 @@ class Siblings:
         return tuple(self._records)
 
 
-def subsection_head(struct: Struct) -> bytes:
-    """What stands before the fields of a subsection."""
-    name = struct.name.encode()
-    return bytes((SUBSECTION, len(name) & 0xFF)) + name + struct.version.to_bytes(4, "big")
+def subsection_head(name: str, version: int) -> bytes:
+    """What stands before the fields of a subsection. Raises StateError where the name is too long."""
+    return bytes((SUBSECTION,)) + pack_name(name) + version.to_bytes(4, "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +340,7 @@ def slots(struct: Struct) -> Iterator[Slot]:
 
 def is_null(field: Field, data: bytes) -> bool:
     """Whether an entry is a null pointer: QEMU 7.2 describes one as a struct without fields."""
-    if field.size != 1 or data != b"0":
+    if field.size != 1 or data != NULL:
         return False
     return field.type == "nullptr" or (field.struct is not None and not field.struct.fields)
 
