@@ -6,13 +6,27 @@ replaced. What a state was before is remembered first: `Undo` puts it all back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 from tagged_vmstate.fieldtype import FieldType
 from tagged_vmstate.table import KEPT, Table
 
 _UNSET = object()
+
+
+class New(Protocol):
+    """A new state, to be had as it is or put into one that is there."""
+
+    @property
+    def state(self) -> Any:
+        """The state itself."""
+        ...
+
+    def fill(self, target: Any, undo: Undo) -> None:
+        """Put it into a state that is there."""
+        ...
 
 
 class Undo:
@@ -28,6 +42,15 @@ class Undo:
             return False
         self._seen.add(id(state))
         self._back.append(_dict_back(state) if table.state is dict else _object_back(table, state))
+        return True
+
+    def take(self, states: Sequence[Any], back: Callable[[], None]) -> bool:
+        """Remember how to put several states back; whether this is the first time for each. If not, nothing is remembered."""
+        ids = set(map(id, states))
+        if len(ids) != len(states) or not self._seen.isdisjoint(ids):
+            return False
+        self._seen |= ids
+        self._back.append(back)
         return True
 
     def undo(self) -> None:
@@ -66,13 +89,25 @@ def _object_back(table: Table, state: Any) -> Callable[[], None]:
     return back
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new state."""
+
+    table: Table
+    state: Any
+
+    def fill(self, target: Any, undo: Undo) -> None:
+        """Put it into a state that is there."""
+        assign(self.table, target, self.state, undo)
+
+
 def assign(table: Table, target: Any, source: Any, undo: Undo) -> None:
     """Fill a state with the values of another, which is given up."""
     undo.remember(table, target)
     for field in table.fields:
         value = table.get(source, field)
         if field.table:
-            value = _filled(field.type, _present(table, target, field.attribute), value, undo)
+            value = filled(field.type, _present(table, target, field.attribute), value, undo)
         table.set(target, field.attribute, value)
     if table.kept(source) or table.kept(target):
         table.set_kept(target, table.kept(source))
@@ -82,7 +117,7 @@ def _present(table: Table, state: Any, attribute: str) -> Any:
     return state.get(attribute) if table.state is dict else getattr(state, attribute, None)
 
 
-def _filled(kind: FieldType, old: Any, new: Any, undo: Undo) -> Any:
+def filled(kind: FieldType, old: Any, new: Any, undo: Undo) -> Any:
     """The structs that were there, filled; new ones where none were."""
     if not kind.is_array:
         return _one_filled(cast("Table", kind.table), old, new, undo)
@@ -111,7 +146,7 @@ def restore_defaults(table: Table, target: Any, undo: Undo) -> None:
         old = _present(table, target, field.attribute)
         if field.attribute in values:
             value = values[field.attribute]
-            table.set(target, field.attribute, _filled(field.type, old, value, undo) if field.table else value)
+            table.set(target, field.attribute, filled(field.type, old, value, undo) if field.table else value)
         elif field.table:
             elements = old if field.type.is_array else (old,)
             for element in elements:

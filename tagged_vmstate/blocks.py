@@ -178,7 +178,7 @@ class IntType(BlockType):
         self.low = -(1 << 8 * width - 1) if signed else 0
         self.high = (1 << 8 * width - signed) - 1
         level = (1, 2, 4, 8).index(width)
-        self._first = bytes(((0xD0 if signed else 0xCC) + level,))
+        self.first = bytes(((0xD0 if signed else 0xCC) + level,))
         self._signed = signed
 
     @override
@@ -186,7 +186,7 @@ class IntType(BlockType):
         number = self._number(value)
         if not self.low <= number <= self.high:
             raise self._wrong(value, None, f" ({self.low} to {self.high})")
-        return self._first + number.to_bytes(self.width, "big", signed=self._signed)
+        return self.first + number.to_bytes(self.width, "big", signed=self._signed)
 
     def _number(self, value: Any) -> int:
         try:
@@ -221,7 +221,7 @@ class FloatType(BlockType):
         self.name = name
         self.width = width
         self.code = "f" if width == 4 else "d"
-        self._first = b"\xca" if width == 4 else b"\xcb"
+        self.first = b"\xca" if width == 4 else b"\xcb"
         self._bits_code = "I" if width == 4 else "Q"
 
     @override
@@ -229,7 +229,7 @@ class FloatType(BlockType):
         if isinstance(value, bool) or not isinstance(value, float | int):
             raise self._wrong(value, None)
         try:
-            return self._first + float_bits(float(value), self.width).to_bytes(self.width, "big")
+            return self.first + float_bits(float(value), self.width).to_bytes(self.width, "big")
         except OverflowError:
             raise self._wrong(value, None, " (in its range)") from None
 

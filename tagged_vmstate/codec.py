@@ -139,7 +139,7 @@ def _save_struct(table: Table, state: Any, defaults: Images, without: Container[
         if field.name in without:
             continue
         try:
-            length, body, is_default = _save_value(field.type, table.get(state, field), default)
+            length, body, is_default = save_value(field.type, table.get(state, field), default)
         except StateError as error:
             error.under(field.name)
             raise
@@ -147,8 +147,8 @@ def _save_struct(table: Table, state: Any, defaults: Images, without: Container[
     return [*found, *table.kept(state)]
 
 
-def _save_value(kind: FieldType, value: Any, default: Image | None) -> tuple[bytes, bytes, bool]:
-    """Length and value as bytes, and whether they are the default's."""
+def save_value(kind: FieldType, value: Any, default: Image | None) -> tuple[bytes, bytes, bool]:
+    """Length and value as bytes, and whether they are the default's. Raises StateError."""
     table = cast("Table | None", kind.table)
     if table is None:
         length, body = kind.pack(value)
@@ -185,10 +185,11 @@ def _heads(table: Table) -> tuple[bytes, ...]:
 @lru_cache(_TABLES)
 def _defaults(table: Table) -> Images:
     """The images of the defaults of a table."""
-    return tuple(None if field.is_required else _image(field.type, field.make_default()) for field in table.fields)
+    return tuple(None if field.is_required else image(field.type, field.make_default()) for field in table.fields)
 
 
-def _image(kind: FieldType, value: Any) -> Image:
+def image(kind: FieldType, value: Any) -> Image:
+    """A value as it is compared with others."""
     table = cast("Table | None", kind.table)
     if table is None:
         return kind.pack(value)
@@ -196,7 +197,7 @@ def _image(kind: FieldType, value: Any) -> Image:
 
 
 def _images(table: Table, state: Any) -> Images:
-    return tuple(_image(field.type, table.get(state, field)) for field in table.fields)
+    return tuple(image(field.type, table.get(state, field)) for field in table.fields)
 
 
 class Loader:

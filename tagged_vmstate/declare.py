@@ -134,9 +134,11 @@ def _declared(cls: type, name: str, more: dict[str, Any]) -> type:
             attribute: _field(attribute, hints[attribute], each) for attribute, each in said.items() if not each.is_transient
         }
         memory = {attribute for attribute, each in fields.items() if each.type.wire.name == "sparse"}
+        is_made_plainly = "__init__" not in vars(cls)
         made = _slotted(cls, said, memory)
         hooks: dict[str, Any] = {hook: getattr(made, hook, None) for hook in HOOKS}
-        made.__vmstate__ = Table(name, {**inherited, **fields}.values(), state=made, **more, **hooks)  # type: ignore[attr-defined]
+        is_plain = is_made_plainly and _is_plain(made)
+        made.__vmstate__ = Table(name, {**inherited, **fields}.values(), state=made, is_plain=is_plain, **more, **hooks)  # type: ignore[attr-defined]
     except TableError as error:
         error.section = cls.__name__
         raise
@@ -193,11 +195,15 @@ def _slotted(cls: type, said: dict[str, _Said], unshown: Container[str]) -> type
         default = dataclasses.MISSING if each.default is NO_DEFAULT else each.default
         factory: Any = each.default_factory or dataclasses.MISSING
         setattr(cls, attribute, dataclasses.field(default=default, default_factory=factory, repr=attribute not in unshown))
+    cls.__annotations__[KEPT] = tuple
+    setattr(cls, KEPT, dataclasses.field(default_factory=tuple, init=False, repr=False))
     plain: type = dataclass(kw_only=True, eq=False)(cls)
+    for members in (vars(plain)["__dataclass_fields__"], cls.__annotations__):
+        del members[KEPT]  # made with the rest, but no field
     inherited = {slot for base in cls.__mro__[1:] for slot in _slots(base)}
     if any(getattr(base, "__weakrefoffset__", 0) for base in cls.__mro__[1:]):
         inherited.add("__weakref__")
-    body = {key: value for key, value in vars(plain).items() if key not in {*said, "__dict__", "__weakref__"}}
+    body = {key: value for key, value in vars(plain).items() if key not in {*said, KEPT, "__dict__", "__weakref__"}}
     body["__slots__"] = tuple(each for each in (*said, KEPT, "__weakref__") if each not in inherited)
     body.setdefault("__eq__", _equal)
     made = type(cls)(cls.__name__, cls.__bases__, body)
@@ -205,6 +211,13 @@ def _slotted(cls: type, said: dict[str, _Said], unshown: Container[str]) -> type
     for function in body.values():
         _rebind(function, cls, made)
     return made
+
+
+def _is_plain(made: type) -> bool:
+    """Whether nothing but a dataclass's own constructor makes and fills its objects."""
+    own: list[Any] = [made.__new__, made.__setattr__, made.__getattribute__, type(made).__call__]
+    usual: list[Any] = [object.__new__, object.__setattr__, object.__getattribute__, type.__call__]
+    return own == usual and not hasattr(made, "__post_init__") and not inspect.isabstract(made)
 
 
 def _slots(base: type) -> tuple[str, ...]:

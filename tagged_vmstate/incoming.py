@@ -11,15 +11,17 @@ import contextlib
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, cast, get_args
 
+from tagged_vmstate.assign import Made, New
 from tagged_vmstate.codec import Loader, Unknown
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import Finding, LoadError
 from tagged_vmstate.frames import label
 from tagged_vmstate.interpreted import read_section
+from tagged_vmstate.prepared import prepared
 from tagged_vmstate.qemu.savevm import untagged
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.rules import DROPPED, FILLED_DEVICE, IGNORED_DEVICE, KEPT, TWICE, UNKNOWN_DEVICE, Rule, problems
@@ -36,12 +38,21 @@ _FILE: Final = (str, os.PathLike, bytes)
 
 @dataclass(slots=True)
 class _Found:
-    """What a snapshot has of one device."""
+    """What a snapshot has of one device.
 
-    name: str
+    Attributes:
+        section: The first frame of its section.
+        offset: Where that is in a file.
+        data: Its fields as bytes, where it is all in one frame of a file.
+        new: A new state, where that was made without looking at each field.
+        records: All of its fields, where it was not.
+    """
+
+    section: Section
     offset: int | None
-    attributes: Opaque
-    records: list[Record]
+    data: bytes | None = None
+    new: New | None = None
+    records: list[Record] = field(default_factory=list)
 
 
 class Incoming:
@@ -83,12 +94,12 @@ class Incoming:
         self._tell_strange()
         self.states = [self._load(entry) for entry in entries]
 
-    def accepted(self) -> list[Any]:
+    def accepted(self) -> list[New]:
         """The new states. Raises LoadError where there is a problem."""
         refusing = problems(self.findings)
         if refusing:
             raise LoadError(refusing)
-        return self.states
+        return cast("list[New]", self.states)
 
     def _read(self, source: Source) -> None:
         if isinstance(source, Section):
@@ -109,10 +120,26 @@ class Incoming:
         if known is None:
             self._strange_section(section, offset)
             return
-        found = self._found.setdefault(known, _Found(section.device, offset, section.raw_attributes, []))
-        if found.name != section.device:
-            self._note(TWICE, section, f"`{found.name}` or `{section.device}`, which are one device", "both", offset)
+        found = self._found.get(known)
+        if found is None:
+            found = self._found[known] = self._first(section, known, offset)
+            if found.new:
+                return
+        elif found.section.device != section.device:
+            both = f"`{found.section.device}` or `{section.device}`, which are one device"
+            self._note(TWICE, section, both, "both", offset)
+        if found.new:
+            found.new = None
+            found.records += self._records(found.section, known)
         found.records += self._records(section, known)
+
+    def _first(self, section: Section, known: str, offset: int | None) -> _Found:
+        """What a snapshot has of a device, by its first frame: at once all of it, where a template fits."""
+        found = _Found(section, offset)
+        if isinstance(section, StoredSection) and section.kind == "section" and not self._tells:
+            found.data = section.fields()
+            found.new = prepared(self._tables[known]).load(found.data, whole=self._unknown == "keep")
+        return found
 
     def _records(self, section: Section, known: str) -> Records:
         """The fields of a section; what nothing describes is read by the table."""
@@ -147,16 +174,20 @@ class Incoming:
         if rule.refuses or self._tells:
             self.findings.append(Finding(rule.id, section.label, (), expected, found, offset))
 
-    def _load(self, entry: Entry) -> Any | None:
+    def _load(self, entry: Entry) -> New | None:
         found = self._found.get(entry.label)
+        if found and self._unknown == "keep":
+            self.raw_attributes[entry.label] = found.section.raw_attributes
+        if found and found.new:
+            return found.new
         loader = Loader(entry.label, self._unknown, tells=self._tells and found is not None)
         state = loader.load(entry.table, merged(found.records) if found else (), found.offset if found else None)
         self.findings += loader.findings
         if found is None and self._tells:
             self.findings.append(Finding(FILLED_DEVICE.id, entry.label, (), "a section", "none", None))
-        if found and self._unknown == "keep":
-            self.raw_attributes[entry.label] = found.attributes
-        return state
+        if found and found.data and not problems(loader.findings):
+            prepared(entry.table).missed(found.data)
+        return Made(entry.table, state)
 
 
 def _file(source: str | os.PathLike[str] | bytes | BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:

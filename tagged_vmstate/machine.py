@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar, overload
 
-from tagged_vmstate.assign import Undo, assign, restore_defaults
-from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised, save, structs
+from tagged_vmstate.assign import New, Undo, restore_defaults
+from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised, structs
 from tagged_vmstate.devices import Device, Entry, check_apart, entry_of, table_of
-from tagged_vmstate.errors import Finding, LoadError, StateError, TableError
+from tagged_vmstate.errors import Finding, LoadError, PathPart, StateError, TableError
 from tagged_vmstate.files import replacing
 from tagged_vmstate.incoming import Incoming, Source
+from tagged_vmstate.prepared import TABLES, save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
 from tagged_vmstate.records import encode
 from tagged_vmstate.rules import HOOK, problems
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
 from tagged_vmstate.snapshot import PART_BYTES, write
-from tagged_vmstate.table import Table
+from tagged_vmstate.table import Field, Table
 from tagged_vmstate.untagged import write as write_untagged
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Opaque
@@ -78,8 +80,9 @@ class Machine:
             OSError: The file cannot be written.
         """
         for entry in self.entries:
-            with _labelled(entry):
-                prepare(entry.table, entry.state)
+            if entry.table.is_hooked:
+                with _labelled(entry):
+                    prepare(entry.table, entry.state)
         said = {"producer": PRODUCER, **self._attributes, **(attributes or {})}
         write(_Outgoing(self.entries, self._raw_attributes, self._kept, Opaque.of(said)), target)
 
@@ -128,7 +131,7 @@ class Machine:
             OSError: It cannot be read.
         """
         incoming = Incoming(self.entries, source, unknown)
-        _commit(zip(self.entries, incoming.accepted(), strict=True))
+        _commit(self.entries, incoming.accepted())
         self._kept = incoming.kept
         self._attributes = incoming.attributes
         self._raw_attributes = incoming.raw_attributes
@@ -167,57 +170,61 @@ class _Outgoing:
 
     def __iter__(self) -> Iterator[Section]:
         for entry in self.entries:
-            with _labelled(entry):
-                yield from self._device(entry)
+            attributes = self.attributes.get(entry.label, NO_ATTRIBUTES) if self.attributes else NO_ATTRIBUTES
+            name, instance, large = entry.table.name, entry.instance, large_memory(entry.table)
+            try:
+                for field in large:
+                    for record in memory_records(entry.table, field, entry.state, PART_BYTES):
+                        yield EncodedSection(name, instance, encode(record), kind="part", attributes=attributes)
+                payload = save(entry.table, entry.state, {field.name for field in large})
+            except StateError as error:
+                error.section = error.section or entry.label
+                raise
+            yield EncodedSection(name, instance, payload, kind="section", attributes=attributes)
         yield from self.kept
 
-    def _device(self, entry: Entry) -> Iterator[Section]:
-        attributes = self.attributes.get(entry.label, NO_ATTRIBUTES)
-        large = [
-            field for field in entry.table.fields if field.type.wire.name == "sparse" and (field.type.length or 0) > PART_BYTES
-        ]
-        name, instance = entry.table.name, entry.instance
-        for field in large:
-            for record in memory_records(entry.table, field, entry.state, PART_BYTES):
-                yield EncodedSection(name, instance, encode(record), kind="part", attributes=attributes)
-        payload = save(entry.table, entry.state, {field.name for field in large})
-        yield EncodedSection(name, instance, payload, kind="section", attributes=attributes)
+
+@lru_cache(TABLES)
+def large_memory(table: Table) -> tuple[Field, ...]:
+    """The memory of a device that goes into parts of its section."""
+    return tuple(each for each in table.fields if each.type.wire.name == "sparse" and (each.type.length or 0) > PART_BYTES)
 
 
-def _commit(pairs: Iterable[tuple[Entry, Any]]) -> None:
+def _commit(entries: Sequence[Entry], news: Sequence[New]) -> None:
     """Put new states into the devices, and call their hooks. Raises LoadError from what one raises, all being as it was."""
-    pairs = list(pairs)
     undo = Undo()
     try:
-        for entry, state in pairs:
-            with _hooked(entry):
-                assign(entry.table, entry.state, state, undo)
-        for entry, _ in pairs:
-            with _hooked(entry):
-                finish(entry.table, entry.state)
+        for entry, new in zip(entries, news, strict=True):
+            try:
+                new.fill(entry.state, undo)
+            except Exception as error:  # whatever a state says of being filled refuses the load
+                raise _refusal(entry, error) from error
+        for entry in entries:
+            finish(entry, entry.state)
     except BaseException:
         undo.undo()
         raise
 
 
-@contextlib.contextmanager
-def _hooked(entry: Entry) -> Iterator[None]:
-    try:
-        yield
-    except TableError:
-        raise
-    except StateError as error:
-        raise LoadError([Finding(HOOK.id, entry.label, error.path, error.expected, error.found, None)]) from error
-    except Exception as error:
-        expected = f"`{entry.table.owner}` to take its values"
-        raise LoadError([Finding(HOOK.id, entry.label, (), expected, raised(error), None)]) from error
+def _refusal(entry: Entry, error: Exception) -> Exception:
+    """What a load raises where a device, or a hook of it, raised."""
+    if isinstance(error, TableError):
+        return error
+    path: tuple[PathPart, ...] = ()
+    expected, found = f"`{entry.table.owner}` to take its values", raised(error)
+    if isinstance(error, StateError):
+        path, expected, found = error.path, error.expected, error.found
+    return LoadError([Finding(HOOK.id, entry.label, path, expected, found, None)])
 
 
-def finish(table: Table, state: Any) -> None:
-    """Call `post_load` of all structs in a state, then its own. Raises StateError from what one raises."""
-    if table.is_hooked:
-        for inner, each, path in reversed([*structs(table, state)]):
-            call(inner.post_load, each, f"`post_load` of `{inner.owner}` to return", path)
+def finish(entry: Entry, state: Any) -> None:
+    """Call `post_load` of all structs in a state, then its own. Raises LoadError from what one raises."""
+    if entry.table.is_hooked:
+        try:
+            for inner, each, path in reversed([*structs(entry.table, state)]):
+                call(inner.post_load, each, f"`post_load` of `{inner.owner}` to return", path)
+        except StateError as error:
+            raise _refusal(entry, error) from error
 
 
 def dump(state: Any, target: Target, *, instance: int = 0, table: Table | None = None) -> None:
@@ -269,12 +276,12 @@ def load(
         raise TypeError("load takes a class or table, or a state with into=")
     entry = Entry(table_of(kind), instance, None) if into is None else entry_of(Device(into, instance, table))
     incoming = Incoming([entry], source, unknown, keeps_devices=False)
-    [state] = incoming.accepted()
+    [new] = incoming.accepted()
     if into is not None:
-        _commit([(entry, state)])
+        _commit([entry], [new])
         return into
-    with _hooked(entry):
-        finish(entry.table, state)
+    state = new.state
+    finish(entry, state)
     return state
 
 

@@ -249,10 +249,10 @@ def _decode_one(cursor: Cursor, nesting: int) -> Record:
     start = cursor.pos
     if cursor.read_array("a field (an array of 5 items)") != 5:
         raise cursor.error("a field (an array of 5 items)", "an array of another length", start)
-    name = _decode_name(cursor, "the name of a field")
+    name = read_name(cursor, "the name of a field")
     try:
-        kind = wire_type(_decode_name(cursor, "the type of a field"))
-        length = _decode_length(cursor, kind)
+        kind = wire_type(read_name(cursor, "the type of a field"))
+        length = read_length(cursor, kind)
         at = cursor.pos
         flags = cursor.read_int("flags")
         if flags not in {0, IS_DEFAULT}:
@@ -264,7 +264,8 @@ def _decode_one(cursor: Cursor, nesting: int) -> Record:
     return Record(name, kind.name, length, value, flags == IS_DEFAULT, cursor.base + start)  # type: ignore[arg-type]  # what its type unpacks
 
 
-def _decode_name(cursor: Cursor, what: str) -> str:
+def read_name(cursor: Cursor, what: str) -> str:
+    """A name of 1 to 255 bytes. Raises FormatError."""
     start = cursor.pos
     name = cursor.read_str(what)
     if not name or len(name.encode()) > NAME_BYTES:
@@ -272,7 +273,8 @@ def _decode_name(cursor: Cursor, what: str) -> str:
     return name
 
 
-def _decode_length(cursor: Cursor, kind: WireType) -> int | None:
+def read_length(cursor: Cursor, kind: WireType) -> int | None:
+    """A length that a type can have. Raises FormatError."""
     start = cursor.pos
     length = None if cursor.read_nil() else cursor.read_int("a length, or nil")
     misfit = kind.misfit(length)

@@ -78,18 +78,22 @@ class StoredSection(Section):
         Raises:
             FormatError: They are damaged, or no fields, or of a later version of the format.
         """
-        payload = self.payload()
-        if self._snapshot.version != VERSION:
-            found = f"version {self._snapshot.version}: a later build of this package reads it"
-            raise FormatError(f"version {VERSION} of the format", found, offset=len(MAGIC))
         try:
-            records = decode_all(payload, self._start, self._snapshot.limits)
+            records = decode_all(self.fields(), self._start, self._snapshot.limits)
         except FormatError as error:
             raise placed(error, self.label) from None
         again = self._snapshot.names.check(self, self.offset, records)
         if again:
             raise placed(FormatError(ONCE, REPEATED, offset=again.offset, path=(again.name,)), self.label)
         return records
+
+    def fields(self) -> bytes:
+        """Its fields as bytes of this version of the format. Raises FormatError as `records` does."""
+        payload = self.payload()
+        if self._snapshot.version != VERSION:
+            found = f"version {self._snapshot.version}: a later build of this package reads it"
+            raise FormatError(f"version {VERSION} of the format", found, offset=len(MAGIC))
+        return payload
 
     def payload(self) -> bytes:
         """Its fields as bytes. Raises FormatError where their sum does not fit."""

@@ -211,13 +211,14 @@ class Table:
         pre_save: Sees a state before it is saved.
         post_load: Sees a state after it was loaded; one that raises undoes the whole load.
         legacy: Functions that read untagged bytes of versions which the fields cannot describe: see `untagged`.
+        is_plain: A state is made by nothing but setting its attributes, and has a slot for what a load keeps.
 
     Raises:
         TableError: Something of this is wrong.
     """
 
     __slots__ = (
-        *("aliases", "by_name", "check", "depth", "description", "fields", "is_hooked", "legacy", "minimum_version"),
+        *("aliases", "by_name", "check", "depth", "description", "fields", "is_hooked", "is_plain", "legacy", "minimum_version"),
         *("name", "owner", "post_load", "pre_save", "state", "version"),
     )
 
@@ -235,9 +236,11 @@ class Table:
         pre_save: Hook | None = None,
         post_load: Hook | None = None,
         legacy: Iterable[Legacy] = (),
+        is_plain: bool = False,
     ) -> None:
         self.name = name
         self.state = state
+        self.is_plain = is_plain
         self.owner = str(name) if state is dict else state.__name__
         self.fields = tuple(fields)
         self.version = version

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import lzma
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tagged_vmstate import prepared
+from tagged_vmstate.codec import Loader
+from tagged_vmstate.errors import FormatError
+from tagged_vmstate.records import decode_all
+from tagged_vmstate.shape import MisfitError
+from tagged_vmstate.wire import Cursor
 
 DATA: Final = Path(__file__).parent / "data"
 STREAMS: Final = ("armvirt-qemu7.2", "isapc-qemu7.2", "pc-qemu10.0", "pc-qemu7.2", "pc-qemu7.2-reset")
@@ -37,3 +44,33 @@ def stream_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return found
 
     return path
+
+
+@pytest.fixture(scope="module", params=["readable", "fast"])
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a module twice: field by field, and by templates from the first save and load on."""
+    with pytest.MonkeyPatch.context() as patch:
+        prepared.prepared.cache_clear()
+        patch.setattr(prepared, "USES", 0 if request.param == "fast" else 1 << 60)
+        if request.param == "fast":
+            patch.setattr(prepared.Prepared, "load", _learning(prepared.Prepared.load))
+        yield request.param
+        prepared.prepared.cache_clear()
+
+
+def _learning(load: Callable[..., prepared.Loaded | None]) -> Callable[..., prepared.Loaded | None]:
+    """What loads fields by their template, and learns that first where `codec` takes them."""
+
+    def loaded(self: prepared.Prepared, data: bytes, *, whole: bool) -> prepared.Loaded | None:
+        found = load(self, data, whole=whole)
+        if found is None:
+            try:
+                loader = Loader("", "keep" if whole else "error")
+                if loader.load(self.table, decode_all(data)) is not None and not loader.findings:
+                    self.learn(Cursor(data), None)
+            except (FormatError, MisfitError):
+                return None
+            found = load(self, data, whole=whole)
+        return found
+
+    return loaded

@@ -23,6 +23,8 @@ from tagged_vmstate.sections import EncodedSection
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
 from tagged_vmstate.wire import Opaque
 
+pytestmark = pytest.mark.usefixtures("path")
+
 
 @dataclass(frozen=True)
 class Hole:

@@ -28,6 +28,8 @@ from tagged_vmstate.fuzz import Defect, Devices, Json, Limits, Snapshots, Stream
 from tagged_vmstate.fuzz.mutate import changed_snapshot
 from tagged_vmstate.fuzz.strategies import snapshots, states, tables
 
+pytestmark = pytest.mark.usefixtures("path")
+
 [BOARD] = re.findall(r"`board.py`:\n\n```python\n(.*?)```", (ROOT / "docs" / "fuzzing.md").read_text(), re.DOTALL)
 """The device of the page, whose bug it says is found."""
 

@@ -19,6 +19,8 @@ from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import encode
 from tagged_vmstate.rules import RULES
 
+pytestmark = pytest.mark.usefixtures("path")
+
 
 @tv.vmstate
 class Inner:

@@ -15,6 +15,8 @@ from table_strategies import INTEGERS, Growth, Plan, field_plans, growths
 import tagged_vmstate as tv
 from tagged_vmstate import Device, Field, Length, LoadError, Machine, Record, Section, Table, TableError
 
+pytestmark = pytest.mark.usefixtures("path")
+
 PER_DEVICE = 40
 DEVICES = 25
 

@@ -22,6 +22,8 @@ from typing_example import Everything, Mode, More, Queue
 import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, MaxLength, Table, TableError
 
+pytestmark = pytest.mark.usefixtures("path")
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -1,0 +1,517 @@
+"""The bytes of a table's fields as templates: constant names and types, and places for flags and values.
+
+A struct of fixed-size fields has the same bytes but for its flags and values. It is saved by one `struct` pack of constants
+and values. It is loaded by one comparison of everything that is constant, under a mask, and one unpack of all values. What
+varies (text, lists, structs that may be absent) cuts a template into pieces.
+
+What a writer's bytes look like is learnt from bytes that `codec` has loaded, its own or another's: fields in another order,
+absent, unknown at their default. Whatever a template does not fit, `codec` reads field by field, and tells what is wrong.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol, cast
+
+from tagged_vmstate.blocks import BoolType, IntType
+from tagged_vmstate.codec import image, save_value
+from tagged_vmstate.fieldtype import Constraint, FieldType
+from tagged_vmstate.records import encode_name, read_length, read_name, wire_type
+from tagged_vmstate.shape import Leaf, MisfitError, Shape, Struct, compiled
+from tagged_vmstate.table import NO_DEFAULT, Field, Table, elements_of
+from tagged_vmstate.wire import NIL, Cursor, pack_array_head, pack_bin_head, pack_uint
+
+BUFFER: Final = 512
+"""Bytes of a buffer that is part of a template; to compare more under a mask costs more than to cut the template."""
+SEGMENT: Final = 200
+"""Values that one pack or unpack takes."""
+TRUE: Final = 0xC3
+_COMPARED: Final = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+Reader = Callable[[bytes, int], tuple[Any, int]]
+"""Reads what stands at a place: the value, and the place behind it. Raises MisfitError or an error of ours."""
+Saver = Callable[[Any], bytes]
+"""The fields of a state as bytes. Raises what is odd about the state."""
+
+
+def is_number(kind: FieldType) -> bool:
+    """Whether a field is one integer."""
+    return isinstance(kind.wire, IntType) and not kind.is_array
+
+
+def is_bool(kind: FieldType) -> bool:
+    """Whether a field is one boolean."""
+    return isinstance(kind.wire, BoolType) and not kind.is_array
+
+
+def is_short_buffer(kind: FieldType) -> bool:
+    """Whether a field is bytes of a length that a template holds."""
+    return kind.wire.name == "buffer" and kind.holder is bytes and kind.capacity is None and (kind.length or 0) <= BUFFER
+
+
+def tests(constraints: tuple[Constraint, ...], value: str, names: dict[str, Any]) -> Iterator[str]:
+    """Python that is true where a number meets its constraints."""
+    for each in constraints:
+        if each.kind in _COMPARED and type(each.bound) is int:
+            yield f"{value} {_COMPARED[each.kind]} {each.bound}"
+        else:
+            name = f"k{len(names)}"
+            names[name] = each.is_met
+            yield f"{name}({value})"
+
+
+class SaverMaker:
+    """Writes the Python that saves states of a shape.
+
+    The arguments of one pack are collected: constants up to and with the flag of a field, once as it is at its default and
+    once as it is not, then its value. None in the place of either raises, so that an odd value is left to `codec`: a boolean
+    is no number here, though it is one in Python.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._names: dict[str, Any] = {**shape.names(), "t": type}
+        self._lines = list(shape.reading())
+        self._tests: list[str] = []
+        self._constant = b""
+        self._codes: list[str] = []
+        self._arguments: list[str] = []
+        self._pieces: list[str] = []
+
+    def made(self, *, tells: bool) -> Callable[[Any], Any]:
+        """The saver; one that also tells whether all fields are at their defaults."""
+        lines = (f"v{leaf.number} = {leaf.place}" for leaf in self._shape.leaves)
+        self._lines += lines
+        [root, *_] = self._shape.structs
+        self._members(root)
+        self._cut()
+        if self._tests:
+            self._lines.append(f"if not ({' and '.join(self._tests)}): raise Misfit")
+        data = self._pieces[0] if len(self._pieces) == 1 else f"b''.join(({', '.join(self._pieces)}))"
+        self._lines.append(f"return {data}, {_all_default(root)}" if tells else f"return {data}")
+        return compiled("save(o0)", iter(self._lines), self._names)
+
+    def _members(self, inside: Struct) -> None:
+        for member in inside.members:
+            if isinstance(member, Struct):
+                field = cast("tuple[Struct, Field]", member.outer)[1]
+                self._constant += _head(field) + NIL
+                self._flag(_all_default(member), pack_array_head(len(member.members)))
+                self._members(member)
+            else:
+                self._leaf(member, member.field.type, f"v{member.number}")
+
+    def _leaf(self, leaf: Leaf, kind: FieldType, value: str) -> None:
+        self._constant += _head(leaf.field)
+        if is_bool(kind):
+            self._bool(leaf, value)
+        elif is_number(kind):
+            self._number(leaf, kind, value)
+        elif is_short_buffer(kind):
+            self._constant += pack_uint(kind.length or 0)
+            self._flag(_is_default(leaf), pack_bin_head(kind.length or 0))
+            self._place(f"{kind.length}s", f"{value} if t({value}) is bytes and len({value}) == {kind.length} else None")
+        else:
+            self._varying(leaf, value)
+        if len(self._codes) >= 2 * SEGMENT:
+            self._cut()
+
+    def _bool(self, leaf: Leaf, value: str) -> None:
+        head = self._constant + NIL
+        self._constant = b""
+        default = leaf.default if isinstance(leaf.default, bool) else None
+        true, false = (head + bytes((default is each, TRUE if each else TRUE - 1)) for each in (True, False))
+        self._place(f"{len(true)}s", f"{true!r} if {value} is True else {false!r} if {value} is False else None")
+
+    def _number(self, leaf: Leaf, kind: FieldType, value: str) -> None:
+        wire = cast("IntType", kind.wire)
+        head = self._constant + NIL
+        self._constant = b""
+        is_at, unset = (repr(head + flag + wire.first) for flag in (b"\1", b"\0"))
+        flagged = unset if leaf.default is NO_DEFAULT else f"{is_at} if {_is_default(leaf)} else {unset}"
+        if kind.enum:
+            self._names[f"E{leaf.number}"] = kind.enum
+            expression = f"({flagged}) if t({value}) is E{leaf.number} else None"
+        else:
+            # Most values are the very default, or above 1: then no boolean, and no default of 1 or less.
+            large = flagged if leaf.default is not NO_DEFAULT and leaf.default > 1 else unset
+            expression = f"({large}) if {value} > 1 else ({flagged}) if t({value}) is int else None"
+            if leaf.default is not NO_DEFAULT:
+                expression = f"{is_at} if {value} is {self._same(leaf.default)} else {expression}"
+        self._tests += tests(kind.constraints, value, self._names)
+        self._place(f"{len(head) + 2}s", expression)
+        self._place(wire.code, value)
+
+    def _same(self, default: int) -> str:
+        """A name for a default: most values are that very object, which is told sooner than that they are equal."""
+        name = f"k{default}".replace("-", "_")
+        line = f"{name} = {default}"
+        if line not in self._lines:
+            self._lines.append(line)
+        return name
+
+    def _varying(self, leaf: Leaf, value: str) -> None:
+        number = leaf.number
+        self._names[f"s{number}"] = _structs_saver(leaf) if leaf.field.table else _value_saver(leaf)
+        self._lines.append(f"h{number}, b{number}, d{number} = s{number}({value})")
+        self._cut()
+        self._pieces += [f"h{number}", f"b'\\1' if d{number} else b'\\0'", f"b{number}"]
+
+    def _flag(self, is_default: str, behind: bytes) -> None:
+        """The flag of a field, and constants behind it."""
+        head = self._constant
+        self._constant = b""
+        if is_default == "False":
+            self._constant = head + b"\0" + behind
+        else:
+            self._place(f"{len(head) + 1}s", f"{head + bytes((1,))!r} if {is_default} else {head + bytes((0,))!r}")
+            self._constant = behind
+
+    def _place(self, code: str, expression: str) -> None:
+        if self._constant:
+            self._codes.append(f"{len(self._constant)}s")
+            self._arguments.append(repr(self._constant))
+            self._constant = b""
+        self._codes.append(code)
+        self._arguments.append(expression)
+
+    def _cut(self) -> None:
+        """End a piece."""
+        if not self._codes:
+            if self._constant or not self._pieces:
+                self._pieces.append(repr(self._constant))
+            self._constant = b""
+            return
+        behind, self._constant = self._constant, b""
+        if behind:
+            self._codes.append(f"{len(behind)}s")
+            self._arguments.append(repr(behind))
+        name = f"pack{len(self._pieces)}"
+        self._names[name] = struct.Struct(">" + "".join(self._codes)).pack
+        self._pieces.append(f"{name}({', '.join(self._arguments)})")
+        self._codes, self._arguments = [], []
+
+
+def _head(field: Field) -> bytes:
+    """What a field begins with: array head, name, type."""
+    return b"\x95" + encode_name(field.name) + encode_name(field.type.wire.name)
+
+
+def _is_default(leaf: Leaf) -> str:
+    """Python that is true where a leaf is at its default."""
+    if leaf.default is NO_DEFAULT:
+        return "False"
+    kind = leaf.field.type
+    if is_bool(kind):
+        return f"v{leaf.number} is {leaf.default}"
+    if is_number(kind):
+        return f"v{leaf.number} == {int(leaf.default)}"
+    if is_short_buffer(kind):
+        return f"v{leaf.number} == {bytes(leaf.default)!r}"
+    return f"d{leaf.number}"
+
+
+def _all_default(inside: Struct) -> str:
+    parts = [_all_default(each) if isinstance(each, Struct) else _is_default(each) for each in inside.members]
+    return "False" if "False" in parts else f"({' and '.join(parts) or 'True'})"
+
+
+def _value_saver(leaf: Leaf) -> Callable[[Any], tuple[bytes, bytes, bool]]:
+    kind = leaf.field.type
+    default = None if leaf.default is NO_DEFAULT else image(kind, leaf.default)
+    return lambda value: save_value(kind, value, default)
+
+
+def _structs_saver(leaf: Leaf) -> Callable[[Any], tuple[bytes, bytes, bool]]:
+    """What saves an array of structs, or one that may be absent."""
+    kind, table = leaf.field.type, cast("Table", leaf.field.table)
+    default = None if leaf.default is NO_DEFAULT else elements_of(kind, leaf.default)
+    if default and any(each is not None for each in default):
+        return _value_saver(leaf)
+    save_one = SaverMaker(Shape(table)).made(tells=True)
+    element_head = pack_array_head(len(table.fields))
+
+    def save(value: Any) -> tuple[bytes, bytes, bool]:
+        elements = elements_of(kind, value)
+        is_known = default is not None and len(default) == len(elements)
+        is_default = is_known or not kind.is_array
+        found = []
+        for element in elements:
+            if element is None:
+                found.append(NIL)
+                is_default = is_default and is_known
+            else:
+                data, is_all = save_one(element)
+                found += (element_head, data)
+                is_default = is_default and is_all
+        if not kind.is_array:
+            return NIL, b"".join(found), is_default
+        count = len(elements)
+        return pack_uint(count), pack_array_head(count) + b"".join(found), is_default
+
+    return save
+
+
+def saver(shape: Shape) -> Saver:
+    """What saves states of a shape."""
+    found: Saver = SaverMaker(shape).made(tells=False)
+    return found
+
+
+class Elements(Protocol):
+    """What reads structs that stand in arrays, or may be absent."""
+
+    def read(self, cursor: Cursor) -> Any:
+        """The state of the struct at a place. Raises MisfitError."""
+        ...
+
+    def learn(self, cursor: Cursor) -> Any:
+        """The same, learning its layout where it is new."""
+        ...
+
+
+class Layout:
+    """Where the values of a shape are in the bytes of one writer.
+
+    Attributes:
+        count: How many fields there are, those unknown to the table among them.
+        is_whole: Whether the table knows them all.
+        read: Reads the row of the fields at a place.
+    """
+
+    def __init__(self, shape: Shape, count: int, read: Reader, *, is_whole: bool) -> None:
+        self.shape = shape
+        self.count = count
+        self.read = read
+        self.is_whole = is_whole
+
+
+class Learner:
+    """Learns the layout of some bytes, which `codec` has loaded. Raises MisfitError where it is none to be learnt.
+
+    Args:
+        shape: What they hold.
+        elements: Knows the layouts of structs in arrays, and learns them.
+        cursor: Where the fields begin; it is moved behind them.
+    """
+
+    def __init__(self, shape: Shape, elements: Callable[[Table], Elements], cursor: Cursor) -> None:
+        self._shape = shape
+        self._elements = elements
+        self._cursor = cursor
+        self._names: dict[str, Any] = {"Misfit": MisfitError, "from_bytes": int.from_bytes}
+        self._lines: list[str] = []
+        self._tests: list[str] = []
+        self._values: dict[int, str] = {}
+        self._is_whole = True
+        self._start = cursor.pos
+        self._holes: list[tuple[int, int, str, int]] = []
+        self._cuts = 0
+
+    def learnt(self, count: int | None) -> Layout:
+        """The layout of so many fields, or of all up to the end."""
+        fields = self._fields(self._shape.structs[0], count)
+        self._cut()
+        if self._tests:
+            self._lines.append(f"if not ({' and '.join(self._tests)}): raise Misfit")
+        self._lines.append(f"return {self._row()}, at")
+        return Layout(self._shape, fields, compiled("read(data, at)", iter(self._lines), self._names), is_whole=self._is_whole)
+
+    def _row(self) -> str:
+        values = [self._values[leaf.number] for leaf in self._shape.leaves]
+        last = self._lines[-1] if self._lines else ""
+        if last.startswith(f"{', '.join(values)}, = "):
+            return self._lines.pop().partition(", = ")[2]
+        return f"({''.join(f'{value}, ' for value in values)})"
+
+    def _fields(self, inside: Struct, count: int | None) -> int:
+        cursor = self._cursor
+        members = {_field(each).name: each for each in inside.members}
+        number = 0
+        while number != count and (count is not None or cursor.pos < len(cursor.data)):
+            start = cursor.pos
+            cursor.read_array("a field")
+            name = read_name(cursor, "a name")
+            field = inside.table.by_name.get(name)
+            if field is None:
+                cursor.pos = start
+                self._unknown(start)
+            else:
+                self._known(members.pop(field.name), field)
+            number += 1
+        for member in members.values():
+            self._absent(member)
+        return number
+
+    def _unknown(self, start: int) -> None:
+        """A field that the table does not know: constant as a whole, and at its default."""
+        cursor = self._cursor
+        cursor.skip("a field")
+        end, cursor.pos = cursor.pos, start
+        cursor.read_array("a field")
+        cursor.skip("a name")
+        cursor.skip("a type")
+        cursor.skip("a length")
+        if cursor.read_int("flags") != 1:
+            raise MisfitError
+        cursor.pos = end
+        self._is_whole = False
+
+    def _known(self, member: Leaf | Struct, field: Field) -> None:
+        cursor = self._cursor
+        wire = wire_type(read_name(cursor, "a type"))
+        kind = field.type
+        if isinstance(member, Leaf) and not (is_number(kind) or is_bool(kind) or is_short_buffer(kind)):
+            if wire is not kind.wire:
+                raise MisfitError
+            self._varying(member)
+            return
+        cursor.skip("a length")
+        self._holes.append((cursor.pos, 1, "flag", -1))
+        if cursor.skip("flags") not in {b"\0", b"\1"}:
+            raise MisfitError
+        if isinstance(member, Struct):
+            self._fields(member, cursor.read_array("a struct"))
+        elif is_short_buffer(kind):
+            size = len(cursor.read_bin("a buffer"))
+            self._value(member, cursor.pos - size, size, f"{size}s")
+        elif is_bool(kind):
+            cursor.read_bool("a boolean")
+            self._value(member, cursor.pos - 1, 1, "bool")
+        else:
+            self._number(member, wire, kind)
+        if len(self._holes) >= 2 * SEGMENT:
+            self._cut()
+
+    def _number(self, leaf: Leaf, wire: object, kind: FieldType) -> None:
+        start = self._cursor.pos
+        data = self._cursor.skip("a number")
+        if not isinstance(wire, IntType) or data[:1] != wire.first or len(data) != 1 + wire.width:
+            raise MisfitError  # a writer that takes the shortest form has no template
+        self._value(leaf, start + 1, wire.width, wire.code)
+        self._tests += tests(kind.constraints, f"v{leaf.number}", self._names)
+
+    def _value(self, leaf: Leaf, start: int, size: int, code: str) -> None:
+        self._holes.append((start, size, code, leaf.number))
+        value = f"v{leaf.number}"
+        if leaf.field.type.enum:
+            members = {int(each): each for each in leaf.field.type.enum}
+            self._names[f"E{leaf.number}"] = members
+            value = f"E{leaf.number}[{value}]"
+        self._values[leaf.number] = f"({value} == {TRUE})" if code == "bool" else value
+
+    def _varying(self, leaf: Leaf) -> None:
+        number = leaf.number
+        self._cut()
+        kind = leaf.field.type
+        if leaf.field.table:
+            elements = self._elements(leaf.field.table)
+            learn, read = _structs_reader(kind, elements.learn), _structs_reader(kind, elements.read)
+        else:
+            learn = read = _value_reader(kind)
+        _, self._cursor.pos = learn(self._cursor.data, self._cursor.pos)
+        self._names[f"r{number}"] = read
+        self._lines.append(f"v{number}, at = r{number}(data, at)")
+        self._values[number] = f"v{number}"
+        self._start = self._cursor.pos
+
+    def _absent(self, member: Leaf | Struct) -> None:
+        """A field that is not there: its default, a new one each time where it can be changed in place."""
+        field = _field(member)
+        if field.is_required:
+            raise MisfitError
+        if isinstance(member, Leaf):
+            name = f"D{member.number}"
+            self._names[name] = field.default_factory or field.default
+            self._values[member.number] = f"{name}(){''}" if field.default_factory else name
+            return
+        leaves = list(_leaves(member))
+        shape = Shape(cast("Table", field.table))
+        look, make_default = shape.look, field.make_default
+        name = f"D{member.number}s"
+        self._names[name] = lambda: look(make_default())[1]
+        targets = "".join(f"v{leaf.number}, " for leaf in leaves)
+        self._lines.append(f"{targets} = {name}()" if leaves else f"{name}()")
+        self._values |= {leaf.number: f"v{leaf.number}" for leaf in leaves}
+
+    def _cut(self) -> None:
+        """End a template: everything since the last one, but for its holes, is constant."""
+        data = self._cursor.data[self._start : self._cursor.pos]
+        if not data:
+            return
+        mask, codes, at = bytearray(b"\xff" * len(data)), [], 0
+        names = []
+        for start, size, code, number in self._holes:
+            begin = start - self._start
+            mask[begin : begin + size] = b"\xfe" if code in {"flag", "bool"} else bytes(size)
+            if code != "flag":
+                codes.append(f"{begin - at}x{'B' if code == 'bool' else code}")
+                names.append(f"v{number}")
+                at = begin + size
+        known = int.from_bytes(mask, "little")
+        key = self._cuts
+        self._cuts += 1
+        self._names |= {f"mask{key}": known, f"template{key}": int.from_bytes(data, "little") & known}
+        self._lines += [
+            f"part = data[at : at + {len(data)}]",
+            f"if len(part) != {len(data)} or from_bytes(part, 'little') & mask{key} != template{key}: raise Misfit",
+            f"at += {len(data)}",
+        ]
+        if names:
+            self._names[f"unpack{key}"] = struct.Struct(">" + "".join(codes) + f"{len(data) - at}x").unpack
+            self._lines.append(f"{', '.join(names)}, = unpack{key}(part)")
+        self._holes = []
+        self._start = self._cursor.pos
+
+
+def _field(member: Leaf | Struct) -> Field:
+    return member.field if isinstance(member, Leaf) else cast("tuple[Struct, Field]", member.outer)[1]
+
+
+def _leaves(inside: Struct) -> Iterator[Leaf]:
+    for member in inside.members:
+        if isinstance(member, Leaf):
+            yield member
+        else:
+            yield from _leaves(member)
+
+
+def _value_reader(kind: FieldType) -> Reader:
+    """What reads length, flags and value of a field that varies."""
+    wire = kind.wire
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        cursor = Cursor(data, pos=at)
+        length = read_length(cursor, wire)
+        is_flag = cursor.read_int("flags") in {0, 1}
+        value = wire.unpack(cursor, length)
+        if not is_flag or not kind.takes_length(length) or kind.violation(value):
+            raise MisfitError
+        return kind.from_wire(value, wire), cursor.pos
+
+    return read
+
+
+def _structs_reader(kind: FieldType, read_one: Callable[[Cursor], Any]) -> Reader:
+    """What reads length, flags and value of an array of structs, or of one that may be absent."""
+
+    def read_element(cursor: Cursor) -> Any:
+        if not cursor.read_nil():
+            return read_one(cursor)
+        if not kind.is_optional:
+            raise MisfitError
+        return None
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        cursor = Cursor(data, pos=at)
+        length = read_length(cursor, kind.wire)
+        if cursor.read_int("flags") not in {0, 1} or not kind.takes_length(length):
+            raise MisfitError
+        if not kind.is_array:
+            return read_element(cursor), cursor.pos
+        if cursor.read_array("structs") != length:
+            raise MisfitError
+        return kind.holder([read_element(cursor) for _ in range(length)]), cursor.pos
+
+    return read

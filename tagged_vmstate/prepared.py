@@ -1,0 +1,182 @@
+"""The fast path of tables: templates, made once a table is used often enough to pay for them.
+
+`codec` is what saving and loading mean. What is here gives the same results sooner or gives nothing, and then `codec`
+is asked. To make the templates of a table takes as long as some thirty saves by `codec` (benchmarks, case `prepare`): a tool
+that loads one file once never does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Container
+from functools import cached_property, lru_cache
+from typing import Any, Final, cast
+
+from tagged_vmstate import codec
+from tagged_vmstate.assign import Undo, assign
+from tagged_vmstate.layout import Layout, Learner, Saver, saver
+from tagged_vmstate.shape import MisfitError, Row, Shape
+from tagged_vmstate.table import Table
+from tagged_vmstate.wire import Cursor
+
+USES: Final = 32
+"""A table is prepared when it has been saved, or loaded, so often."""
+LAYOUTS: Final = 4
+"""Writers whose layouts a table remembers: its own, and those of the releases that snapshots still come from."""
+TABLES: Final = 1 << 12
+"""Tables that are remembered."""
+
+
+class Loaded:
+    """A new state of a table, made once it is asked for.
+
+    Attributes:
+        state: The state.
+    """
+
+    __slots__ = ("_row", "_shape", "_state")
+
+    def __init__(self, shape: Shape, row: Row) -> None:
+        self._shape = shape
+        self._row = row
+        self._state: Any = None
+        if shape.has_checks:
+            self._state = shape.make(row)
+            if shape.is_plain:
+                self._row = shape.look(self._state)[1]
+
+    @property
+    def state(self) -> Any:
+        """The state itself."""
+        if self._state is None:
+            self._state = self._shape.make(self._row)
+        return self._state
+
+    def fill(self, target: Any, undo: Undo) -> None:
+        """Put it into a state that is there, as `assign` does."""
+        if not self._shape.fill(target, self._row, undo):
+            assign(self._shape.table, target, self.state, undo)
+
+
+class Prepared:
+    """What is known of a table by now.
+
+    Attributes:
+        table: The table.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._uses = 0
+        self._due = USES
+        self._tries = 0
+        self._saver: Saver | None = None
+        self._layouts: list[Layout] = []
+
+    @cached_property
+    def shape(self) -> Shape | None:
+        """The table flattened; None where it cannot be."""
+        try:
+            return Shape(self.table)
+        except MisfitError:
+            return None
+
+    def save(self, state: Any) -> bytes:
+        """The fields of a state as bytes. Raises StateError."""
+        if self._saver is None and self._uses <= USES:
+            self._uses += 1
+            if self._uses > USES and self.shape:
+                self._saver = saver(self.shape)
+        if self._saver is not None:
+            try:
+                return self._saver(state)
+            except Exception:  # noqa: BLE001, S110  # whatever is odd about a state is for `codec` to say
+                pass
+        return codec.save(self.table, state)
+
+    def load(self, data: bytes, *, whole: bool) -> Loaded | None:
+        """A new state of some fields; None where no layout fits."""
+        try:
+            cursor = Cursor(data)
+            row = self.read(cursor, None, whole=whole)
+            return Loaded(cast("Shape", self.shape), row)
+        except Exception:  # noqa: BLE001  # whatever does not fit is for `codec` to say
+            return None
+
+    def read(self, cursor: Cursor, count: int | None, *, whole: bool = False) -> Row:
+        """The row of so many fields, or of all up to the end.
+
+        Args:
+            cursor: Where they begin; it is moved behind them.
+            count: How many there are.
+            whole: Take only fields that the table knows.
+
+        Raises:
+            MisfitError: No layout fits.
+        """
+        data, at = cursor.data, cursor.pos
+        for layout in self._layouts:
+            if layout.count == count or count is None:
+                try:
+                    row, end = layout.read(data, at)
+                except Exception:  # noqa: BLE001, S112  # another may fit
+                    continue
+                if (count is not None or end == len(data)) and (layout.is_whole or not whole):
+                    cursor.pos = end
+                    return row
+        raise MisfitError
+
+    def missed(self, data: bytes) -> None:
+        """Learn the layout of fields that `codec` has loaded, where such have come often enough."""
+        self._due -= 1
+        if self._due <= 0:
+            self._tries += 1
+            self._due = USES << self._tries
+            with contextlib.suppress(MisfitError):
+                self.learn(Cursor(data), None)
+
+    def learn(self, cursor: Cursor, count: int | None) -> None:
+        """Learn the layout of so many fields, or of all up to the end. Raises MisfitError where it cannot be."""
+        if self.shape is None:
+            raise MisfitError
+        layout = Learner(self.shape, Elements, cursor).learnt(count)
+        self._layouts = [layout, *self._layouts[: LAYOUTS - 1]]
+
+
+class Elements:
+    """Structs of a table that stand in arrays, or may be absent.
+
+    Args:
+        table: The table.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._prepared = prepared(table)
+
+    def read(self, cursor: Cursor) -> Any:
+        """The state of the struct at a place. Raises MisfitError."""
+        return self._state(self._prepared.read(cursor, cursor.read_array("a struct")))
+
+    def learn(self, cursor: Cursor) -> Any:
+        """The same, learning its layout where it is new."""
+        count, start = cursor.read_array("a struct"), cursor.pos
+        try:
+            return self._state(self._prepared.read(cursor, count))
+        except MisfitError:
+            self._prepared.learn(cursor, count)
+            cursor.pos = start
+            return self._state(self._prepared.read(cursor, count))
+
+    def _state(self, row: Row) -> Any:
+        return cast("Shape", self._prepared.shape).make(row)
+
+
+@lru_cache(TABLES)
+def prepared(table: Table) -> Prepared:
+    """What is known of a table by now."""
+    return Prepared(table)
+
+
+def save(table: Table, state: Any, without: Container[str] = ()) -> bytes:
+    """The fields of a state as bytes: see `codec.save`."""
+    return codec.save(table, state, without) if without else prepared(table).save(state)
