@@ -508,7 +508,7 @@ def _structs_reader(kind: FieldType, read_one: Callable[[Cursor], Any]) -> Reade
         length = read_length(cursor, kind.wire)
         if cursor.read_int("flags") not in {0, 1} or not kind.takes_length(length):
             raise MisfitError
-        if not kind.is_array:
+        if length is None:
             return read_element(cursor), cursor.pos
         if cursor.read_array("structs") != length:
             raise MisfitError

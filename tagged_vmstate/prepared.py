@@ -123,7 +123,7 @@ class Prepared:
                     continue
                 if (count is not None or end == len(data)) and (layout.is_whole or not whole):
                     cursor.pos = end
-                    return row
+                    return cast("Row", row)
         raise MisfitError
 
     def missed(self, data: bytes) -> None:
