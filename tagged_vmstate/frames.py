@@ -12,13 +12,16 @@ end's over the sums of header and frames, four bytes each, and its own bytes bef
 
 from __future__ import annotations
 
-import zlib
+import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias, TypeVar, cast
 
-from tagged_vmstate.errors import FormatError, LimitError
-from tagged_vmstate.records import NAME_BYTES, Limits
+from tagged_vmstate.errors import FormatError, LimitError, StateError
+from tagged_vmstate.records import LIMITS, NAME_BYTES, Limits
+from tagged_vmstate.sums import crc32
 from tagged_vmstate.wire import Cursor, Opaque, TruncatedError, pack_str, pack_uint
+from tagged_vmstate.wiretype import brief
 
 Kind: TypeAlias = Literal["section", "part"]
 
@@ -29,6 +32,16 @@ FRAME_MARKS: Final = (b"\x96" + pack_str("section"), b"\x96" + pack_str("part"))
 END_MARK: Final = b"\x93" + pack_str("end")
 MARK_BYTES: Final = len(FRAME_MARKS[0])
 """So many bytes tell what begins at a place."""
+LEADS: Final = 1 << 12
+"""Sections whose leads are remembered."""
+LEAD_BYTES: Final = 320
+"""Longer leads are not: those whose attributes say more than a few words."""
+_U64: Final = 0xCF
+_U32: Final = 0xCE
+_SIZE: Final = struct.Struct(">BQ")
+_TAIL: Final = struct.Struct(">BQBI")
+_SIZE_FOLLOWS: Final = b"\xcf\0\0\0"
+"""How the size of a frame below a TiB begins: a guess where a lead ends, which only its bytes confirm."""
 
 
 def label(device: str, instance: int) -> str:
@@ -46,7 +59,7 @@ class Header:
     def encode(self) -> bytes:
         """Its bytes, the sum last."""
         head = MAGIC + pack_uint(self.version) + self.attributes.raw
-        return head + _packed_sum(zlib.crc32(head))
+        return head + _packed_sum(crc32(head))
 
     @classmethod
     def decode(cls, cursor: Cursor, limits: Limits) -> Header:
@@ -62,7 +75,7 @@ class Header:
         if version < 1:
             raise cursor.error("a version of 1 or more", str(version), len(MAGIC))
         attributes = _read_attributes(cursor, limits)
-        total = zlib.crc32(cursor.data[: cursor.pos])
+        total = crc32(cursor.data[: cursor.pos])
         crc = _read_sum(cursor)
         if crc != total:
             raise FormatError(f"the sum 0x{crc:08x} of the header", f"0x{total:08x} (damaged)", offset=0)
@@ -70,42 +83,41 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """The head of a frame.
+class Lead:
+    """What a frame begins with: which section it is of. A machine that is saved often writes and reads the same ones.
 
     Attributes:
         kind: ``section``, or ``part`` where more of the same section follows.
         device: The name of the device.
         instance: Which of several of that name, a uint32.
         attributes: What the writer said about it.
-        size: Bytes of the fields that follow.
-        crc: The sum over this head and them.
+        raw: Its bytes.
+        crc: The sum over them.
+        label: The section as it stands in paths.
     """
 
     kind: Kind
     device: str
     instance: int
     attributes: Opaque
-    size: int
+    raw: bytes
     crc: int
-
-    @property
-    def label(self) -> str:
-        """The section as it stands in paths."""
-        return label(self.device, self.instance)
-
-    def summed(self) -> bytes:
-        """Its bytes before the sum."""
-        head = b"\x96" + pack_str(self.kind) + pack_str(self.device) + pack_uint(self.instance)
-        return head + self.attributes.raw + b"\xcf" + self.size.to_bytes(8, "big")
-
-    def encode(self) -> bytes:
-        """Its bytes."""
-        return self.summed() + _packed_sum(self.crc)
+    label: str
 
     @classmethod
-    def decode(cls, cursor: Cursor, limits: Limits) -> Frame:
+    def of(cls, kind: Kind, device: str, instance: int, attributes: Opaque) -> Lead:
+        """The lead of a section. Raises StateError for one that no reader would take."""
+        made = _lead_again if len(attributes.raw) < LEAD_BYTES else _lead
+        return made(kind, device, instance, attributes.raw)
+
+    @classmethod
+    def decode(cls, cursor: Cursor, limits: Limits) -> Lead:
         """Read it. Raises FormatError, TruncatedError where more bytes may help, LimitError."""
+        end = cursor.data.find(_SIZE_FOLLOWS, 0, LEAD_BYTES)
+        seen = _seen.get(cursor.data[:end]) if end > 0 else None
+        if seen:
+            cursor.pos = end
+            return seen
         if cursor.read_array("a frame (an array of 6 items)") != 6:
             raise cursor.error("a frame (an array of 6 items) or the end (of 3)", at=0)
         kind = cursor.read_str("`section` or `part`")
@@ -122,11 +134,92 @@ class Frame:
         if not 0 <= instance < 1 << 32:
             raise cursor.error("an instance of 0 to 2**32-1", str(instance), at)
         attributes = _read_attributes(cursor, limits)
+        raw = cursor.data[: cursor.pos]
+        found = cls(cast("Kind", kind), device, instance, attributes, raw, crc32(raw), label(device, instance))
+        if raw != _encoded(kind, device, instance, attributes.raw):
+            raise cursor.error("a head in MessagePack's shortest form", "another", 0)
+        if len(raw) < LEAD_BYTES:
+            if len(_seen) >= LEADS:
+                _seen.clear()
+            _seen[raw] = found
+        return found
+
+
+_seen: Final[dict[bytes, Lead]] = {}
+"""Leads that were read, by their bytes: what begins with the same bytes is the same lead."""
+
+
+def _lead(kind: Kind, device: str, instance: int, attributes: bytes) -> Lead:
+    problem = None
+    name = device.encode(errors="surrogatepass")
+    if len(name) > NAME_BYTES or name != device.encode(errors="replace"):
+        problem = (f"a device of at most {NAME_BYTES} bytes of UTF-8", brief(device))
+    elif not 0 <= instance < 1 << 32:
+        problem = ("an instance of 0 to 2**32-1", str(instance))
+    elif len(attributes) > LIMITS.attributes:
+        problem = (f"at most {LIMITS.attributes} bytes of attributes", str(len(attributes)))
+    if problem:
+        error = StateError(*problem)
+        error.section = label(device, instance)
+        raise error
+    raw = _encoded(kind, device, instance, attributes)
+    return Lead(kind, device, instance, Opaque(attributes), raw, crc32(raw), label(device, instance))
+
+
+_lead_again: Final = lru_cache(LEADS)(_lead)
+
+
+def _encoded(kind: str, device: str, instance: int, attributes: bytes) -> bytes:
+    return b"\x96" + pack_str(kind) + pack_str(device) + pack_uint(instance) + attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The head of a frame.
+
+    Attributes:
+        lead: Which section it is of.
+        size: Bytes of the fields that follow.
+        crc: The sum over this head and them.
+    """
+
+    lead: Lead
+    size: int
+    crc: int
+
+    @property
+    def label(self) -> str:
+        """The section as it stands in paths."""
+        return self.lead.label
+
+    @property
+    def head_bytes(self) -> int:
+        """How many bytes it takes."""
+        return len(self.lead.raw) + _TAIL.size
+
+    @property
+    def sum_of_head(self) -> int:
+        """The sum over its own bytes, which goes on over the fields."""
+        return sum_of_head(self.lead, self.size)
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+        return self.lead.raw + _TAIL.pack(_U64, self.size, _U32, self.crc)
+
+    @classmethod
+    def decode(cls, cursor: Cursor, limits: Limits) -> Frame:
+        """Read it. Raises FormatError, TruncatedError where more bytes may help, LimitError."""
+        lead = Lead.decode(cursor, limits)
         at = cursor.pos
-        size = _read_fixed(cursor, 0xCF, 8, "the size of a frame")
+        size = _read_fixed(cursor, _U64, 8, "the size of a frame")
         if size > limits.frame:
             raise LimitError(f"a frame of at most {limits.frame} bytes", str(size), offset=cursor.base + at)
-        return _exact(cls(cast("Kind", kind), device, instance, attributes, size, _read_sum(cursor)), cursor)
+        return cls(lead, size, _read_sum(cursor))
+
+
+def sum_of_head(lead: Lead, size: int) -> int:
+    """The sum over the head of a frame, before its fields."""
+    return crc32(_SIZE.pack(_U64, size), lead.crc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,35 +268,32 @@ class Order:
     """What the frames of one snapshot must be among themselves, and the sum over their sums."""
 
     def __init__(self, header: Header) -> None:
-        self._sum = zlib.crc32(header.encode()[-4:])
+        self._sum = crc32(header.encode()[-4:])
         self._frames = 0
         self._open: dict[str, int] = {}
         self._done: set[str] = set()
 
-    def is_done(self, frame: Frame) -> bool:
-        """Whether the section of a frame was complete before it."""
-        return frame.label in self._done
-
     def count(self, frame: Frame) -> None:
         """Take the sum of the next frame, whatever its head says."""
         self._frames += 1
-        self._sum = zlib.crc32(frame.crc.to_bytes(4, "big"), self._sum)
+        self._sum = crc32(frame.crc.to_bytes(4, "big"), self._sum)
 
     def add(self, frame: Frame, offset: int) -> None:
         """Take the next frame. Raises FormatError where its section was complete before."""
         self.count(frame)
-        if self.is_done(frame):
-            raise placed(FormatError("each section once", "one more after its last part", offset=offset), frame.label)
-        if frame.kind == "part":
-            self._open.setdefault(frame.label, offset)
+        lead = frame.lead
+        if lead.label in self._done:
+            raise placed(FormatError("each section once", "one more after its last part", offset=offset), lead.label)
+        if lead.kind == "part":
+            self._open.setdefault(lead.label, offset)
         else:
-            self._open.pop(frame.label, None)
-            self._done.add(frame.label)
+            self._open.pop(lead.label, None)
+            self._done.add(lead.label)
 
     def end(self) -> End:
         """The end that belongs to the frames so far."""
         end = End(self._frames, 0)
-        return End(self._frames, zlib.crc32(end.summed(), self._sum))
+        return End(self._frames, crc32(end.summed(), self._sum))
 
     def check(self, end: End, offset: int) -> None:
         """Raise FormatError where an end does not belong to the frames before it."""
@@ -226,7 +316,7 @@ def placed(error: FormatError, section: str) -> FormatError:
     return error
 
 
-_Head = TypeVar("_Head", Header, Frame, End)
+_Head = TypeVar("_Head", Header, End)
 
 
 def _exact(head: _Head, cursor: Cursor) -> _Head:

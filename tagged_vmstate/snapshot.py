@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -27,15 +26,17 @@ from tagged_vmstate.frames import (
     End,
     Frame,
     Header,
+    Lead,
     Order,
     decode_head,
     placed,
+    sum_of_head,
 )
-from tagged_vmstate.records import LIMITS, NAME_BYTES, Limits, Records, decode_all
+from tagged_vmstate.records import LIMITS, Limits, Records, decode_all
 from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections
+from tagged_vmstate.sums import crc32
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Cursor, Opaque, TruncatedError
-from tagged_vmstate.wiretype import brief
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 """What a snapshot is read from: a path, the bytes themselves, or a file open for reading."""
@@ -56,14 +57,14 @@ class StoredSection(Section):
     """
 
     def __init__(self, frame: Frame, offset: int, snapshot: Snapshot) -> None:
-        super().__init__(frame.device, frame.instance, (), kind=frame.kind, attributes=frame.attributes)
+        lead = frame.lead
+        super().__init__(lead.device, lead.instance, (), kind=lead.kind, attributes=lead.attributes)
         self.offset = offset
         self.size = frame.size
         self.crc = frame.crc
         self.damage: FormatError | None = None
-        head = frame.summed()
-        self._sum = zlib.crc32(head)
-        self._start = offset + len(head) + 5
+        self._sum = frame.sum_of_head
+        self._start = offset + frame.head_bytes
         self._snapshot = snapshot
         self._held: bytes | None = None
 
@@ -120,7 +121,7 @@ class StoredSection(Section):
                 found = f"only {self.size - left} (truncated)"
                 raise placed(TruncatedError(f"{self.size} bytes of fields", found, offset=source.position), self.label)
             left -= len(piece)
-            total = zlib.crc32(piece, total)
+            total = crc32(piece, total)
             yield piece
         if total != self.crc:
             raise placed(FormatError(f"the sum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset), self.label)
@@ -366,32 +367,17 @@ class SnapshotWriter:
             OSError: The file did not take it.
         """
         payload = section.payload()
-        frame = Frame(section.kind, section.device, section.instance, section.raw_attributes, len(payload), 0)
-        self._check(frame)
+        lead = Lead.of(section.kind, section.device, section.instance, section.raw_attributes)
+        if len(payload) > LIMITS.frame:
+            raise StateError(f"at most {LIMITS.frame} bytes of fields in one frame", str(len(payload)))
         self._check_names(section)
-        crc = zlib.crc32(payload, zlib.crc32(frame.summed()))
-        frame = Frame(section.kind, section.device, section.instance, section.raw_attributes, len(payload), crc)
-        self._order.add(frame, 0)
+        frame = Frame(lead, len(payload), crc32(payload, sum_of_head(lead, len(payload))))
+        try:
+            self._order.add(frame, 0)
+        except FormatError as error:
+            raise _unplaced(error) from None
         self._file.write(frame.encode())
         self._file.write(payload)
-
-    def _check(self, frame: Frame) -> None:
-        """Raise StateError for a frame that no reader would take."""
-        problem = None
-        if len(frame.device.encode(errors="surrogatepass")) > NAME_BYTES:
-            problem = (f"a device of at most {NAME_BYTES} bytes", brief(frame.device))
-        elif not 0 <= frame.instance < 1 << 32:
-            problem = ("an instance of 0 to 2**32-1", str(frame.instance))
-        elif len(frame.attributes.raw) > LIMITS.attributes:
-            problem = (f"at most {LIMITS.attributes} bytes of attributes", str(len(frame.attributes.raw)))
-        elif frame.size > LIMITS.frame:
-            problem = (f"at most {LIMITS.frame} bytes of fields in one frame", str(frame.size))
-        elif self._order.is_done(frame):
-            problem = ("each section once", "one more after its last part")
-        if problem:
-            error = StateError(*problem)
-            error.section = frame.label
-            raise error
 
     def _check_names(self, section: Section) -> None:
         if section.kind == "section" and section.label not in self._names:
@@ -408,10 +394,15 @@ class SnapshotWriter:
         try:
             self._order.check_complete()
         except FormatError as error:
-            problem = StateError(error.expected, error.found)
-            problem.section = error.section
-            raise problem from None
+            raise _unplaced(error) from None
         self._file.write(self._order.end().encode())
+
+
+def _unplaced(error: FormatError) -> StateError:
+    """What is wrong with the order of sections, where there is no file that it is wrong in."""
+    found = StateError(error.expected, error.found)
+    found.section = error.section
+    return found
 
 
 def write(sections: Sections, target: str | os.PathLike[str] | BinaryIO) -> None:

@@ -11,7 +11,7 @@ PACKAGE = Path(tagged_vmstate.__file__).parent
 
 # From the ground up; a room may import any room of a line above its own.
 FLOORS = [
-    {"version", "errors"},
+    {"version", "errors", "sums"},
     {"wire", "files"},
     {"wiretype", "compression"},
     {"blocks"},

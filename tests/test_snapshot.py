@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from strategies import snapshots
 
 from tagged_vmstate.errors import FormatError, LimitError, StateError
-from tagged_vmstate.frames import Frame, Header, Order
+from tagged_vmstate.frames import Frame, Header, Lead, Order
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Limits, Record
 from tagged_vmstate.sections import Section
@@ -460,8 +460,8 @@ def _unchecked(sections: Iterable[Section]) -> bytes:
     data = header.encode()
     for section in sections:
         payload = section.payload()
-        bare = Frame(section.kind, section.device, section.instance, section.raw_attributes, len(payload), 0)
-        frame = replace(bare, crc=zlib.crc32(payload, zlib.crc32(bare.summed())))
+        bare = Frame(Lead.of(section.kind, section.device, section.instance, section.raw_attributes), len(payload), 0)
+        frame = replace(bare, crc=zlib.crc32(payload, zlib.crc32(bare.encode()[:-5])))
         order.add(frame, 0)
         data += frame.encode() + payload
     return data + order.end().encode()

@@ -1,0 +1,14 @@
+"""CRC-32 as in zlib, by the fastest that is installed: isal's takes a tenth of the time (the extra `fast`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+try:
+    from isal.isal_zlib import crc32 as _crc32
+except ModuleNotFoundError:
+    from zlib import crc32 as _crc32
+
+crc32: Final[Callable[..., int]] = _crc32
+"""The sum of some bytes, or going on from an earlier one."""
