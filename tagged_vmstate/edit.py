@@ -112,7 +112,7 @@ def changed(section: StoredSection, target: Target, value: Any) -> Section:
     splices += [(*_flags(payload, each.offset - base), b"\0") for each in target.above if each.is_default]
     for start, end, piece in sorted(splices, reverse=True):
         payload = payload[:start] + piece + payload[end:]
-    return EncodedSection(section.device, section.instance, payload, kind=section.kind, attributes=section.raw_attributes)
+    return EncodedSection(section.lead, payload)
 
 
 def _end(payload: bytes, start: int) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias, TypeVar, cast
+from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.records import LIMITS, NAME_BYTES, Limits
@@ -113,11 +113,6 @@ class Lead:
     @classmethod
     def decode(cls, cursor: Cursor, limits: Limits) -> Lead:
         """Read it. Raises FormatError, TruncatedError where more bytes may help, LimitError."""
-        end = cursor.data.find(_SIZE_FOLLOWS, 0, LEAD_BYTES)
-        seen = _seen.get(cursor.data[:end]) if end > 0 else None
-        if seen:
-            cursor.pos = end
-            return seen
         if cursor.read_array("a frame (an array of 6 items)") != 6:
             raise cursor.error("a frame (an array of 6 items) or the end (of 3)", at=0)
         kind = cursor.read_str("`section` or `part`")
@@ -173,8 +168,7 @@ def _encoded(kind: str, device: str, instance: int, attributes: bytes) -> bytes:
     return b"\x96" + pack_str(kind) + pack_str(device) + pack_uint(instance) + attributes
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """The head of a frame.
 
     Attributes:
@@ -215,6 +209,16 @@ class Frame:
         if size > limits.frame:
             raise LimitError(f"a frame of at most {limits.frame} bytes", str(size), offset=cursor.base + at)
         return cls(lead, size, _read_sum(cursor))
+
+
+def known_frame(data: bytes, limits: Limits) -> Frame | None:
+    """The head of a frame whose lead was read before; None where `decode_head` is needed."""
+    end = data.find(_SIZE_FOLLOWS, 0, LEAD_BYTES)
+    lead = _seen.get(data[:end]) if end > 0 else None
+    if lead is None or len(data) < end + _TAIL.size:
+        return None
+    _, size, mark, crc = _TAIL.unpack_from(data, end)
+    return Frame(lead, size, crc) if mark == _U32 and size <= limits.frame else None
 
 
 def sum_of_head(lead: Lead, size: int) -> int:

@@ -15,6 +15,7 @@ from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised,
 from tagged_vmstate.devices import Device, Entry, check_apart, entry_of, table_of
 from tagged_vmstate.errors import Finding, LoadError, PathPart, StateError, TableError
 from tagged_vmstate.files import replacing
+from tagged_vmstate.frames import Lead
 from tagged_vmstate.incoming import Incoming, Source
 from tagged_vmstate.prepared import TABLES, save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
@@ -175,12 +176,12 @@ class _Outgoing:
             try:
                 for field in large:
                     for record in memory_records(entry.table, field, entry.state, PART_BYTES):
-                        yield EncodedSection(name, instance, encode(record), kind="part", attributes=attributes)
+                        yield EncodedSection(Lead.of("part", name, instance, attributes), encode(record))
                 payload = save(entry.table, entry.state, {field.name for field in large})
             except StateError as error:
                 error.section = error.section or entry.label
                 raise
-            yield EncodedSection(name, instance, payload, kind="section", attributes=attributes)
+            yield EncodedSection(Lead.of("section", name, instance, attributes), payload)
         yield from self.kept
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from typing_extensions import override
 
 from tagged_vmstate.errors import StateError
-from tagged_vmstate.frames import Kind, label
+from tagged_vmstate.frames import Kind, Lead, label
 from tagged_vmstate.records import Record, Records, decode_all, encode_all
 from tagged_vmstate.wire import Opaque
 
@@ -51,6 +51,11 @@ class Section:
         return label(self.device, self.instance)
 
     @property
+    def lead(self) -> Lead:
+        """What its frame begins with. Raises StateError where no reader would take that."""
+        return Lead.of(self.kind, self.device, self.instance, self.raw_attributes)
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """What the writer said about it. Raises FormatError where it has no Python form."""
         return dict(self.raw_attributes.decode())
@@ -71,9 +76,15 @@ class Section:
 class EncodedSection(Section):
     """A section whose fields are bytes already."""
 
-    def __init__(self, device: str, instance: int, payload: bytes, *, kind: Kind, attributes: Opaque) -> None:
-        super().__init__(device, instance, (), kind=kind, attributes=attributes)
+    def __init__(self, lead: Lead, payload: bytes) -> None:
+        super().__init__(lead.device, lead.instance, (), kind=lead.kind, attributes=lead.attributes)
+        self._lead = lead
         self._payload = payload
+
+    @property
+    @override
+    def lead(self) -> Lead:
+        return self._lead
 
     @override
     def records(self) -> Records:

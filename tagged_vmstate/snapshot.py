@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, TypeVar
 
+from typing_extensions import override
+
 from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.files import BLOCK, Input, replacing
 from tagged_vmstate.frames import (
@@ -29,6 +31,7 @@ from tagged_vmstate.frames import (
     Lead,
     Order,
     decode_head,
+    known_frame,
     placed,
     sum_of_head,
 )
@@ -42,6 +45,8 @@ Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 """What a snapshot is read from: a path, the bytes themselves, or a file open for reading."""
 T = TypeVar("T")
 
+HEAD_BYTES: Final = 1 << 12
+"""Bytes that nearly every head fits in."""
 PART_BYTES: Final = 4 << 20
 """Memory that a writer puts into one frame: enough for the head not to matter, little to hold."""
 
@@ -59,6 +64,7 @@ class StoredSection(Section):
     def __init__(self, frame: Frame, offset: int, snapshot: Snapshot) -> None:
         lead = frame.lead
         super().__init__(lead.device, lead.instance, (), kind=lead.kind, attributes=lead.attributes)
+        self._lead = lead
         self.offset = offset
         self.size = frame.size
         self.crc = frame.crc
@@ -67,6 +73,16 @@ class StoredSection(Section):
         self._start = offset + frame.head_bytes
         self._snapshot = snapshot
         self._held: bytes | None = None
+
+    @property
+    @override
+    def lead(self) -> Lead:
+        return self._lead
+
+    @property
+    @override
+    def label(self) -> str:
+        return self._lead.label
 
     @property
     def end(self) -> int:
@@ -100,7 +116,7 @@ class StoredSection(Section):
         """Its fields as bytes. Raises FormatError where their sum does not fit."""
         if self._held is not None:
             return self._held
-        pieces = list(self._pieces())
+        pieces = tuple(self._pieces())
         payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._snapshot.input.size is None:
             self._held = payload  # a pipe gives it once
@@ -224,7 +240,9 @@ class Snapshot:
         self.input.seek(self._first)
         while True:
             offset = self.input.position
-            head = self._head(lambda cursor: decode_head(cursor, self.limits))
+            head: Frame | End | None = known_frame(self.input.peek(HEAD_BYTES), self.limits)
+            if head is None:
+                head = self._head(lambda cursor: decode_head(cursor, self.limits))
             if isinstance(head, End):
                 self._check_end(order, head, offset)
                 return
@@ -312,7 +330,7 @@ class Snapshot:
 
     def _head(self, decode: Callable[[Cursor], T]) -> T:
         """Decode a head from no more bytes than it needs, and pass it."""
-        size = 1 << 12
+        size = HEAD_BYTES
         most = self.limits.attributes + size
         while True:
             data = self.input.peek(size)
@@ -367,11 +385,12 @@ class SnapshotWriter:
             OSError: The file did not take it.
         """
         payload = section.payload()
-        lead = Lead.of(section.kind, section.device, section.instance, section.raw_attributes)
-        if len(payload) > LIMITS.frame:
-            raise StateError(f"at most {LIMITS.frame} bytes of fields in one frame", str(len(payload)))
-        self._check_names(section)
-        frame = Frame(lead, len(payload), crc32(payload, sum_of_head(lead, len(payload))))
+        size, lead = len(payload), section.lead
+        if size > LIMITS.frame:
+            raise StateError(f"at most {LIMITS.frame} bytes of fields in one frame", str(size))
+        if lead.kind == "part" or lead.label in self._names:
+            self._check_names(section)
+        frame = Frame(lead, size, crc32(payload, sum_of_head(lead, size)))
         try:
             self._order.add(frame, 0)
         except FormatError as error:
@@ -380,9 +399,7 @@ class SnapshotWriter:
         self._file.write(payload)
 
     def _check_names(self, section: Section) -> None:
-        if section.kind == "section" and section.label not in self._names:
-            return  # its own fields were checked against each other when they became bytes
-        self._frames += 1
+        self._frames += 1  # the fields of one frame were checked against each other when they became bytes
         again = self._names.check(section, self._frames, section.records())
         if again:
             error = StateError(ONCE, REPEATED, path=(again.name,))

@@ -41,13 +41,14 @@ from conftest import STREAMS, stream_bytes
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, FormatError, LoadError, Machine, Table, VMStateError
+from tagged_vmstate.frames import Lead
 from tagged_vmstate.fuzz import Json, Limits, Snapshots, Streams, Target, fuzz
 from tagged_vmstate.fuzz.mutate import changed_bytes, changed_snapshot
 from tagged_vmstate.jsonform import from_json, to_json
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.qemu.export import export
 from tagged_vmstate.records import Record, decode_all, encode_plain
-from tagged_vmstate.sections import EncodedSection, Section
+from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.wire import Opaque, float_from_bits
 
@@ -129,7 +130,7 @@ def raw_snapshot(payload: bytes, device: str = "d") -> bytes:
     """A snapshot of one device, its fields any bytes, with correct sums."""
     file = io.BytesIO()
     with SnapshotWriter(file) as writer:
-        writer.write(EncodedSection(device, 0, payload, kind="section", attributes=Opaque.of({})))
+        writer.write(EncodedSection(Lead.of("section", device, 0, NO_ATTRIBUTES), payload))
     return file.getvalue()
 
 

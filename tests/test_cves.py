@@ -17,11 +17,11 @@ from qemu_streams import EOF, MAGIC, PAGE, blocks, configuration, page, ram
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, FormatError, Length, LoadError, Mask, MaxLength, Table
+from tagged_vmstate.frames import Lead
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Record, decode_all, encode_plain
-from tagged_vmstate.sections import EncodedSection
+from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
-from tagged_vmstate.wire import Opaque
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -119,7 +119,7 @@ def hostile_snapshot(hole: Hole) -> bytes:
     file = io.BytesIO()
     with SnapshotWriter(file) as writer:
         payload = b"".join(map(encode_plain, records))
-        writer.write(EncodedSection(hole.device, 0, payload, kind="section", attributes=Opaque.of({})))
+        writer.write(EncodedSection(Lead.of("section", hole.device, 0, NO_ATTRIBUTES), payload))
     assert [record.name for record in decode_all(payload)] == ["before", hole.field, "behind"]
     return file.getvalue()
 

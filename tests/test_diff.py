@@ -16,6 +16,7 @@ from strategies import snapshots
 from tagged_vmstate.diff import RANGES, WINDOW, Difference, diff
 from tagged_vmstate.edit import changed, laid_over, locate, paths
 from tagged_vmstate.errors import StateError
+from tagged_vmstate.frames import Lead
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Record, encode
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
@@ -222,7 +223,7 @@ class TestChange:
         inner = b"\x95\xd9\x01a\xa5uint8\xc0\xcc\x01\x05", b"\x95\xa1b\xa5uint8\xc0\x01\xd2\x00\x00\x00\x06"
         raw = b"\x95\xa1s\xa6struct\xc0\xcd\x00\x01\xdc\x00\x02" + b"".join(inner)
         other = b"\x95\xa1t\xa5uint8\xc0\x00\x07"
-        before = made(EncodedSection("dev", 0, raw + other, kind="section", attributes=NO_ATTRIBUTES))
+        before = made(EncodedSection(Lead.of("section", "dev", 0, NO_ATTRIBUTES), raw + other))
         [section] = before
         target = locate(section.records(), "s/b")
         assert target

@@ -7,7 +7,6 @@ import os
 import threading
 import zlib
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -461,7 +460,7 @@ def _unchecked(sections: Iterable[Section]) -> bytes:
     for section in sections:
         payload = section.payload()
         bare = Frame(Lead.of(section.kind, section.device, section.instance, section.raw_attributes), len(payload), 0)
-        frame = replace(bare, crc=zlib.crc32(payload, zlib.crc32(bare.encode()[:-5])))
+        frame = bare._replace(crc=zlib.crc32(payload, zlib.crc32(bare.encode()[:-5])))
         order.add(frame, 0)
         data += frame.encode() + payload
     return data + order.end().encode()

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from tagged_vmstate.blocks import BlockType, IntType
 from tagged_vmstate.errors import VMStateError
+from tagged_vmstate.frames import Lead
 from tagged_vmstate.records import Record, Records, encode, wire_type
 from tagged_vmstate.sections import EncodedSection, Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
@@ -91,13 +92,10 @@ def _change_sections(sections: list[Section], random: Random) -> None:
 
 
 def _with(section: Section, *, device: str | None = None, instance: int | None = None, payload: bytes | None = None) -> Section:
-    return EncodedSection(
-        section.device if device is None else device,
-        section.instance if instance is None else instance,
-        section.payload() if payload is None else payload,
-        kind=section.kind,
-        attributes=section.raw_attributes,
-    )
+    device = section.device if device is None else device
+    instance = section.instance if instance is None else instance
+    lead = Lead.of(section.kind, device, instance, section.raw_attributes)
+    return EncodedSection(lead, section.payload() if payload is None else payload)
 
 
 def _changed(records: Records, random: Random) -> Records:
