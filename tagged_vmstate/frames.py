@@ -211,6 +211,11 @@ class Frame(NamedTuple):
         return cls(lead, size, _read_sum(cursor))
 
 
+def head_before_sum(lead: Lead, size: int) -> bytes:
+    """The head of a frame up to its sum, the first byte of which is there."""
+    return lead.raw + _SIZE.pack(_U64, size) + bytes((_U32,))
+
+
 def known_frame(data: bytes, limits: Limits) -> Frame | None:
     """The head of a frame whose lead was read before; None where `decode_head` is needed."""
     end = data.find(_SIZE_FOLLOWS, 0, LEAD_BYTES)

@@ -6,8 +6,8 @@ import contextlib
 import io
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar, overload
 
 from tagged_vmstate.assign import New, Undo, restore_defaults
@@ -17,13 +17,14 @@ from tagged_vmstate.errors import Finding, LoadError, PathPart, StateError, Tabl
 from tagged_vmstate.files import replacing
 from tagged_vmstate.frames import Lead
 from tagged_vmstate.incoming import Incoming, Source
-from tagged_vmstate.prepared import TABLES, save
+from tagged_vmstate.plan import PLAIN, SMALL, large_memory, plan
+from tagged_vmstate.prepared import save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
 from tagged_vmstate.records import encode
 from tagged_vmstate.rules import HOOK, problems
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
 from tagged_vmstate.snapshot import PART_BYTES, write
-from tagged_vmstate.table import Field, Table
+from tagged_vmstate.table import Table
 from tagged_vmstate.untagged import write as write_untagged
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Opaque
@@ -68,6 +69,8 @@ class Machine:
         self._attributes: dict[str, Any] = {}
         self._raw_attributes: dict[str, Opaque] = {}
         check_apart(self.entries)
+        self._plan = plan(tuple((entry.table, entry.instance) for entry in self.entries))
+        self._states = [entry.state for entry in self.entries]
 
     def save(self, target: Target, attributes: Mapping[str, object] | None = None) -> None:
         """Save all devices; a path is replaced as a whole, or stays as it was.
@@ -84,8 +87,21 @@ class Machine:
             if entry.table.is_hooked:
                 with _labelled(entry):
                     prepare(entry.table, entry.state)
-        said = {"producer": PRODUCER, **self._attributes, **(attributes or {})}
-        write(_Outgoing(self.entries, self._raw_attributes, self._kept, Opaque.of(said)), target)
+        said = PLAIN
+        if self._attributes or attributes:
+            said = Opaque.of({"producer": PRODUCER, **self._attributes, **(attributes or {})})
+        is_usual = not self._kept and not self._raw_attributes
+        data = self._plan.save(said, self._states) if is_usual else None
+        if data is None:
+            outgoing = _Outgoing(self.entries, self._raw_attributes, self._kept, said)
+            write(outgoing, target)
+            if is_usual:
+                self._plan.saved(outgoing.sizes)
+        elif isinstance(target, str | os.PathLike):
+            with replacing(target) as file:
+                file.write(data)
+        else:
+            target.write(data)
 
     def save_untagged(
         self, target: Target, *, stream: Literal[2, 3] = 3, versions: Mapping[str, int] | None = None, drop: Container[str] = ()
@@ -131,11 +147,19 @@ class Machine:
             FormatError: This is no whole snapshot.
             OSError: It cannot be read.
         """
+        source = _read(source)
+        new = self._plan.load(source) if isinstance(source, bytes) and unknown != "keep" else None
+        if new is not None:
+            _commit(self.entries, new)
+            self._kept, self._attributes, self._raw_attributes = [], {}, {}
+            return
         incoming = Incoming(self.entries, source, unknown)
         _commit(self.entries, incoming.accepted())
         self._kept = incoming.kept
         self._attributes = incoming.attributes
         self._raw_attributes = incoming.raw_attributes
+        if isinstance(source, bytes):
+            self._plan.loaded(source)
 
     def reset(self) -> None:
         """Give every field that has a default its default; what is required stays. Raises StateError and changes nothing."""
@@ -168,16 +192,18 @@ class _Outgoing:
     attributes: Mapping[str, Opaque]
     kept: Iterable[Section]
     raw_attributes: Opaque
+    sizes: list[int] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Section]:
         for entry in self.entries:
             attributes = self.attributes.get(entry.label, NO_ATTRIBUTES) if self.attributes else NO_ATTRIBUTES
             name, instance, large = entry.table.name, entry.instance, large_memory(entry.table)
             try:
-                for field in large:
-                    for record in memory_records(entry.table, field, entry.state, PART_BYTES):
+                for each in large:
+                    for record in memory_records(entry.table, each, entry.state, PART_BYTES):
                         yield EncodedSection(Lead.of("part", name, instance, attributes), encode(record))
-                payload = save(entry.table, entry.state, {field.name for field in large})
+                payload = save(entry.table, entry.state, {each.name for each in large})
+                self.sizes.append(len(payload))
             except StateError as error:
                 error.section = error.section or entry.label
                 raise
@@ -185,10 +211,11 @@ class _Outgoing:
         yield from self.kept
 
 
-@lru_cache(TABLES)
-def large_memory(table: Table) -> tuple[Field, ...]:
-    """The memory of a device that goes into parts of its section."""
-    return tuple(each for each in table.fields if each.type.wire.name == "sparse" and (each.type.length or 0) > PART_BYTES)
+def _read(source: Source) -> Source:
+    """The bytes of a small file, else what it was."""
+    if isinstance(source, str | os.PathLike) and Path(source).is_file() and Path(source).stat().st_size <= SMALL:
+        return Path(source).read_bytes()
+    return source
 
 
 def _commit(entries: Sequence[Entry], news: Sequence[New]) -> None:
@@ -276,8 +303,14 @@ def load(
     if (kind is None) == (into is None) or not isinstance(kind, type | Table | None):
         raise TypeError("load takes a class or table, or a state with into=")
     entry = Entry(table_of(kind), instance, None) if into is None else entry_of(Device(into, instance, table))
-    incoming = Incoming([entry], source, unknown, keeps_devices=False)
-    [new] = incoming.accepted()
+    source = _read(source)
+    usual = plan(((entry.table, instance),))
+    found = usual.load(source) if isinstance(source, bytes) and unknown != "keep" else None
+    if found is None:
+        found = Incoming([entry], source, unknown, keeps_devices=False).accepted()
+        if isinstance(source, bytes):
+            usual.loaded(source)
+    [new] = found
     if into is not None:
         _commit([entry], [new])
         return into

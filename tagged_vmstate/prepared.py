@@ -27,6 +27,22 @@ TABLES: Final = 1 << 12
 """Tables that are remembered."""
 
 
+class Patience:
+    """Waits until something has been used often enough to pay for learning it, and each time twice as long."""
+
+    def __init__(self) -> None:
+        self._left = self._next = USES
+
+    def is_over(self) -> bool:
+        """Count one more use."""
+        self._left -= 1
+        if self._left > 0:
+            return False
+        self._next *= 2
+        self._left = self._next
+        return True
+
+
 class Loaded:
     """A new state of a table, made once it is asked for.
 
@@ -67,9 +83,7 @@ class Prepared:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._uses = 0
-        self._due = USES
-        self._tries = 0
+        self._saves, self._loads = Patience(), Patience()
         self._saver: Saver | None = None
         self._layouts: list[Layout] = []
 
@@ -83,10 +97,8 @@ class Prepared:
 
     def save(self, state: Any) -> bytes:
         """The fields of a state as bytes. Raises StateError."""
-        if self._saver is None and self._uses <= USES:
-            self._uses += 1
-            if self._uses > USES and self.shape:
-                self._saver = saver(self.shape)
+        if self._saver is None and self._saves.is_over() and self.shape:
+            self._saver = saver(self.shape)
         if self._saver is not None:
             try:
                 return self._saver(state)
@@ -96,42 +108,29 @@ class Prepared:
 
     def load(self, data: bytes, *, whole: bool) -> Loaded | None:
         """A new state of some fields; None where no layout fits."""
-        try:
-            cursor = Cursor(data)
-            row = self.read(cursor, None, whole=whole)
-            return Loaded(cast("Shape", self.shape), row)
-        except Exception:  # noqa: BLE001  # whatever does not fit is for `codec` to say
-            return None
-
-    def read(self, cursor: Cursor, count: int | None, *, whole: bool = False) -> Row:
-        """The row of so many fields, or of all up to the end.
-
-        Args:
-            cursor: Where they begin; it is moved behind them.
-            count: How many there are.
-            whole: Take only fields that the table knows.
-
-        Raises:
-            MisfitError: No layout fits.
-        """
-        data, at = cursor.data, cursor.pos
         for layout in self._layouts:
-            if layout.count == count or count is None:
+            try:
+                row, end = layout.read(data, 0)
+                if end == len(data) and (layout.is_whole or not whole):
+                    return Loaded(layout.shape, row)
+            except Exception:  # noqa: BLE001, S112  # another may fit; what none fits is for `codec` to say
+                continue
+        return None
+
+    def read(self, cursor: Cursor, count: int) -> Row:
+        """The row of so many fields; the cursor is moved behind them. Raises MisfitError where no layout fits."""
+        for layout in self._layouts:
+            if layout.count == count:
                 try:
-                    row, end = layout.read(data, at)
+                    row, cursor.pos = layout.read(cursor.data, cursor.pos)
                 except Exception:  # noqa: BLE001, S112  # another may fit
                     continue
-                if (count is not None or end == len(data)) and (layout.is_whole or not whole):
-                    cursor.pos = end
-                    return cast("Row", row)
+                return cast("Row", row)
         raise MisfitError
 
     def missed(self, data: bytes) -> None:
         """Learn the layout of fields that `codec` has loaded, where such have come often enough."""
-        self._due -= 1
-        if self._due <= 0:
-            self._tries += 1
-            self._due = USES << self._tries
+        if self._loads.is_over():
             with contextlib.suppress(MisfitError):
                 self.learn(Cursor(data), None)
 

@@ -19,7 +19,7 @@ FLOORS = [
     {"records"},
     {"frames"},
     {"sections"},
-    {"snapshot", "qemu.ram"},
+    {"snapshot", "skeleton", "qemu.ram"},
     {"overview", "memory", "defaults", "diff", "edit", "changes", "qemu.stream", "qemu.libvirt"},
     {"jsonform", "qemu.vmdesc", "qemu.savevm", "qemu.dumpstate"},
     {"qemu.bridge", "qemu.encode"},
@@ -33,6 +33,7 @@ FLOORS = [
     {"tablejson", "legacy", "shape"},
     {"layout"},
     {"prepared"},
+    {"plan"},
     {"untagged"},
     {"interpreted"},
     {"incoming"},
@@ -59,6 +60,7 @@ TABLES = {
     "shape",
     "layout",
     "prepared",
+    "plan",
     "assign",
     "devices",
     "legacy",
@@ -69,6 +71,7 @@ TABLES = {
 }
 SEES_NO_TABLE = {
     "records",
+    "skeleton",
     "sections",
     "snapshot",
     "jsonform",
