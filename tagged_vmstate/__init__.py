@@ -113,7 +113,8 @@ def __getattr__(name: str) -> object:
     """An everyday name, from its room: imported late, because the command answers `--help` without them."""
     for room, names in _ROOMS.items():
         if name in names:
-            return getattr(importlib.import_module(f"tagged_vmstate.{room}"), name)
+            found = globals()[name] = getattr(importlib.import_module(f"tagged_vmstate.{room}"), name)
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -56,12 +56,17 @@ def entry_of(device: Any) -> Entry:
         device = Device(*device)
     elif not isinstance(device, Device):
         device = Device(device)
-    if isinstance(device.instance, bool) or not isinstance(device.instance, int) or not 0 <= device.instance < 1 << 32:
+    if not is_instance(device.instance):
         raise TableError("an instance of 0 to 2**32-1 beside the state", brief(device.instance))
     table = device.table or table_of(device.state)
     if not table.is_state(device.state):
         raise TableError(f"a state of `{table.owner}`", brief(device.state))
     return Entry(table, device.instance, device.state)
+
+
+def is_instance(number: object) -> bool:
+    """Whether it can tell several devices of one name apart."""
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << 32
 
 
 def check_apart(entries: Iterable[Entry]) -> None:

@@ -17,7 +17,7 @@ from tagged_vmstate.errors import Finding, LoadError, PathPart, StateError, Tabl
 from tagged_vmstate.files import replacing
 from tagged_vmstate.frames import Lead
 from tagged_vmstate.incoming import Incoming, Source
-from tagged_vmstate.plan import PLAIN, SMALL, large_memory, plan
+from tagged_vmstate.plan import PLAIN, SMALL, large_memory, plan, plan_of
 from tagged_vmstate.prepared import save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
 from tagged_vmstate.records import encode
@@ -262,6 +262,10 @@ def dump(state: Any, target: Target, *, instance: int = 0, table: Table | None =
 
 def dumps(state: Any, *, instance: int = 0, table: Table | None = None) -> bytes:
     """One device as the bytes of a snapshot. See `Machine.save`."""
+    usual = plan_of(type(state), instance) if table is None else None
+    data = usual.save(PLAIN, (state,)) if usual else None
+    if data is not None:
+        return data
     file = io.BytesIO()
     dump(state, file, instance=instance, table=table)
     return file.getvalue()
@@ -321,6 +325,11 @@ def load(
 
 def loads(data: bytes, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T:
     """A new state from the bytes of a snapshot. See `load`."""
+    usual = plan_of(kind, instance) if unknown != "keep" and type(data) is bytes and isinstance(kind, type) else None
+    found = usual.load(data) if usual else None
+    if found:
+        state: T = found[0].state
+        return state
     return load(data, kind, instance=instance, unknown=unknown)
 
 

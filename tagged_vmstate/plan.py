@@ -6,11 +6,13 @@ from what went the general way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import call
 from typing import Any, Final
 
 from tagged_vmstate.assign import New
+from tagged_vmstate.devices import is_instance
 from tagged_vmstate.errors import FormatError, StateError
 from tagged_vmstate.frames import VERSION, Header, Lead, label
 from tagged_vmstate.prepared import TABLES, Patience, prepared
@@ -40,6 +42,7 @@ class Plan:
     def __init__(self, places: tuple[tuple[Table, int], ...]) -> None:
         self._places = places
         self._prepared = [prepared(table) for table, _ in places]
+        self._savers = [each.save for each in self._prepared]
         self._sizes: Sequence[int] = ()
         self._saved: Skeleton | None = None
         self._has_parts = any(large_memory(table) for table, _ in places)
@@ -52,7 +55,7 @@ class Plan:
         if self._saved is None:
             return None
         try:
-            payloads = [each.save(state) for each, state in zip(self._prepared, states, strict=True)]
+            payloads = [*map(call, self._savers, states)]
         except StateError:
             return None
         if [*map(len, payloads)] == self._sizes:
@@ -72,9 +75,17 @@ class Plan:
         for header, skeleton, order in self._loaded:
             payloads = skeleton.unpack(header, data)
             if payloads is not None:
-                found = [each.load(payloads[place], whole=False) for each, place in zip(self._prepared, order, strict=True)]
-                return [*filter(None, found)] if all(found) else None
+                return self._new(payloads, order)
         return None
+
+    def _new(self, payloads: Sequence[bytes], order: Sequence[int]) -> list[New] | None:
+        found: list[New] = []
+        for each, place in zip(self._prepared, order, strict=True):
+            new = each.load(payloads[place], whole=False)
+            if new is None:
+                return None
+            found.append(new)
+        return found
 
     def loaded(self, data: bytes) -> None:
         """Learn from a snapshot that was loaded."""
@@ -110,3 +121,14 @@ def header_of(attributes: Opaque) -> bytes:
 def plan(places: tuple[tuple[Table, int], ...]) -> Plan:
     """What snapshots of a machine look like by now."""
     return Plan(places)
+
+
+def _plan_of(kind: type, instance: int) -> Plan | None:
+    table = vars(kind).get("__vmstate__")
+    if not isinstance(table, Table) or table.is_hooked or not is_instance(instance):
+        return None
+    return plan(((table, instance),))
+
+
+plan_of: Final[Callable[[type, int], Plan | None]] = lru_cache(TABLES, typed=True)(_plan_of)
+"""The plan of one device whose class is under `@vmstate` and has no hooks; None for anything else."""

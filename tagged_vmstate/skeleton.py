@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import chain
+from typing import Any
 
 from tagged_vmstate.frames import End, Lead, head_before_sum
 from tagged_vmstate.sums import crc32
@@ -29,21 +29,25 @@ class Skeleton:
         frames = "".join(f"{len(head)}sI{size}s" for head, size in zip(self._heads, sizes, strict=True))
         self._struct = struct.Struct(f">{frames}{len(self._end)}sI")
         self._crcs = struct.Struct(f">{len(leads)}I")
+        self._parts: list[Any] = [None] * (3 * len(leads)) + [self._end, None]
+        self._parts[:-2:3] = self._heads
 
     def pack(self, header: bytes, payloads: Sequence[bytes]) -> bytes:
         """A snapshot of fields, which have the sizes that this is for."""
-        crcs = tuple(map(crc32, payloads, self._sums))
-        frames = chain.from_iterable(zip(self._heads, crcs, payloads, strict=True))
-        return header + self._struct.pack(*frames, self._end, self._total(header, crcs))
+        crcs = [*map(crc32, payloads, self._sums)]
+        parts = self._parts.copy()
+        parts[1:-2:3], parts[2:-2:3], parts[-1] = crcs, payloads, self._total(header, crcs)
+        return header + self._struct.pack(*parts)
 
     def unpack(self, header: bytes, data: bytes) -> Sequence[bytes] | None:
         """The fields of each section, all sums checked; None for any other snapshot."""
         if len(data) != len(header) + self._struct.size or not data.startswith(header):
             return None
-        *frames, end, total = self._struct.unpack_from(data, len(header))
-        crcs, payloads = frames[1::3], frames[2::3]
-        is_whole = (*frames[0::3], end) == (*self._heads, self._end) and total == self._total(header, crcs)
-        return payloads if is_whole and [*map(crc32, payloads, self._sums)] == crcs else None
+        parts = self._struct.unpack_from(data, len(header))
+        payloads, crcs = parts[2:-2:3], parts[1:-2:3]
+        is_same = parts[:-2:3] == self._heads and parts[-2] == self._end
+        is_whole = is_same and tuple(map(crc32, payloads, self._sums)) == crcs and self._total(header, crcs) == parts[-1]
+        return payloads if is_whole else None
 
     def _total(self, header: bytes, crcs: Sequence[int]) -> int:
         return crc32(self._end[:-1], crc32(self._crcs.pack(*crcs), crc32(header[-4:])))
