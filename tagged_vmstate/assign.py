@@ -1,7 +1,8 @@
 """New values into the states that are there, all or none.
 
 A struct that is there is filled, so that whoever holds it sees the new values; arrays and everything else are
-replaced. What a state was before is remembered first: `Undo` puts it all back.
+replaced. What a state was before is remembered first: `Undo` puts it all back. It remembers what the attributes hold,
+all of them, for hooks set more than fields; what a hook changes within such an object, it does not see.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from tagged_vmstate.fieldtype import FieldType
-from tagged_vmstate.table import KEPT, Table
+from tagged_vmstate.table import Table
 
 _UNSET = object()
 
@@ -53,10 +54,15 @@ class Undo:
         self._back.append(back)
         return True
 
+    def add(self, back: Callable[[], None]) -> None:
+        """Remember how to put something else back. It may be called twice."""
+        self._back.append(back)
+
     def undo(self) -> None:
-        """Put everything back."""
+        """Put everything back. One that was interrupted goes on where it was when it is called again."""
         while self._back:
-            self._back.pop()()
+            self._back[-1]()
+            self._back.pop()
 
 
 def _dict_back(state: dict[Any, Any]) -> Callable[[], None]:
@@ -70,8 +76,7 @@ def _dict_back(state: dict[Any, Any]) -> Callable[[], None]:
 
 
 def _object_back(table: Table, state: Any) -> Callable[[], None]:
-    names = [*(field.attribute for field in table.fields), KEPT]
-    before = {name: getattr(state, name, _UNSET) for name in names}
+    before = {name: getattr(state, name, _UNSET) for name in table.attributes}
     others = dict(vars(state)) if hasattr(state, "__dict__") else None
 
     def back() -> None:
@@ -87,6 +92,19 @@ def _object_back(table: Table, state: Any) -> Callable[[], None]:
             vars(state).update(others)
 
     return back
+
+
+def all_or_none(work: Callable[[Undo], None]) -> None:
+    """Do what changes states and remembers them first; whatever it raises, they are as they were."""
+    undo = Undo()
+    try:
+        work(undo)
+    except BaseException:
+        try:
+            undo.undo()
+        finally:
+            undo.undo()  # an interrupt may have ended the first
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,15 +55,28 @@ class _Found:
     records: list[Record] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Carried:
+    """What no table knows, where it is to be kept for the next save.
+
+    Attributes:
+        sections: Those of unknown devices.
+        attributes: What the header says.
+        raw_attributes: What each device's section says, by its label.
+    """
+
+    sections: list[Section] = field(default_factory=list)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    raw_attributes: dict[str, Opaque] = field(default_factory=dict)
+
+
 class Incoming:
     """A snapshot read for some devices: new states of them, and what was noticed. Nothing is touched.
 
     Attributes:
         findings: What was noticed, the problems at least.
         states: A new state for each device; None where it does not fit.
-        kept: The sections that no table knows, where they are to be kept.
-        attributes: What the header says, where it is to be kept.
-        raw_attributes: What each device's section says, by its label, likewise.
+        carried: What no table knows.
     """
 
     def __init__(
@@ -78,9 +91,7 @@ class Incoming:
         if unknown not in get_args(Unknown):
             raise ValueError(f"unknown is one of {', '.join(get_args(Unknown))}, not {unknown!r}")
         self.findings: list[Finding] = []
-        self.kept: list[Section] = []
-        self.attributes: dict[str, Any] = {}
-        self.raw_attributes: dict[str, Opaque] = {}
+        self.carried = Carried()
         self._unknown: Unknown = unknown
         self._unknown_devices: Unknown = "error" if unknown == "keep" and not keeps_devices else unknown
         self._tells = tells
@@ -111,8 +122,8 @@ class Incoming:
             for section in sections:
                 self._take(section)
             if self._unknown == "keep" and hasattr(sections, "raw_attributes"):
-                self.attributes = dict(sections.raw_attributes.decode())
-                self.attributes.pop("producer", None)
+                self.carried.attributes = dict(sections.raw_attributes.decode())
+                self.carried.attributes.pop("producer", None)
 
     def _take(self, section: Section) -> None:
         known = self._labels.get(section.label)
@@ -153,7 +164,7 @@ class Incoming:
         """A section of a device that nobody registered, or a part of one."""
         records = section.records()
         if self._unknown_devices == "keep":
-            self.kept.append(section if not isinstance(section, StoredSection) else _copy(section, records))
+            self.carried.sections.append(section if not isinstance(section, StoredSection) else _copy(section, records))
         in_use = next((record.name for record in records if not record.is_default), None)
         self._strange.setdefault(section.label, (section, offset, in_use))
         if in_use is not None and self._strange[section.label][2] is None:
@@ -177,7 +188,7 @@ class Incoming:
     def _load(self, entry: Entry) -> New | None:
         found = self._found.get(entry.label)
         if found and self._unknown == "keep":
-            self.raw_attributes[entry.label] = found.section.raw_attributes
+            self.carried.raw_attributes[entry.label] = found.section.raw_attributes
         if found and found.new:
             return found.new
         loader = Loader(entry.label, self._unknown, tells=self._tells and found is not None)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar, overload
 
-from tagged_vmstate.assign import New, Undo, restore_defaults
+from tagged_vmstate.assign import New, Undo, all_or_none, restore_defaults
 from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised, structs
 from tagged_vmstate.devices import Device, Entry, check_apart, entry_of, table_of
 from tagged_vmstate.errors import Finding, LoadError, PathPart, StateError, TableError
 from tagged_vmstate.files import replacing
 from tagged_vmstate.frames import Lead
-from tagged_vmstate.incoming import Incoming, Source
-from tagged_vmstate.plan import PLAIN, SMALL, large_memory, plan, plan_of
+from tagged_vmstate.incoming import Carried, Incoming, Source
+from tagged_vmstate.plan import PLAIN, SMALL, Plan, large_memory, plan, plan_of
 from tagged_vmstate.prepared import save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
 from tagged_vmstate.records import encode
@@ -65,9 +66,7 @@ class Machine:
 
     def __init__(self, devices: Iterable[Any]) -> None:
         self.entries = tuple(map(entry_of, devices))
-        self._kept: list[Section] = []
-        self._attributes: dict[str, Any] = {}
-        self._raw_attributes: dict[str, Opaque] = {}
+        self._carried = Carried()
         check_apart(self.entries)
         self._plan = plan(tuple((entry.table, entry.instance) for entry in self.entries))
         self._states = [entry.state for entry in self.entries]
@@ -87,13 +86,13 @@ class Machine:
             if entry.table.is_hooked:
                 with _labelled(entry):
                     prepare(entry.table, entry.state)
-        said = PLAIN
-        if self._attributes or attributes:
-            said = Opaque.of({"producer": PRODUCER, **self._attributes, **(attributes or {})})
-        is_usual = not self._kept and not self._raw_attributes
+        carried, said = self._carried, PLAIN
+        if carried.attributes or attributes:
+            said = Opaque.of({"producer": PRODUCER, **carried.attributes, **(attributes or {})})
+        is_usual = not carried.sections and not carried.raw_attributes
         data = self._plan.save(said, self._states) if is_usual else None
         if data is None:
-            outgoing = _Outgoing(self.entries, self._raw_attributes, self._kept, said)
+            outgoing = _Outgoing(self.entries, carried.raw_attributes, carried.sections, said)
             write(outgoing, target)
             if is_usual:
                 self._plan.saved(outgoing.sizes)
@@ -147,31 +146,28 @@ class Machine:
             FormatError: This is no whole snapshot.
             OSError: It cannot be read.
         """
-        source = _read(source)
-        new = self._plan.load(source) if isinstance(source, bytes) and unknown != "keep" else None
-        if new is not None:
-            _commit(self.entries, new)
-            self._kept, self._attributes, self._raw_attributes = [], {}, {}
-            return
-        incoming = Incoming(self.entries, source, unknown)
-        _commit(self.entries, incoming.accepted())
-        self._kept = incoming.kept
-        self._attributes = incoming.attributes
-        self._raw_attributes = incoming.raw_attributes
-        if isinstance(source, bytes):
-            self._plan.loaded(source)
+        new, carried = _new(self._plan, self.entries, source, unknown)
+
+        def commit(undo: Undo) -> None:
+            self._carry(carried, undo)
+            _commit(self.entries, new, undo)
+
+        all_or_none(commit)
 
     def reset(self) -> None:
         """Give every field that has a default its default; what is required stays. Raises StateError and changes nothing."""
-        undo = Undo()
-        try:
+
+        def restore(undo: Undo) -> None:
+            self._carry(replace(self._carried, sections=[]), undo)
             for entry in self.entries:
                 with _labelled(entry):
                     restore_defaults(entry.table, entry.state, undo)
-        except BaseException:
-            undo.undo()
-            raise
-        self._kept = []
+
+        all_or_none(restore)
+
+    def _carry(self, carried: Carried, undo: Undo) -> None:
+        undo.add(functools.partial(setattr, self, "_carried", self._carried))
+        self._carried = carried
 
 
 @contextlib.contextmanager
@@ -211,6 +207,22 @@ class _Outgoing:
         yield from self.kept
 
 
+def _new(
+    usual: Plan, entries: Sequence[Entry], source: Source, unknown: Unknown, *, keeps_devices: bool = True
+) -> tuple[Sequence[New], Carried]:
+    """New states of devices, and what is carried to the next save. Raises as `Machine.load` does."""
+    source = _read(source)
+    data = source if isinstance(source, bytes) and unknown != "keep" else None
+    new = None if data is None else usual.load(data)
+    if new is not None:
+        return new, Carried()
+    incoming = Incoming(entries, source, unknown, keeps_devices=keeps_devices)
+    accepted = incoming.accepted()
+    if data is not None:
+        usual.loaded(data)
+    return accepted, incoming.carried
+
+
 def _read(source: Source) -> Source:
     """The bytes of a small file, else what it was."""
     if isinstance(source, str | os.PathLike) and Path(source).is_file() and Path(source).stat().st_size <= SMALL:
@@ -218,20 +230,15 @@ def _read(source: Source) -> Source:
     return source
 
 
-def _commit(entries: Sequence[Entry], news: Sequence[New]) -> None:
-    """Put new states into the devices, and call their hooks. Raises LoadError from what one raises, all being as it was."""
-    undo = Undo()
-    try:
-        for entry, new in zip(entries, news, strict=True):
-            try:
-                new.fill(entry.state, undo)
-            except Exception as error:  # whatever a state says of being filled refuses the load
-                raise _refusal(entry, error) from error
-        for entry in entries:
-            finish(entry, entry.state)
-    except BaseException:
-        undo.undo()
-        raise
+def _commit(entries: Sequence[Entry], news: Sequence[New], undo: Undo) -> None:
+    """Put new states into the devices, and call their hooks. Raises LoadError from what one raises."""
+    for entry, new in zip(entries, news, strict=True):
+        try:
+            new.fill(entry.state, undo)
+        except Exception as error:  # whatever a state says of being filled refuses the load
+            raise _refusal(entry, error) from error
+    for entry in entries:
+        finish(entry, entry.state)
 
 
 def _refusal(entry: Entry, error: Exception) -> Exception:
@@ -307,16 +314,9 @@ def load(
     if (kind is None) == (into is None) or not isinstance(kind, type | Table | None):
         raise TypeError("load takes a class or table, or a state with into=")
     entry = Entry(table_of(kind), instance, None) if into is None else entry_of(Device(into, instance, table))
-    source = _read(source)
-    usual = plan(((entry.table, instance),))
-    found = usual.load(source) if isinstance(source, bytes) and unknown != "keep" else None
-    if found is None:
-        found = Incoming([entry], source, unknown, keeps_devices=False).accepted()
-        if isinstance(source, bytes):
-            usual.loaded(source)
-    [new] = found
+    [new], _ = _new(plan(((entry.table, instance),)), [entry], source, unknown, keeps_devices=False)
     if into is not None:
-        _commit([entry], [new])
+        all_or_none(lambda undo: _commit([entry], [new], undo))
         return into
     state = new.state
     finish(entry, state)

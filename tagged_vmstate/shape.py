@@ -109,6 +109,7 @@ class Shape:
         self.leaves: list[Leaf] = []
         self._flatten(table, None, NO_DEFAULT)
         self.has_checks = any(each.table.check for each in self.structs)
+        self._others = [(each.number, name) for each in self.structs for name, _, _ in _transients(each)]
         self._nested = [leaf for leaf in self.leaves if leaf.field.table]
         self.is_plain = not any(each.is_dict for each in self.structs)
         self.make: Callable[[Row], Any] = self._compiled("make(row)", self._making())
@@ -136,9 +137,10 @@ class Shape:
             return False
         try:
             structs, before = self.look(target)
+            others = [(structs[number], name, getattr(structs[number], name)) for number, name in self._others]
         except Exception:  # noqa: BLE001  # whatever is odd about the state
             return False
-        if not undo.take(structs, lambda: self._put(structs, before)):
+        if not undo.take(structs, lambda: self._restore(structs, before, others)):
             return False
         if self._nested:
             values = list(row)
@@ -147,6 +149,11 @@ class Shape:
             row = values
         self._put(structs, row)
         return True
+
+    def _restore(self, structs: Sequence[Any], row: Row, others: Sequence[tuple[Any, str, Any]]) -> None:
+        self._put(structs, row)
+        for struct, name, value in others:
+            setattr(struct, name, value)
 
     def reading(self) -> Iterator[str]:
         """Python that names the structs of a state `o0`, and raises for one that is no plain state."""

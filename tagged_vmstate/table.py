@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MemberDescriptorType
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 from tagged_vmstate.annotations import parse
@@ -213,13 +214,16 @@ class Table:
         legacy: Functions that read untagged bytes of versions which the fields cannot describe: see `untagged`.
         is_plain: A state is made by nothing but setting its attributes, and has a slot for what a load keeps.
 
+    Attributes:
+        attributes: All that a state holds outside of a `__dict__`: fields, what is kept, and slots that are no fields.
+
     Raises:
         TableError: Something of this is wrong.
     """
 
     __slots__ = (
-        *("aliases", "by_name", "check", "depth", "description", "fields", "is_hooked", "is_plain", "legacy", "minimum_version"),
-        *("name", "owner", "post_load", "pre_save", "state", "version"),
+        *("aliases", "attributes", "by_name", "check", "depth", "description", "fields", "is_hooked", "is_plain", "legacy"),
+        *("minimum_version", "name", "owner", "post_load", "pre_save", "state", "version"),
     )
 
     def __init__(
@@ -255,6 +259,7 @@ class Table:
             self.aliases = _names(aliases, "aliases")
             self._check()
             self.by_name = self._indexed()
+            self.attributes = tuple(dict.fromkeys((*(field.attribute for field in self.fields), KEPT, *_slots(state))))
             inner: list[Table] = [field.table for field in self.fields if field.table]
             self.is_hooked: bool = any((check, pre_save, post_load, *(each.is_hooked for each in inner)))
             self.depth: int = 1 + max((each.depth for each in inner), default=0)
@@ -391,6 +396,10 @@ def elements_of(kind: FieldType, value: Any) -> tuple[Any, ...]:
             path = (index,) if kind.is_array else ()
             raise StateError(f"a `{table.owner}`{' or None' if kind.is_optional else ''}", brief(element), path=path)
     return elements
+
+
+def _slots(state: type) -> list[str]:
+    return [name for base in state.__mro__ for name, each in vars(base).items() if isinstance(each, MemberDescriptorType)]
 
 
 def _names(names: Iterable[str], what: str) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ import msgspec
 import ormsgpack
 import test_machine
 from conftest import STREAMS, stream_bytes
+from interrupts import interrupt_loads
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, FormatError, LoadError, Machine, Table, VMStateError
@@ -648,6 +649,7 @@ def _(scale: Scale) -> str:
         "tests/test_machine.py::test_a_post_load_that_raises_in_any_device_leaves_all_as_it_was",
         "tests/test_loader.py::TestHooks::test_an_interrupt_undoes_everything_too",
     )
+    interrupts = interrupt_loads(scale(200, 1_000), scale(31, 1))
     hooks: Any = importlib.import_module("_testcapi")  # CPython's own; nothing else fails an allocation
 
     machine, before, data = _machine()
@@ -667,7 +669,7 @@ def _(scale: Scale) -> str:
         place += step
         if place > 3_000_000:
             break
-    return f"{found}; {failed} failed allocations, each deep-equal to before"
+    return f"{found}; {failed} failed allocations, each deep-equal to before; {interrupts}: as before, or loaded whole"
 
 
 @row(19, "the holes of QEMU's migration wave")

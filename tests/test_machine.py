@@ -187,6 +187,71 @@ def _raise(_state: object) -> None:
     raise RuntimeError("no")
 
 
+@tv.vmstate("timer")
+class Timer:
+    deadline: tv.uint64 = 0
+    armed: bool = tv.transient(default=False)
+
+    def post_load(self) -> None:
+        self.armed = self.deadline > 0
+
+
+def test_what_a_hook_set_beside_the_fields_is_undone_too() -> None:
+    timer, later = Timer(), Table("later", [Field("x", tv.uint8, default=0)], post_load=_raise)
+    data = saved(Machine([Timer(deadline=5)]))
+    with pytest.raises(LoadError, match="`post_load` of `later`"):
+        Machine([timer, Device({"x": 1}, table=later)]).load(data)
+    assert (timer.deadline, timer.armed) == (0, False)
+    Machine([timer]).load(data)
+    assert (timer.deadline, timer.armed) == (5, True)
+
+
+def test_a_load_that_fails_leaves_what_is_carried_for_the_next_save() -> None:
+    table = Table("later", [Field("x", tv.uint8, default=0)], post_load=_raise_at_9)
+    device = Device({"x": 1}, table=table)
+    machine = Machine([device])
+    machine.load(saved(Machine([Timer(deadline=5), Device({"x": 2}, table=table)])), unknown="keep")
+    before = saved(machine)
+    with pytest.raises(LoadError, match="`post_load` of `later`"):
+        machine.load(saved(Machine([Timer(deadline=6), Device({"x": 9}, table=table)])), unknown="keep")
+    assert saved(machine) == before
+
+
+def _raise_at_9(state: dict[str, int]) -> None:
+    if state["x"] == 9:
+        raise RuntimeError("no")
+
+
+class Touchy:
+    """Interrupts once, when it is put back as it was."""
+
+    x: int
+
+    def __init__(self, x: int) -> None:
+        self.__dict__["x"] = x
+        self.__dict__["is_calm"] = False
+
+    def __setattr__(self, name: str, value: int) -> None:
+        if value == 1 and not self.__dict__["is_calm"]:
+            self.__dict__["is_calm"] = True
+            raise KeyboardInterrupt
+        self.__dict__[name] = value
+
+
+def test_an_interrupt_while_a_load_is_undone_does_not_stop_that() -> None:
+    fields = [Field("x", tv.uint8, default=0)]
+    touchy, plain = Touchy(1), {"x": 1}
+    table, hooked = Table("touchy", fields, state=Touchy), Table("hooked", fields, post_load=_raise)
+    before = Device(plain, table=Table("plain", fields)), Device(touchy, table=table), Device({"x": 1}, table=hooked)
+    with pytest.raises(KeyboardInterrupt):
+        Machine(before).load(
+            saved(
+                Machine([Device({"x": 2}, table=before[0].table), Device(Touchy(2), table=table), Device({"x": 2}, table=hooked)])
+            )
+        )
+    assert (touchy.x, plain, before[2].state) == (1, {"x": 1}, {"x": 1})
+
+
 # --- files
 
 
