@@ -9,7 +9,7 @@ import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar, overload
+from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar, cast, overload
 
 from tagged_vmstate.assign import New, Undo, all_or_none, restore_defaults
 from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised, structs
@@ -18,7 +18,7 @@ from tagged_vmstate.errors import Finding, LoadError, PathPart, StateError, Tabl
 from tagged_vmstate.files import replacing
 from tagged_vmstate.frames import Lead
 from tagged_vmstate.incoming import Carried, Incoming, Source
-from tagged_vmstate.plan import PLAIN, SMALL, Plan, large_memory, plan, plan_of
+from tagged_vmstate.plan import PLAIN, SMALL, Plan, Rows, large_memory, plan, plan_of
 from tagged_vmstate.prepared import save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
 from tagged_vmstate.records import encode
@@ -209,7 +209,7 @@ class _Outgoing:
 
 def _new(
     usual: Plan, entries: Sequence[Entry], source: Source, unknown: Unknown, *, keeps_devices: bool = True
-) -> tuple[Sequence[New], Carried]:
+) -> tuple[Sequence[New] | Rows, Carried]:
     """New states of devices, and what is carried to the next save. Raises as `Machine.load` does."""
     source = _read(source)
     data = source if isinstance(source, bytes) and unknown != "keep" else None
@@ -230,9 +230,11 @@ def _read(source: Source) -> Source:
     return source
 
 
-def _commit(entries: Sequence[Entry], news: Sequence[New], undo: Undo) -> None:
+def _commit(entries: Sequence[Entry], news: Sequence[New] | Rows, undo: Undo) -> None:
     """Put new states into the devices, and call their hooks. Raises LoadError from what one raises."""
-    for entry, new in zip(entries, news, strict=True):
+    if isinstance(news, Rows) and news.fill([entry.state for entry in entries], undo):
+        news = ()
+    for entry, new in zip(entries, news, strict=False):
         try:
             new.fill(entry.state, undo)
         except Exception as error:  # whatever a state says of being filled refuses the load
@@ -327,9 +329,9 @@ def loads(data: bytes, kind: type[T], *, instance: int = 0, unknown: Unknown = "
     """A new state from the bytes of a snapshot. See `load`."""
     usual = plan_of(kind, instance) if unknown != "keep" and type(data) is bytes and isinstance(kind, type) else None
     found = usual.load(data) if usual else None
-    if found:
-        state: T = found[0].state
-        return state
+    if isinstance(found, Rows):
+        [state] = found.states()
+        return cast("T", state)
     return load(data, kind, instance=instance, unknown=unknown)
 
 

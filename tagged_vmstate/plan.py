@@ -6,17 +6,19 @@ from what went the general way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from operator import call
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from tagged_vmstate.assign import New
+from tagged_vmstate.assign import New, Undo
 from tagged_vmstate.devices import is_instance
 from tagged_vmstate.errors import FormatError, StateError
 from tagged_vmstate.frames import VERSION, Header, Lead, label
-from tagged_vmstate.prepared import TABLES, Patience, prepared
+from tagged_vmstate.prepared import TABLES, Loaded, Patience, prepared
 from tagged_vmstate.sections import NO_ATTRIBUTES
+from tagged_vmstate.shape import Row, Shape
 from tagged_vmstate.skeleton import Skeleton
 from tagged_vmstate.snapshot import PART_BYTES, Snapshot
 from tagged_vmstate.table import Field, Table
@@ -30,6 +32,43 @@ PLAIN: Final = Opaque.of({"producer": PRODUCER})
 _PLAIN_HEADER: Final = Header(VERSION, PLAIN).encode()
 SKELETONS: Final = 4
 """Writers whose snapshots of one machine are remembered."""
+
+
+class Rows:
+    """New states of several devices, whose structs can all be filled at once.
+
+    Args:
+        shapes: The shape of each device.
+        rows: Its row.
+    """
+
+    def __init__(self, shapes: Sequence[Shape], rows: Sequence[Row]) -> None:
+        self._shapes = shapes
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[New]:
+        return map(Loaded, self._shapes, self._rows)
+
+    def states(self) -> list[Any]:
+        """The states themselves."""
+        return [shape.make(row) for shape, row in zip(self._shapes, self._rows, strict=True)]
+
+    def fill(self, targets: Sequence[Any], undo: Undo) -> bool:
+        """Put all of them into states that are there; False where they have to be filled one by one."""
+        try:
+            looks = [shape.look(target) for shape, target in zip(self._shapes, targets, strict=True)]
+        except Exception:  # noqa: BLE001  # whatever is odd about a state
+            return False
+
+        def back() -> None:
+            for shape, (structs, row) in zip(self._shapes, looks, strict=True):
+                shape.put(structs, row)
+
+        if not undo.take([*chain.from_iterable(structs for structs, _ in looks)], back):
+            return False
+        for shape, (structs, _), row in zip(self._shapes, looks, self._rows, strict=True):
+            shape.put(structs, row)
+        return True
 
 
 class Plan:
@@ -49,6 +88,8 @@ class Plan:
         self._saves = Patience()
         self._loaded: list[tuple[bytes, Skeleton, Sequence[int]]] = []
         self._loads = Patience()
+        self._shapes: list[Shape] = []
+        """Those of the devices, where all of them are simple."""
 
     def save(self, attributes: Opaque, states: Sequence[Any]) -> bytes | None:
         """A snapshot of states, in the order of the devices; None where their sizes are not as before, or one does not fit."""
@@ -70,22 +111,20 @@ class Plan:
             self._sizes = sizes
             self._saved = Skeleton(leads, sizes)
 
-    def load(self, data: bytes) -> list[New] | None:
-        """New states of the devices; None where the snapshot is not as earlier ones were."""
+    def load(self, data: bytes) -> Sequence[New] | Rows | None:
+        """New states of the devices; None where the snapshot is not as earlier ones were, or one does not fit."""
         for header, skeleton, order in self._loaded:
             payloads = skeleton.unpack(header, data)
             if payloads is not None:
-                return self._new(payloads, order)
+                return self._new([payloads[place] for place in order])
         return None
 
-    def _new(self, payloads: Sequence[bytes], order: Sequence[int]) -> list[New] | None:
-        found: list[New] = []
-        for each, place in zip(self._prepared, order, strict=True):
-            new = each.load(payloads[place], whole=False)
-            if new is None:
-                return None
-            found.append(new)
-        return found
+    def _new(self, payloads: Sequence[bytes]) -> Sequence[New] | Rows | None:
+        if self._shapes:
+            rows = [each.row(data, whole=False) for each, data in zip(self._prepared, payloads, strict=True)]
+            return None if None in rows else Rows(self._shapes, cast("list[Row]", rows))
+        found = [each.load(data, whole=False) for each, data in zip(self._prepared, payloads, strict=True)]
+        return None if None in found else cast("list[New]", found)
 
     def loaded(self, data: bytes) -> None:
         """Learn from a snapshot that was loaded."""
@@ -98,12 +137,16 @@ class Plan:
     def _learn(self, snapshot: Snapshot) -> None:
         sections = list(snapshot)
         found = {section.label: place for place, section in enumerate(sections) if section.kind == "section"}
-        names = [[label(name, number) for name in (table.name, *table.aliases)] for table, number in self._places]
-        order = [found[name] for each in names for name in each if name in found]
-        if len(order) == len(self._places) == len(sections):
-            header = Header(snapshot.version, snapshot.raw_attributes).encode()
-            skeleton = Skeleton([section.lead for section in sections], [section.size for section in sections])
-            self._loaded = [(header, skeleton, order), *self._loaded[: SKELETONS - 1]]
+        order: list[int] = []
+        for table, number in self._places:
+            order += (found[name] for each in (table.name, *table.aliases) if (name := label(each, number)) in found)
+        if not len(order) == len(set(order)) == len(self._places) == len(sections):
+            return
+        header = Header(snapshot.version, snapshot.raw_attributes).encode()
+        skeleton = Skeleton([section.lead for section in sections], [section.size for section in sections])
+        self._loaded = [(header, skeleton, order), *self._loaded[: SKELETONS - 1]]
+        shapes = [each.shape for each in self._prepared if each.shape and each.shape.is_simple]
+        self._shapes = shapes if len(shapes) == len(self._places) else []
 
 
 @lru_cache(TABLES)

@@ -108,13 +108,21 @@ class Prepared:
 
     def load(self, data: bytes, *, whole: bool) -> Loaded | None:
         """A new state of some fields; None where no layout fits."""
+        row = self.row(data, whole=whole)
+        try:
+            return None if row is None else Loaded(cast("Shape", self.shape), row)
+        except Exception:  # noqa: BLE001  # what a check refuses, too
+            return None
+
+    def row(self, data: bytes, *, whole: bool) -> Row | None:
+        """The row of some fields; None where no layout fits."""
         for layout in self._layouts:
             try:
                 row, end = layout.read(data, 0)
-                if end == len(data) and (layout.is_whole or not whole):
-                    return Loaded(layout.shape, row)
             except Exception:  # noqa: BLE001, S112  # another may fit; what none fits is for `codec` to say
                 continue
+            if end == len(data) and (layout.is_whole or not whole):
+                return cast("Row", row)
         return None
 
     def read(self, cursor: Cursor, count: int) -> Row:
@@ -131,7 +139,7 @@ class Prepared:
     def missed(self, data: bytes) -> None:
         """Learn the layout of fields that `codec` has loaded, where such have come often enough."""
         if self._loads.is_over():
-            with contextlib.suppress(MisfitError):
+            with contextlib.suppress(Exception):  # odd bytes were loaded all the same; nothing may come of them here
                 self.learn(Cursor(data), None)
 
     def learn(self, cursor: Cursor, count: int | None) -> None:

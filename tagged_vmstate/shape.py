@@ -98,7 +98,9 @@ class Shape:
         make: A new state of a row; raises what a check raises.
         has_checks: Whether a table in it checks its states.
         is_plain: Whether no state in it is a dict.
+        is_simple: Whether it is plain, unchecked, and has no structs in arrays and no attributes that are no fields.
         look: The structs and the row of a state; raises where it is no plain one.
+        put: Puts a row into such structs.
     """
 
     def __init__(self, table: Table) -> None:
@@ -112,9 +114,10 @@ class Shape:
         self._others = [(each.number, name) for each in self.structs for name, _, _ in _transients(each)]
         self._nested = [leaf for leaf in self.leaves if leaf.field.table]
         self.is_plain = not any(each.is_dict for each in self.structs)
+        self.is_simple = self.is_plain and not (self.has_checks or self._nested or self._others)
         self.make: Callable[[Row], Any] = self._compiled("make(row)", self._making())
         self.look: Callable[[Any], tuple[Sequence[Any], Row]] = self._compiled("look(o0)", self._looking())
-        self._put: Callable[[Sequence[Any], Row], None] = self._compiled("put(structs, row)", self._putting())
+        self.put: Callable[[Sequence[Any], Row], None] = self._compiled("put(structs, row)", self._putting())
 
     def _flatten(self, table: Table, outer: tuple[Struct, Field] | None, default: Any) -> Struct:
         struct = Struct(len(self.structs), table, outer, default)
@@ -147,11 +150,11 @@ class Shape:
             for leaf in self._nested:
                 values[leaf.number] = filled(leaf.field.type, before[leaf.number], values[leaf.number], undo)
             row = values
-        self._put(structs, row)
+        self.put(structs, row)
         return True
 
     def _restore(self, structs: Sequence[Any], row: Row, others: Sequence[tuple[Any, str, Any]]) -> None:
-        self._put(structs, row)
+        self.put(structs, row)
         for struct, name, value in others:
             setattr(struct, name, value)
 
