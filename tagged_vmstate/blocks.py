@@ -18,14 +18,14 @@ from typing import Any, Final
 from typing_extensions import override
 
 from tagged_vmstate.errors import StateError
-from tagged_vmstate.wire import Cursor, Json, float_bits, float_from_bits, pack_bin_head
-from tagged_vmstate.wiretype import WireType, brief, indexed
+from tagged_vmstate.wire import Cursor, Json, Piece, float_bits, float_from_bits, joined, pack_bin_head
+from tagged_vmstate.wiretype import BulkType, brief, indexed
 
 SWAPPED: Final = sys.byteorder == "big"
 """Blocks of numbers are little-endian in the file."""
 
 
-class BlockType(WireType):
+class BlockType(BulkType):
     """A type of fixed width, whose arrays are one bin of little-endian elements."""
 
     width: int
@@ -33,7 +33,15 @@ class BlockType(WireType):
 
     @override
     def pack(self, value: object, length: int | None) -> bytes:
-        return self.pack_one(value) if length is None else self._pack_block(value, length)
+        return self.pack_one(value) if length is None else joined(self.pieces(value, length))
+
+    @override
+    def pieces(self, value: object, length: int | None) -> tuple[Piece, ...]:
+        if length is None:
+            return (self.pack_one(value),)
+        view = self._view(value, length)
+        self.check_block(view)
+        return pack_bin_head(view.nbytes), swapped(view) if SWAPPED else view.cast("B")
 
     @override
     def unpack(self, cursor: Cursor, length: int | None) -> object:
@@ -99,11 +107,6 @@ class BlockType(WireType):
         if len(view) != length:
             raise StateError(f"`{self.describe(length)}`", f"{len(view)} elements")
         return view
-
-    def _pack_block(self, value: object, length: int) -> bytes:
-        view = self._view(value, length)
-        self.check_block(view)
-        return pack_bin_head(view.nbytes) + (swapped(view) if SWAPPED else view)
 
     def check_block(self, view: memoryview) -> None:
         """Raise StateError where a block holds what is no value of the type."""

@@ -9,7 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, cast, overload
 
 BLOCK: Final = 1 << 20
 """Bytes read at once where the whole is not needed."""
@@ -17,6 +17,8 @@ BLOCK: Final = 1 << 20
 
 AHEAD: Final = 1 << 18
 """Bytes read ahead, at least, when more are needed."""
+WINDOW: Final = 1 << 16
+"""Bytes of a `Stretch` that are there at once."""
 
 
 @contextlib.contextmanager
@@ -106,8 +108,18 @@ class Input:
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, fewer only at the end."""
+        if self.size is not None and size > AHEAD:
+            return self._read_directly(size)
         data = self.peek(size)
         self._at += len(data)
+        self.position += len(data)
+        return data
+
+    def _read_directly(self, size: int) -> bytes:
+        """Much at once where it can seek: into one block, of which no more than there is to read."""
+        self._file.seek(self._start + self.position)
+        self._ahead, self._at = b"", 0
+        data = self._fill(min(size, max(cast("int", self.size) - self.position, 0)))
         self.position += len(data)
         return data
 
@@ -132,12 +144,55 @@ class Input:
     def _fill(self, size: int) -> bytes:
         pieces: list[bytes] = []
         while size > 0:
-            piece = self._file.read(min(size, BLOCK))
+            piece = self._file.read(size if self.size is not None else min(size, BLOCK))
             if not piece:
                 break
             pieces.append(piece)
             size -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class Stretch:
+    """Some bytes of an `Input` that can seek, taken like those of a `bytes` object and read when they are.
+
+    Args:
+        source: The input.
+        start: Where they begin in it.
+        size: How many they are.
+    """
+
+    def __init__(self, source: Input, start: int, size: int) -> None:
+        self._source = source
+        self._start = start
+        self._size = size
+        self._window = b""
+        self._low = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, key: int) -> int: ...
+    @overload
+    def __getitem__(self, key: slice) -> bytes: ...
+    def __getitem__(self, key: int | slice) -> int | bytes:
+        """A byte, or those of a slice without a step; places count from the beginning."""
+        if isinstance(key, int):
+            if not self._low <= key < self._low + len(self._window):
+                self._read_window(key)
+            return self._window[key - self._low]
+        low, high, _ = key.indices(self._size)
+        if high - low > WINDOW:
+            self._source.seek(self._start + low)
+            return self._source.read(high - low)
+        if not self._low <= low <= high <= self._low + len(self._window):
+            self._read_window(low)
+        return self._window[low - self._low : high - self._low]
+
+    def _read_window(self, low: int) -> None:
+        self._source.seek(self._start + low)
+        self._window = self._source.read(min(WINDOW, self._size - low))
+        self._low = low
 
 
 class _Rest(io.RawIOBase):

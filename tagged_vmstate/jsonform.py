@@ -221,7 +221,7 @@ def _section(found: Json, memory: Path | None) -> Section:
             kind=cast("Kind", kind),
             attributes=_attributes(found.get("attributes", {})),
         )
-        section.payload()
+        section.pieces()
     except StateError as error:
         error.section = label(device, instance)
         raise

@@ -16,9 +16,23 @@ from typing import Any, Final, TypeAlias
 from typing_extensions import override
 
 from tagged_vmstate.errors import FormatError, LimitError, StateError, VMStateError
-from tagged_vmstate.types import LEAF_TYPES, OpaqueType, Runs, pack_elements, unpack_elements
-from tagged_vmstate.wire import NESTING, NIL, Cursor, Json, Opaque, pack_array_head, pack_str, pack_uint
-from tagged_vmstate.wiretype import WireType, brief, indexed
+from tagged_vmstate.types import LEAF_TYPES, OpaqueType, Runs, elements_in_pieces, unpack_elements
+from tagged_vmstate.wire import (
+    APART,
+    NESTING,
+    NIL,
+    Bytes,
+    Cursor,
+    Json,
+    Opaque,
+    Piece,
+    gathered,
+    joined,
+    pack_array_head,
+    pack_str,
+    pack_uint,
+)
+from tagged_vmstate.wiretype import BulkType, WireType, brief, indexed
 
 Value: TypeAlias = "bool | int | float | str | bytes | memoryview | Runs | Opaque | Sequence[Value] | Records | None"
 """What a record holds: see `types` for each type; for a struct its records, or None where it is absent."""
@@ -59,7 +73,8 @@ class Record:
         value: As its type has it.
         is_default: The value equals the default that the writer declared.
         offset: Byte offset in the snapshot it was read from; -1 for one made here.
-        encoded: The bytes it was read from; None for one made here, or once nested in a struct.
+        encoded: The bytes it was read from; None for one made here, for a big one that has the prescribed form anyway, or
+            once nested in a struct.
     """
 
     name: str
@@ -83,32 +98,33 @@ class Record:
 Records: TypeAlias = tuple[Record, ...]
 
 
-class StructType(WireType):
+class StructType(BulkType):
     """``struct``: an array of fields, or nil where it is absent."""
 
     name = "struct"
 
     @override
-    def pack(self, value: object, length: int | None) -> bytes:
-        return self.pack_nested(value, length, NESTING)
+    def pieces(self, value: object, length: int | None) -> list[Piece]:
+        return self.pieces_nested(value, length, NESTING)
 
-    def pack_nested(self, value: object, length: int | None, nesting: int) -> bytes:
+    def pieces_nested(self, value: object, length: int | None, nesting: int) -> list[Piece]:
         """The value, where structs may lie `nesting` levels deep from here."""
         if not nesting:
             raise StateError(f"at most {NESTING} levels of structs", "more")
         if length is None:
-            return self._pack_one(value, nesting)
+            return self._one_in_pieces(value, nesting)
         if not isinstance(value, Sequence):
             raise StateError(f"`{self.describe(length)}`", brief(value))
-        return pack_elements(self, value, length, lambda each: self._pack_one(each, nesting))
+        elements = elements_in_pieces(self, value, length, lambda each: self._one_in_pieces(each, nesting))
+        return gathered(elements)
 
     @staticmethod
-    def _pack_one(value: object, nesting: int) -> bytes:
+    def _one_in_pieces(value: object, nesting: int) -> list[Piece]:
         if value is None:
-            return NIL
+            return [NIL]
         if not isinstance(value, Sequence) or not all(isinstance(record, Record) for record in value):
             raise StateError("`struct` as a sequence of records", brief(value))
-        return pack_array_head(len(value)) + encode_all(value, nesting - 1)
+        return gathered((pack_array_head(len(value)), *all_pieces(value, nesting - 1)))
 
     @override
     def unpack(self, cursor: Cursor, length: int | None) -> object:
@@ -167,21 +183,35 @@ def is_known_type(name: str) -> bool:
     return name in _TYPES
 
 
-def encode(record: Record, nesting: int = NESTING) -> bytes:
+def encode(record: Record) -> bytes:
     """The bytes of a record: those it was read from, else the prescribed form.
+
+    Raises:
+        StateError: Its name, length or value is none that the format can hold.
+    """
+    return joined(pieces(record))
+
+
+def encode_plain(record: Record) -> bytes:
+    """The bytes of a record in the prescribed form, whatever it was read from. Raises StateError as `encode` does."""
+    return joined(plain_pieces(record))
+
+
+def pieces(record: Record, nesting: int = NESTING) -> Sequence[Piece]:
+    """The bytes that `encode` gives in pieces, what is big in its value as it lies in memory.
 
     Args:
         record: The record.
         nesting: How deep structs may lie in it.
 
     Raises:
-        StateError: Its name, length or value is none that the format can hold.
+        StateError: As `encode` does.
     """
-    return encode_plain(record, nesting) if record.encoded is None else record.encoded
+    return plain_pieces(record, nesting) if record.encoded is None else (record.encoded,)
 
 
-def encode_plain(record: Record, nesting: int = NESTING) -> bytes:
-    """The bytes of a record in the prescribed form, whatever it was read from. Raises StateError as `encode` does."""
+def plain_pieces(record: Record, nesting: int = NESTING) -> Sequence[Piece]:
+    """The bytes that `encode_plain` gives in pieces. Raises StateError as `encode` does."""
     kind = wire_type(record.type)
     try:
         head = encode_name(record.name) + encode_name(record.type, "a type")
@@ -189,8 +219,9 @@ def encode_plain(record: Record, nesting: int = NESTING) -> bytes:
         if misfit or (length is not None and not 0 <= length < 1 << 64):
             raise StateError(misfit or "a length of 0 to 2**64-1", brief(length))
         middle = (NIL if length is None else pack_uint(length)) + (b"\x01" if record.is_default else b"\x00")
-        value = _STRUCT.pack_nested(record.value, length, nesting) if kind is _STRUCT else kind.pack(record.value, length)
-        return b"\x95" + head + middle + value
+        nested = kind is _STRUCT
+        value = _STRUCT.pieces_nested(record.value, length, nesting) if nested else kind.pieces(record.value, length)
+        return gathered((b"\x95" + head + middle, *value))
     except OverflowError:
         raise StateError(
             f"`{kind.describe(record.length)}` that MessagePack can hold (below 4 GiB)", "more", path=(record.name,)
@@ -211,16 +242,16 @@ def encode_name(name: str, what: str = "a name") -> bytes:
     return pack_str(name)
 
 
-def encode_all(records: Iterable[Record], nesting: int = NESTING) -> bytes:
-    """The bytes of sibling records, one after the other. Raises StateError, also for two of one name."""
+def all_pieces(records: Iterable[Record], nesting: int = NESTING) -> list[Piece]:
+    """The bytes of sibling records in pieces. Raises StateError as `encode` does, also for two of one name."""
     siblings = tuple(records)
     twice = _first_twice(siblings)
     if twice:
         raise StateError("a name once among its siblings", "it twice", path=(twice.name,))
-    return b"".join(encode(record, nesting) for record in siblings)
+    return gathered(piece for record in siblings for piece in pieces(record, nesting))
 
 
-def decode_all(data: bytes, base: int = 0, limits: Limits = LIMITS) -> Records:
+def decode_all(data: Bytes, base: int = 0, limits: Limits = LIMITS) -> Records:
     """All records of a frame's payload.
 
     Args:
@@ -238,11 +269,27 @@ def decode_all(data: bytes, base: int = 0, limits: Limits = LIMITS) -> Records:
         start = cursor.pos
         try:
             record = _decode_one(cursor, limits.nesting)
+            encoded = _as_it_stands(data, start, cursor.pos, record, limits.nesting)
         except RecursionError:
             raise LimitError("structs as deep as the caller leaves room for", "more", offset=base + start) from None
-        object.__setattr__(record, "encoded", data[start : cursor.pos])
+        object.__setattr__(record, "encoded", encoded)
         found.append(record)
     return _unique(tuple(found))
+
+
+def _as_it_stands(data: Bytes, start: int, end: int, record: Record, nesting: int) -> bytes | None:
+    """The bytes of a record; None for many that are in the prescribed form: no need to hold them twice."""
+    if end - start < APART:
+        return data[start:end]
+    at = start
+    for piece in plain_pieces(record, nesting):
+        view = memoryview(piece)
+        for low in range(0, len(view), APART):
+            few = view[low : low + APART]
+            if data[at : at + len(few)] != few:
+                return data[start:end]
+            at += len(few)
+    return None if at == end else data[start:end]
 
 
 def _decode_one(cursor: Cursor, nesting: int) -> Record:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from typing_extensions import override
 
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.frames import Kind, Lead, label
-from tagged_vmstate.records import Record, Records, decode_all, encode_all
-from tagged_vmstate.wire import Opaque
+from tagged_vmstate.records import Record, Records, all_pieces, decode_all
+from tagged_vmstate.wire import Opaque, Piece, joined
 
 NO_ATTRIBUTES: Final = Opaque.of({})
 ONCE: Final = "each name once over the parts of a section, unless it is `sparse` of one length"
@@ -64,22 +64,26 @@ class Section:
         """Its fields."""
         return self._records
 
-    def payload(self) -> bytes:
-        """Its fields as bytes. Raises StateError where one does not fit the format."""
+    def pieces(self) -> Sequence[Piece]:
+        """Its fields as bytes in pieces, what is big in them as it lies in memory. Raises StateError where one does not fit."""
         try:
-            return encode_all(self.records())
+            return all_pieces(self.records())
         except StateError as error:
             error.section = self.label
             raise
 
+    def payload(self) -> bytes:
+        """Its fields as bytes. Raises StateError as `pieces` does."""
+        return joined(self.pieces())
+
 
 class EncodedSection(Section):
-    """A section whose fields are bytes already."""
+    """A section whose fields are bytes already, in one piece or several."""
 
-    def __init__(self, lead: Lead, payload: bytes) -> None:
+    def __init__(self, lead: Lead, *pieces: Piece) -> None:
         super().__init__(lead.device, lead.instance, (), kind=lead.kind, attributes=lead.attributes)
         self._lead = lead
-        self._payload = payload
+        self._pieces = pieces
 
     @property
     @override
@@ -88,11 +92,11 @@ class EncodedSection(Section):
 
     @override
     def records(self) -> Records:
-        return decode_all(self._payload)
+        return decode_all(self.payload())
 
     @override
-    def payload(self) -> bytes:
-        return self._payload
+    def pieces(self) -> Sequence[Piece]:
+        return self._pieces
 
 
 class Sections(Protocol):

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, TypeVar
 
 from typing_extensions import override
 
+from tagged_vmstate.compression import seeks_cheaply
 from tagged_vmstate.errors import FormatError, LimitError, StateError
-from tagged_vmstate.files import BLOCK, Input, replacing
+from tagged_vmstate.files import BLOCK, Input, Stretch, replacing
 from tagged_vmstate.frames import (
     END_MARK,
     FRAME_MARKS,
@@ -39,7 +40,7 @@ from tagged_vmstate.records import LIMITS, Limits, Records, decode_all
 from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections
 from tagged_vmstate.sums import crc32
 from tagged_vmstate.version import PRODUCER
-from tagged_vmstate.wire import Cursor, Opaque, TruncatedError
+from tagged_vmstate.wire import Cursor, Opaque, Piece, TruncatedError, joined
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 """What a snapshot is read from: a path, the bytes themselves, or a file open for reading."""
@@ -47,6 +48,8 @@ T = TypeVar("T")
 
 HEAD_BYTES: Final = 1 << 12
 """Bytes that nearly every head fits in."""
+HELD_BYTES: Final = 8 << 20
+"""Fields of one frame that are held while they are decoded; of more, only what is being decoded."""
 PART_BYTES: Final = 4 << 20
 """Memory that a writer puts into one frame: enough for the head not to matter, little to hold."""
 
@@ -96,7 +99,7 @@ class StoredSection(Section):
             FormatError: They are damaged, or no fields, or of a later version of the format.
         """
         try:
-            records = decode_all(self.fields(), self._start, self._snapshot.limits)
+            records = decode_all(self._stretch(), self._start, self._snapshot.limits)
         except FormatError as error:
             raise placed(error, self.label) from None
         again = self._snapshot.names.check(self, self.offset, records)
@@ -112,22 +115,29 @@ class StoredSection(Section):
             raise FormatError(f"version {VERSION} of the format", found, offset=len(MAGIC))
         return payload
 
-    def payload(self) -> bytes:
-        """Its fields as bytes. Raises FormatError where their sum does not fit."""
+    def _stretch(self) -> bytes | Stretch:
+        """Its fields, of which much is left in the file where that is read twice without pain."""
+        if self.size <= HELD_BYTES or not self._snapshot.rereads or self._snapshot.version != VERSION:
+            return self.fields()
+        self.verify()
+        return Stretch(self._snapshot.input, self._start, self.size)
+
+    @override
+    def pieces(self) -> Sequence[Piece]:
+        """Its fields as bytes, in one piece. Raises FormatError where their sum does not fit."""
         if self._held is not None:
-            return self._held
-        pieces = tuple(self._pieces())
-        payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return (self._held,)
+        payload = joined(tuple(self._blocks()))
         if self._snapshot.input.size is None:
             self._held = payload  # a pipe gives it once
-        return payload
+        return (payload,)
 
     def verify(self) -> None:
         """Check its sum, a block at a time. Raises FormatError."""
-        for _ in self._pieces():
+        for _ in self._blocks():
             pass
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _blocks(self) -> Iterator[bytes]:
         source = self._snapshot.input
         source.seek(self._start)
         left, total = self.size, self._sum
@@ -152,6 +162,7 @@ class Snapshot:
 
     Attributes:
         version: The version of the format. The sections of a later one can be listed, not decoded.
+        rereads: Whether its bytes can be read again for nothing but the reading.
         names: The names that its sections in parts have shown so far.
         raw_attributes: What stands in the header, as its bytes.
         damage: With ``damaged="report"``, after iterating: what was wrong that no section's own `damage` tells.
@@ -167,6 +178,7 @@ class Snapshot:
     ) -> None:
         self.limits = limits
         self.input = Input(file)
+        self.rereads = seeks_cheaply(file)
         self.damage: list[FormatError] = []
         self.names = PartNames()
         self._report = damaged == "report"
@@ -384,19 +396,23 @@ class SnapshotWriter:
             FormatError: It comes from a file and is damaged.
             OSError: The file did not take it.
         """
-        payload = section.payload()
-        size, lead = len(payload), section.lead
+        pieces, lead = section.pieces(), section.lead
+        size = sum(map(len, pieces))
         if size > LIMITS.frame:
             raise StateError(f"at most {LIMITS.frame} bytes of fields in one frame", str(size))
         if lead.kind == "part" or lead.label in self._names:
             self._check_names(section)
-        frame = Frame(lead, size, crc32(payload, sum_of_head(lead, size)))
+        crc = sum_of_head(lead, size)
+        for piece in pieces:
+            crc = crc32(piece, crc)
+        frame = Frame(lead, size, crc)
         try:
             self._order.add(frame, 0)
         except FormatError as error:
             raise _unplaced(error) from None
         self._file.write(frame.encode())
-        self._file.write(payload)
+        for piece in pieces:
+            self._file.write(piece)
 
     def _check_names(self, section: Section) -> None:
         self._frames += 1  # the fields of one frame were checked against each other when they became bytes

@@ -6,15 +6,15 @@ Format, section "field": the list of types there is the list here.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from typing_extensions import override
 
 from tagged_vmstate.blocks import BoolType, FloatType, IntType
 from tagged_vmstate.errors import StateError, VMStateError
-from tagged_vmstate.wire import Cursor, Json, Opaque, pack_array_head, pack_bin, pack_bin_head, pack_str, pack_uint
-from tagged_vmstate.wiretype import WireType, brief, indexed
+from tagged_vmstate.wire import Cursor, Json, Opaque, Piece, pack_array_head, pack_bin_head, pack_str, pack_uint
+from tagged_vmstate.wiretype import BulkType, WireType, brief, indexed
 
 Runs: TypeAlias = tuple[tuple[int, bytes], ...]
 """The value of a `sparse` field: (offset, bytes), ascending."""
@@ -35,7 +35,15 @@ def from_hex(text: Json) -> bytes:
         raise StateError("bytes as a string of hex digits", brief(text)) from None
 
 
-class BufferType(WireType):
+def as_piece(value: Any) -> Piece:
+    """Anything with the buffer protocol as bytes in one block, its own memory where that is one. Raises TypeError."""
+    if isinstance(value, bytes):
+        return value
+    view = memoryview(value)
+    return view.cast("B") if view.c_contiguous else view.tobytes()
+
+
+class BufferType(BulkType):
     """``buffer``: `length` bytes."""
 
     name = "buffer"
@@ -47,13 +55,13 @@ class BufferType(WireType):
         return length or 0
 
     @override
-    def pack(self, value: object, length: int | None) -> bytes:
+    def pieces(self, value: object, length: int | None) -> tuple[Piece, ...]:
         if not isinstance(value, bytes | bytearray | memoryview):
             raise self._wrong(value, length)
-        data = bytes(value)
+        data = as_piece(value)
         if len(data) != self.size(length):
             raise StateError(f"`{self.describe(length)}`", f"{len(data)} bytes")
-        return pack_bin(data)
+        return pack_bin_head(len(data)), data
 
     @override
     def unpack(self, cursor: Cursor, length: int | None) -> bytes:
@@ -83,11 +91,11 @@ class BitmapType(BufferType):
         return ((length or 0) + 7) // 8
 
     @override
-    def pack(self, value: object, length: int | None) -> bytes:
-        packed = super().pack(value, length)
-        if self._spare(packed, length):
-            raise StateError(f"spare bits 0 in `{self.describe(length)}`", f"0x{packed[-1]:02x} in the last byte")
-        return packed
+    def pieces(self, value: object, length: int | None) -> tuple[Piece, ...]:
+        head, data = super().pieces(value, length)
+        if self._spare(data, length):
+            raise StateError(f"spare bits 0 in `{self.describe(length)}`", f"0x{data[-1]:02x} in the last byte")
+        return head, data
 
     @override
     def unpack(self, cursor: Cursor, length: int | None) -> bytes:
@@ -97,7 +105,7 @@ class BitmapType(BufferType):
         return data
 
     @staticmethod
-    def _spare(data: bytes, length: int | None) -> bool:
+    def _spare(data: Piece, length: int | None) -> bool:
         used = (length or 0) % 8
         return used != 0 and data[-1] >> used != 0
 
@@ -110,16 +118,16 @@ class StringType(WireType):
     @override
     def pack(self, value: object, length: int | None) -> bytes:
         if length is None:
-            return self._pack_one(value)
+            return self._pack_one(value)[0]
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise self._wrong(value, length)
-        return pack_elements(self, value, length, self._pack_one)
+        return b"".join(elements_in_pieces(self, value, length, self._pack_one))
 
-    def _pack_one(self, value: object) -> bytes:
+    def _pack_one(self, value: object) -> tuple[bytes]:
         if not isinstance(value, str):
             raise self._wrong(value, None)
         try:
-            return pack_str(value)
+            return (pack_str(value),)
         except UnicodeEncodeError:
             raise self._wrong(value, None, " that UTF-8 can hold") from None
 
@@ -138,11 +146,15 @@ class StringType(WireType):
         return value
 
 
-def pack_elements(kind: WireType, values: Sequence[object], length: int, pack: Callable[[object], bytes]) -> bytes:
+def elements_in_pieces(
+    kind: WireType, values: Sequence[object], length: int, pieces: Callable[[object], Sequence[Piece]]
+) -> Iterator[Piece]:
     """An array whose elements are MessagePack objects of their own."""
     if len(values) != length:
         raise StateError(f"`{kind.describe(length)}`", f"{len(values)} elements")
-    return pack_array_head(length) + b"".join(indexed(pack, values))
+    yield pack_array_head(length)
+    for element in indexed(pieces, values):
+        yield from element
 
 
 def unpack_elements(kind: WireType, cursor: Cursor, length: int, unpack: Callable[[object], object]) -> tuple[object, ...]:
@@ -154,7 +166,7 @@ def unpack_elements(kind: WireType, cursor: Cursor, length: int, unpack: Callabl
     return tuple(indexed(unpack, range(count)))
 
 
-class SparseType(WireType):
+class SparseType(BulkType):
     """``sparse``: `length` bytes of which only some runs are there; all other bytes are zero."""
 
     name = "sparse"
@@ -162,15 +174,15 @@ class SparseType(WireType):
     arrays = False
 
     @override
-    def pack(self, value: object, length: int | None) -> bytes:
+    def pieces(self, value: object, length: int | None) -> list[Piece]:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise self._wrong(value, length, " as (offset, bytes) runs")
-        found = [pack_array_head(2 * len(value))]
+        found: list[Piece] = [pack_array_head(2 * len(value))]
         end, last = 0, -1
         for run in value:
             try:
                 offset, data = run
-                data = bytes(data)
+                data = as_piece(data)
                 fits = last < operator.index(offset) >= end and offset + len(data) <= (length or 0)
             except (TypeError, ValueError):
                 raise self._wrong(run, length, " as (offset, bytes) runs") from None
@@ -178,9 +190,9 @@ class SparseType(WireType):
                 raise StateError(
                     f"runs of `{self.describe(length)}`, ascending, apart and inside it", f"{len(data)} bytes at {offset}"
                 )
-            found += (pack_uint(offset), pack_bin_head(len(data)), data)
+            found += (pack_uint(offset) + pack_bin_head(len(data)), data)
             end, last = offset + len(data), offset
-        return b"".join(found)
+        return found
 
     @override
     def unpack(self, cursor: Cursor, length: int | None) -> Runs:

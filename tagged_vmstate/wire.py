@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, cast, overload
 
 import msgpack
 
@@ -24,6 +24,11 @@ NESTING: Final = 64
 
 Json: TypeAlias = Any
 """What the json module reads and writes."""
+
+Piece: TypeAlias = "bytes | memoryview"
+"""Some of the bytes of a longer whole; a view is of somebody's own memory, as it is until it has been written."""
+APART: Final = 1 << 16
+"""Pieces of at least so many bytes are not copied to be joined with others."""
 
 NIL: Final = b"\xc0"
 
@@ -44,6 +49,30 @@ _INTEGERS: Final = {
     0xD0: struct.Struct(">b"), 0xD1: struct.Struct(">h"), 0xD2: struct.Struct(">i"), 0xD3: struct.Struct(">q"),
 }  # fmt: skip
 _F64: Final = struct.Struct(">d")
+
+
+def gathered(pieces: Iterable[Piece]) -> list[Piece]:
+    """The same bytes in as few pieces as there are without copying a big one."""
+    found: list[Piece] = []
+    small: list[Piece] = []
+    for piece in pieces:
+        if len(piece) < APART:
+            small.append(piece)
+            continue
+        if small:
+            found.append(b"".join(small))
+            small.clear()
+        found.append(piece)
+    if small:
+        found.append(joined(small))
+    return found
+
+
+def joined(pieces: Sequence[Piece]) -> bytes:
+    """All bytes of some pieces."""
+    if len(pieces) == 1 and isinstance(pieces[0], bytes):
+        return pieces[0]
+    return b"".join(pieces)
 
 
 def pack_uint(number: int) -> bytes:
@@ -119,6 +148,16 @@ class TruncatedError(FormatError):
     """The input ends before the object does."""
 
 
+class Bytes(Protocol):
+    """What a `Cursor` reads: `bytes`, or what is taken like them."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, key: int, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> bytes: ...
+
+
 class Cursor:
     """A place in bytes of which every object read moves on.
 
@@ -129,8 +168,10 @@ class Cursor:
 
     __slots__ = ("base", "data", "pos")
 
-    def __init__(self, data: bytes, base: int = 0, pos: int = 0) -> None:
-        self.data = data
+    def __init__(self, data: Bytes, base: int = 0, pos: int = 0) -> None:
+        self.data = cast(
+            "bytes", data
+        )  # what reads heads from a file has bytes; what reads fields takes no more than `Bytes` has
         self.base = base
         self.pos = pos
 

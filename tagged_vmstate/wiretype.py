@@ -8,11 +8,13 @@ unpacks what any MessagePack writer may have made of it (the shortest integer, a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
 from tagged_vmstate.errors import StateError, VMStateError
-from tagged_vmstate.wire import Cursor, Json
+from tagged_vmstate.wire import Cursor, Json, Piece, joined
 
 T = TypeVar("T")
 
@@ -65,6 +67,10 @@ class WireType(ABC):
     def pack(self, value: object, length: int | None) -> bytes:
         """A value as a MessagePack object. Raises StateError where it does not fit."""
 
+    def pieces(self, value: object, length: int | None) -> Sequence[Piece]:
+        """The same in pieces, what is big as it lies in memory. Raises StateError as `pack` does."""
+        return (self.pack(value, length),)
+
     @abstractmethod
     def unpack(self, cursor: Cursor, length: int | None) -> object:
         """The value of a MessagePack object. Raises FormatError where it is none of this type and length."""
@@ -79,3 +85,15 @@ class WireType(ABC):
 
     def _wrong(self, value: object, length: int | None, detail: str = "") -> StateError:
         return StateError(f"`{self.describe(length)}`{detail}", brief(value))
+
+
+class BulkType(WireType):
+    """A wire type whose values may be big: `pieces` is what it is made of."""
+
+    @abstractmethod
+    @override
+    def pieces(self, value: object, length: int | None) -> Sequence[Piece]: ...
+
+    @override
+    def pack(self, value: object, length: int | None) -> bytes:
+        return joined(self.pieces(value, length))

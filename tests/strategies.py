@@ -20,7 +20,7 @@ from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import SnapshotWriter
 from tagged_vmstate.types import Runs
-from tagged_vmstate.wire import Opaque, float_bits, float_from_bits
+from tagged_vmstate.wire import Opaque, Piece, float_bits, float_from_bits
 
 RANGES: Final = {
     **{f"int{width}": (-(1 << width - 1), (1 << width - 1) - 1) for width in (8, 16, 32, 64)},
@@ -224,8 +224,8 @@ class RawSection(Section):
         self._raw = raw
 
     @override
-    def payload(self) -> bytes:
-        return self._raw
+    def pieces(self) -> list[Piece]:
+        return [self._raw]
 
 
 Pick: TypeAlias = Callable[[list[bytes]], bytes]

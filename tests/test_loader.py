@@ -18,6 +18,7 @@ from tagged_vmstate import Field, Length, LoadError, MaxLength, Record, Section,
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import encode
 from tagged_vmstate.rules import RULES
+from tagged_vmstate.wire import Piece
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -166,8 +167,8 @@ class TestTheRules:
         twice = encode(Record("wide", "uint32", None, 5)) * 2
 
         class Doubled(Section):
-            def payload(self) -> bytes:
-                return twice
+            def pieces(self) -> list[Piece]:
+                return [twice]
 
         with pytest.raises(tv.FormatError, match="a name once among its siblings, snapshot has it twice - at dev#0 wide"):
             tv.loads(snapshot(Doubled("dev", 0, ())), Device)
@@ -273,8 +274,8 @@ class TestKeep:
         inside = b"\x95\xa5inner\xa6struct\xc0\x00\x91" + odd
 
         class Foreign(Section):
-            def payload(self) -> bytes:
-                return encode(NEED) + inside + odd
+            def pieces(self) -> list[Piece]:
+                return [encode(NEED), inside, odd]
 
         again = list(tv.Snapshot.read(self.kept(snapshot(Foreign("dev", 0, ()), section(NEED, instance=1)))))
         assert again[0].payload().count(odd) == 2

@@ -48,7 +48,7 @@ class _Entry:
     def add(self, section: Section, *, is_readable: bool) -> None:
         """Count one more part."""
         self.parts += 1
-        self.size += section.size if isinstance(section, StoredSection) else len(section.payload())
+        self.size += section.size if isinstance(section, StoredSection) else sum(map(len, section.pieces()))
         try:
             if isinstance(section, StoredSection) and section.damage:
                 raise section.damage
