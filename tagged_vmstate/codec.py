@@ -45,11 +45,11 @@ from tagged_vmstate.rules import (
     Rule,
 )
 from tagged_vmstate.table import Field, Hook, Table, elements_of
-from tagged_vmstate.wire import NIL, Cursor, pack_array_head, pack_uint
+from tagged_vmstate.wire import NIL, Cursor, Piece, equal, gathered, pack_array_head, pack_uint
 
 Unknown: TypeAlias = Literal["error", "ignore", "keep"]
 """What to do with fields in use that no table knows: refuse them, drop them, or carry them to the next save."""
-Image: TypeAlias = "tuple[bytes, bytes] | tuple[Images | None, ...]"
+Image: TypeAlias = "tuple[bytes, Sequence[Piece]] | tuple[Images | None, ...]"
 """A value as it is compared: length and value as bytes; of structs, each one's images, None where it is absent."""
 Images: TypeAlias = "tuple[Image | None, ...]"
 """The images of a struct's fields; None for one that no value equals."""
@@ -70,8 +70,8 @@ def prepare(table: Table, state: Any) -> None:
             call(inner.check, each, f"what `check` of `{inner.owner}` takes", path)
 
 
-def save(table: Table, state: Any, without: Container[str] = ()) -> bytes:
-    """The fields of a state as bytes, those of the table in its order, then what an earlier load kept.
+def save(table: Table, state: Any, without: Container[str] = ()) -> Sequence[Piece]:
+    """The fields of a state as bytes in pieces, those of the table in its order, then what an earlier load kept.
 
     Args:
         table: The table.
@@ -81,7 +81,7 @@ def save(table: Table, state: Any, without: Container[str] = ()) -> bytes:
     Raises:
         StateError: A value does not fit its field.
     """
-    return b"".join(raw for raw, _ in _save_struct(table, state, _defaults(table), without))
+    return gathered(piece for pieces, _ in _save_struct(table, state, _defaults(table), without) for piece in pieces)
 
 
 def memory_records(table: Table, field: Field, state: Any, most: int) -> Iterator[Record]:
@@ -132,9 +132,9 @@ def raised(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _save_struct(table: Table, state: Any, defaults: Images, without: Container[str] = ()) -> list[tuple[bytes, bool]]:
+def _save_struct(table: Table, state: Any, defaults: Images, without: Container[str] = ()) -> list[tuple[Sequence[Piece], bool]]:
     """The bytes of each field, and whether it is at its default."""
-    found = []
+    found: list[tuple[Sequence[Piece], bool]] = []
     for field, head, default in zip(table.fields, _heads(table), defaults, strict=True):
         if field.name in without:
             continue
@@ -143,20 +143,21 @@ def _save_struct(table: Table, state: Any, defaults: Images, without: Container[
         except StateError as error:
             error.under(field.name)
             raise
-        found.append((b"".join((head, length, b"\x01" if is_default else b"\x00", body)), is_default))
-    return [*found, *table.kept(state)]
+        found.append(((head, length, b"\x01" if is_default else b"\x00", *body), is_default))
+    return [*found, *(((raw,), is_default) for raw, is_default in table.kept(state))]
 
 
-def save_value(kind: FieldType, value: Any, default: Image | None) -> tuple[bytes, bytes, bool]:
-    """Length and value as bytes, and whether they are the default's. Raises StateError."""
+def save_value(kind: FieldType, value: Any, default: Image | None) -> tuple[bytes, Sequence[Piece], bool]:
+    """Length and value as bytes, the value in pieces, and whether they are the default's. Raises StateError."""
     table = cast("Table | None", kind.table)
     if table is None:
-        length, body = kind.pack(value)
-        return length, body, (length, body) == default
+        length, body = kind.pieces(value)
+        expected_length, expected_body = cast("tuple[bytes, Sequence[Piece]]", default or (b"", ()))
+        return length, body, length == expected_length and equal(body, expected_body)
     elements = elements_of(kind, value)
     known = default if default is not None and len(default) == len(elements) else None
     is_default = known is not None or not kind.is_array
-    found = []
+    found: list[Piece] = []
     for index, element in enumerate(elements):
         expected = cast("Images | None", known[index]) if known is not None else None
         if element is None:
@@ -169,11 +170,11 @@ def save_value(kind: FieldType, value: Any, default: Image | None) -> tuple[byte
             if kind.is_array:
                 error.under(index)
             raise
-        found += (pack_array_head(len(fields)), *(raw for raw, _ in fields))
+        found += (pack_array_head(len(fields)), *(piece for pieces, _ in fields for piece in pieces))
         is_default = is_default and all(each for _, each in fields)
-    count = len(elements)
-    head = (pack_uint(count), pack_array_head(count)) if kind.is_array else (NIL, b"")
-    return head[0], head[1] + b"".join(found), is_default
+    if not kind.is_array:
+        return NIL, gathered(found), is_default
+    return pack_uint(len(elements)), gathered((pack_array_head(len(elements)), *found)), is_default
 
 
 @lru_cache(_TABLES)
@@ -192,7 +193,7 @@ def image(kind: FieldType, value: Any) -> Image:
     """A value as it is compared with others."""
     table = cast("Table | None", kind.table)
     if table is None:
-        return kind.pack(value)
+        return kind.pieces(value)
     return tuple(None if element is None else _images(table, element) for element in elements_of(kind, value))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import enum
 import operator
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from tagged_vmstate.blocks import BlockType, FloatType, IntType
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.types import Runs
-from tagged_vmstate.wire import NIL, pack_uint
+from tagged_vmstate.wire import NIL, Piece, pack_uint
 from tagged_vmstate.wiretype import WireType, brief
 
 PAGE: Final = 4096
@@ -116,8 +116,8 @@ class FieldType:
             return length == self.length
         return length is not None and length <= self.capacity
 
-    def pack(self, value: Any) -> tuple[bytes, bytes]:
-        """Length and value of a field that is no struct, as MessagePack objects. Raises StateError."""
+    def pieces(self, value: Any) -> tuple[bytes, Sequence[Piece]]:
+        """Length and value of a field that is no struct, as MessagePack objects, the value in pieces. Raises StateError."""
         length = self.length_of(value)
         problem = self.violation(value)
         if problem:
@@ -126,7 +126,7 @@ class FieldType:
             value = nonzero_runs(self.memory(value))
         elif self.is_array:
             value = _contiguous(value)
-        return NIL if length is None else pack_uint(length), self.wire.pack(value, length)
+        return NIL if length is None else pack_uint(length), self.wire.pieces(value, length)
 
     def memory(self, value: object) -> memoryview:
         """The bytes of a `sparse` field. Raises StateError where they are none, or not as many."""

@@ -26,7 +26,7 @@ from tagged_vmstate.qemu.savevm import untagged
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.rules import DROPPED, FILLED_DEVICE, IGNORED_DEVICE, KEPT, TWICE, UNKNOWN_DEVICE, Rule, problems
 from tagged_vmstate.sections import Section, Sections
-from tagged_vmstate.snapshot import StoredSection
+from tagged_vmstate.snapshot import HELD_BYTES, StoredSection
 from tagged_vmstate.sources import open_sections
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
@@ -147,7 +147,7 @@ class Incoming:
     def _first(self, section: Section, known: str, offset: int | None) -> _Found:
         """What a snapshot has of a device, by its first frame: at once all of it, where a template fits."""
         found = _Found(section, offset)
-        if isinstance(section, StoredSection) and section.kind == "section" and not self._tells:
+        if isinstance(section, StoredSection) and section.kind == "section" and section.size <= HELD_BYTES and not self._tells:
             found.data = section.fields()
             found.new = prepared(self._tables[known]).load(found.data, whole=self._unknown == "keep")
         return found

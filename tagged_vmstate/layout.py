@@ -11,7 +11,7 @@ absent, unknown at their default. Whatever a template does not fit, `codec` read
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, cast
 
 from tagged_vmstate.blocks import BoolType, IntType
@@ -20,19 +20,21 @@ from tagged_vmstate.fieldtype import Constraint, FieldType
 from tagged_vmstate.records import encode_name, read_length, read_name, wire_type
 from tagged_vmstate.shape import Leaf, MisfitError, Shape, Struct, compiled
 from tagged_vmstate.table import NO_DEFAULT, Field, Table, elements_of
-from tagged_vmstate.wire import NIL, Cursor, pack_array_head, pack_bin_head, pack_uint
+from tagged_vmstate.wire import APART, NIL, Cursor, Piece, gathered, pack_array_head, pack_bin_head, pack_uint
 
 BUFFER: Final = 512
 """Bytes of a buffer that is part of a template; to compare more under a mask costs more than to cut the template."""
 SEGMENT: Final = 200
 """Values that one pack or unpack takes."""
+MANY: Final = 1024
+"""Structs of an array that may be big together."""
 TRUE: Final = 0xC3
 _COMPARED: Final = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 Reader = Callable[[bytes, int], tuple[Any, int]]
 """Reads what stands at a place: the value, and the place behind it. Raises MisfitError or an error of ours."""
-Saver = Callable[[Any], bytes]
-"""The fields of a state as bytes. Raises what is odd about the state."""
+Saver = Callable[[Any], Sequence[Piece]]
+"""The fields of a state as bytes in pieces, most often one. Raises what is odd about the state."""
 
 
 def is_number(kind: FieldType) -> bool:
@@ -48,6 +50,14 @@ def is_bool(kind: FieldType) -> bool:
 def is_short_buffer(kind: FieldType) -> bool:
     """Whether a field is bytes of a length that a template holds."""
     return kind.wire.name == "buffer" and kind.holder is bytes and kind.capacity is None and (kind.length or 0) <= BUFFER
+
+
+def may_be_big(kind: FieldType) -> bool:
+    """Whether a value may be worth a piece of its own."""
+    count = (kind.length if kind.capacity is None else kind.capacity) or 1
+    if isinstance(kind.table, Table):
+        return count >= MANY or any(may_be_big(each.type) for each in kind.table.fields)
+    return count * getattr(kind.wire, "width", 1) >= APART
 
 
 def tests(constraints: tuple[Constraint, ...], value: str, names: dict[str, Any]) -> Iterator[str]:
@@ -71,7 +81,7 @@ class SaverMaker:
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
-        self._names: dict[str, Any] = {**shape.names(), "t": type}
+        self._names: dict[str, Any] = {**shape.names(), "t": type, "gathered": gathered}
         self._lines = list(shape.reading())
         self._tests: list[str] = []
         self._constant = b""
@@ -88,7 +98,11 @@ class SaverMaker:
         self._cut()
         if self._tests:
             self._lines.append(f"if not ({' and '.join(self._tests)}): raise Misfit")
-        data = self._pieces[0] if len(self._pieces) == 1 else f"b''.join(({', '.join(self._pieces)}))"
+        data = f"({', '.join(self._pieces)},)"
+        if len(self._pieces) > 1:
+            data = (
+                f"gathered({data})" if any(may_be_big(leaf.field.type) for leaf in self._shape.leaves) else f"(b''.join({data}),)"
+            )
         self._lines.append(f"return {data}, {_all_default(root)}" if tells else f"return {data}")
         return compiled("save(o0)", iter(self._lines), self._names)
 
@@ -156,7 +170,7 @@ class SaverMaker:
         self._names[f"s{number}"] = _structs_saver(leaf) if leaf.field.table else _value_saver(leaf)
         self._lines.append(f"h{number}, b{number}, d{number} = s{number}({value})")
         self._cut()
-        self._pieces += [f"h{number}", f"b'\\1' if d{number} else b'\\0'", f"b{number}"]
+        self._pieces += [f"h{number}", f"b'\\1' if d{number} else b'\\0'", f"*b{number}"]
 
     def _flag(self, is_default: str, behind: bytes) -> None:
         """The flag of a field, and constants behind it."""
@@ -217,13 +231,13 @@ def _all_default(inside: Struct) -> str:
     return "False" if "False" in parts else f"({' and '.join(parts) or 'True'})"
 
 
-def _value_saver(leaf: Leaf) -> Callable[[Any], tuple[bytes, bytes, bool]]:
+def _value_saver(leaf: Leaf) -> Callable[[Any], tuple[bytes, Sequence[Piece], bool]]:
     kind = leaf.field.type
     default = None if leaf.default is NO_DEFAULT else image(kind, leaf.default)
     return lambda value: save_value(kind, value, default)
 
 
-def _structs_saver(leaf: Leaf) -> Callable[[Any], tuple[bytes, bytes, bool]]:
+def _structs_saver(leaf: Leaf) -> Callable[[Any], tuple[bytes, Sequence[Piece], bool]]:
     """What saves an array of structs, or one that may be absent."""
     kind, table = leaf.field.type, cast("Table", leaf.field.table)
     default = None if leaf.default is NO_DEFAULT else elements_of(kind, leaf.default)
@@ -232,23 +246,22 @@ def _structs_saver(leaf: Leaf) -> Callable[[Any], tuple[bytes, bytes, bool]]:
     save_one = SaverMaker(Shape(table)).made(tells=True)
     element_head = pack_array_head(len(table.fields))
 
-    def save(value: Any) -> tuple[bytes, bytes, bool]:
+    def save(value: Any) -> tuple[bytes, Sequence[Piece], bool]:
         elements = elements_of(kind, value)
         is_known = default is not None and len(default) == len(elements)
         is_default = is_known or not kind.is_array
-        found = []
+        found: list[Piece] = []
         for element in elements:
             if element is None:
                 found.append(NIL)
                 is_default = is_default and is_known
             else:
                 data, is_all = save_one(element)
-                found += (element_head, data)
+                found += (element_head, *data)
                 is_default = is_default and is_all
         if not kind.is_array:
-            return NIL, b"".join(found), is_default
-        count = len(elements)
-        return pack_uint(count), pack_array_head(count) + b"".join(found), is_default
+            return NIL, found, is_default
+        return pack_uint(len(elements)), (pack_array_head(len(elements)), *found), is_default
 
     return save
 

@@ -17,6 +17,7 @@ from tagged_vmstate.codec import raised, save
 from tagged_vmstate.errors import FormatError, StateError, TableError
 from tagged_vmstate.records import Record, Records, decode_all
 from tagged_vmstate.table import Field, Table, check_value
+from tagged_vmstate.wire import joined
 from tagged_vmstate.wiretype import brief
 
 
@@ -142,5 +143,5 @@ def record_of(field: Field, value: Any) -> Record:
     if field.table is None:
         return Record(field.name, field.type.wire.name, field.type.length_of(value), value)
     made = Table("made", [Field(field.name, field.type)])
-    [record] = decode_all(save(made, {field.name: value}))
+    [record] = decode_all(joined(save(made, {field.name: value})))
     return record

@@ -198,12 +198,12 @@ class _Outgoing:
                 for each in large:
                     for record in memory_records(entry.table, each, entry.state, PART_BYTES):
                         yield EncodedSection(Lead.of("part", name, instance, attributes), encode(record))
-                payload = save(entry.table, entry.state, {each.name for each in large})
-                self.sizes.append(len(payload))
+                pieces = save(entry.table, entry.state, {each.name for each in large})
+                self.sizes.append(sum(map(len, pieces)))
             except StateError as error:
                 error.section = error.section or entry.label
                 raise
-            yield EncodedSection(Lead.of("section", name, instance, attributes), payload)
+            yield EncodedSection(Lead.of("section", name, instance, attributes), *pieces)
         yield from self.kept
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
-from operator import call
 from typing import Any, Final, cast
 
 from tagged_vmstate.assign import New, Undo
@@ -23,7 +22,7 @@ from tagged_vmstate.skeleton import Skeleton
 from tagged_vmstate.snapshot import PART_BYTES, Snapshot
 from tagged_vmstate.table import Field, Table
 from tagged_vmstate.version import PRODUCER
-from tagged_vmstate.wire import Opaque
+from tagged_vmstate.wire import Opaque, joined
 
 SMALL: Final = 1 << 20
 """Bytes of a snapshot that is handled as a whole; a larger one is streamed."""
@@ -96,7 +95,7 @@ class Plan:
         if self._saved is None:
             return None
         try:
-            payloads = [*map(call, self._savers, states)]
+            payloads = [joined(save(state)) for save, state in zip(self._savers, states, strict=True)]
         except StateError:
             return None
         if [*map(len, payloads)] == self._sizes:

@@ -8,7 +8,7 @@ that loads one file once never does.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Final, cast
 
@@ -17,7 +17,7 @@ from tagged_vmstate.assign import Undo, assign
 from tagged_vmstate.layout import Layout, Learner, Saver, saver
 from tagged_vmstate.shape import MisfitError, Row, Shape
 from tagged_vmstate.table import Table
-from tagged_vmstate.wire import Cursor
+from tagged_vmstate.wire import Cursor, Piece
 
 USES: Final = 32
 """A table is prepared when it has been saved, or loaded, so often."""
@@ -95,8 +95,8 @@ class Prepared:
         except MisfitError:
             return None
 
-    def save(self, state: Any) -> bytes:
-        """The fields of a state as bytes. Raises StateError."""
+    def save(self, state: Any) -> Sequence[Piece]:
+        """The fields of a state as bytes in pieces. Raises StateError."""
         if self._saver is None and self._saves.is_over() and self.shape:
             self._saver = saver(self.shape)
         if self._saver is not None:
@@ -184,6 +184,6 @@ def prepared(table: Table) -> Prepared:
     return Prepared(table)
 
 
-def save(table: Table, state: Any, without: Container[str] = ()) -> bytes:
-    """The fields of a state as bytes: see `codec.save`."""
+def save(table: Table, state: Any, without: Container[str] = ()) -> Sequence[Piece]:
+    """The fields of a state as bytes in pieces: see `codec.save`."""
     return codec.save(table, state, without) if without else prepared(table).save(state)

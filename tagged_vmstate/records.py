@@ -286,7 +286,7 @@ def _as_it_stands(data: Bytes, start: int, end: int, record: Record, nesting: in
         view = memoryview(piece)
         for low in range(0, len(view), APART):
             few = view[low : low + APART]
-            if data[at : at + len(few)] != few:
+            if data[at : at + len(few)] != bytes(few):  # bytes are compared at once, a view element by element
                 return data[start:end]
             at += len(few)
     return None if at == end else data[start:end]

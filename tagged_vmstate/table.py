@@ -361,7 +361,7 @@ def check_value(kind: FieldType, value: Any) -> None:
     """Raise StateError for a value that a field of a type cannot hold."""
     table = cast("Table | None", kind.table)
     if table is None:
-        kind.pack(value)
+        kind.pieces(value)
         return
     elements = elements_of(kind, value)
     for index, element in enumerate(elements):

@@ -20,6 +20,7 @@ from tagged_vmstate.qemu.stream import SUBSECTION
 from tagged_vmstate.qemu.vmdesc import NULL, subsection_head
 from tagged_vmstate.records import Record, Records, decode_all
 from tagged_vmstate.table import Field, Table
+from tagged_vmstate.wire import joined
 
 WORD: Final = 64
 """A bitmap is written in big-endian words of so many bits."""
@@ -187,7 +188,7 @@ def write(table: Table, state: Any, version: int, *, drop: Container[str] = ()) 
     Raises:
         StateError: The version is none that the table writes, or has no place for a field that is in use.
     """
-    return write_records(table, decode_all(save(table, state)), version, drop=drop)
+    return write_records(table, decode_all(joined(save(table, state))), version, drop=drop)
 
 
 def write_records(table: Table, records: Records, version: int, *, drop: Container[str] = ()) -> bytes:

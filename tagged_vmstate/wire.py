@@ -68,6 +68,19 @@ def gathered(pieces: Iterable[Piece]) -> list[Piece]:
     return found
 
 
+def equal(pieces: Sequence[Piece], others: Sequence[Piece]) -> bool:
+    """Whether pieces are the same bytes as others that are cut alike."""
+    return len(pieces) == len(others) and all(map(_same, pieces, others))
+
+
+def _same(piece: Piece, other: Piece) -> bool:
+    # A view is compared element by element, bytes at once: a view is worth copying in parts.
+    if isinstance(piece, bytes) and isinstance(other, bytes):
+        return piece == other
+    ranges = range(0, len(piece), APART)
+    return len(piece) == len(other) and all(bytes(piece[low : low + APART]) == bytes(other[low : low + APART]) for low in ranges)
+
+
 def joined(pieces: Sequence[Piece]) -> bytes:
     """All bytes of some pieces."""
     if len(pieces) == 1 and isinstance(pieces[0], bytes):

@@ -29,6 +29,7 @@ from tagged_vmstate.qemu.stream import StreamReader, Turn, find_description
 from tagged_vmstate.qemu.vmdesc import parse
 from tagged_vmstate.records import decode_all
 from tagged_vmstate.untagged import read, write, write_records
+from tagged_vmstate.wire import joined
 
 
 def f(name: str, annotation: Any, default: Any = 0, **more: Any) -> Field:
@@ -535,7 +536,7 @@ def test_a_real_device_by_the_walk_and_by_its_description(device: str, table: An
     assert tv.load(tv.Section(table.name, 0, walked), table) == state
     assert write_records(table, walked, turn.head.version) == turn.body
     assert write(table, state, turn.head.version) == turn.body
-    assert decode_all(save(table, state))
+    assert decode_all(joined(save(table, state)))
 
 
 def _as_buffer(record: tv.Record) -> tv.Record:
