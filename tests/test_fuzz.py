@@ -27,6 +27,7 @@ from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.fuzz import Defect, Devices, Json, Limits, Snapshots, Streams, Target, fuzz
 from tagged_vmstate.fuzz.mutate import changed_snapshot
 from tagged_vmstate.fuzz.strategies import snapshots, states, tables
+from tagged_vmstate.fuzz.targets import kind_of
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -39,7 +40,7 @@ def test_the_readers_keep_their_promise(target: Target) -> None:
     outcome = fuzz(target, Limits(runs=1500), seed=7)
     assert list(outcome.findings) == []
     assert outcome.runs == 1500
-    assert len(outcome.behaviours) > 20, "mutations reach many places"
+    assert 20 < len(outcome.behaviours) < 150, "mutations reach many places, and names make no new ones"
 
 
 @pytest.mark.long
@@ -71,6 +72,35 @@ def test_a_planted_bug_is_found_made_small_and_shown_without_the_harness(tmp_pat
     shown = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert "IndexError" in shown.stderr
     assert len(list((tmp_path / "corpus").iterdir())) > 5
+
+
+@pytest.mark.long
+def test_atheris_finds_it_too_and_it_is_saved_the_same_way(tmp_path: Path) -> None:
+    (tmp_path / "board.py").write_text(BOARD)
+    line = [sys.executable, "-m", "tagged_vmstate", "fuzz", "board:MACHINE", "--engine", "atheris", "--corpus", "corpus"]
+    done = subprocess.run([*line, "--runs", "20000"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "board:MACHINE: 20000 runs" in done.stdout
+    assert "finding: IndexError" in done.stderr
+    [finding] = (tmp_path / "findings").glob("*.tvm")
+    [record] = next(iter(tv.Snapshot.read(finding.read_bytes()))).records()
+    assert record.name == "head", "all else was taken away"
+    assert finding.with_suffix(".txt").read_text().splitlines()[1].startswith('python -c "import board')
+    corpus = list((tmp_path / "corpus").iterdir())
+    assert len(corpus) > 5
+    other = [*line[:4], "json", "--engine", "atheris", "--runs", "300", "--findings", "none"]
+    clean = subprocess.run(other, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert clean.returncode == 0, clean.stderr
+    assert "json: 300 runs" in clean.stdout
+    assert not (tmp_path / "none").exists()
+
+
+def test_one_error_is_one_behaviour_whatever_it_quotes() -> None:
+    kinds = {
+        kind_of(tv.FormatError(f"`section` or `part` of {number} bytes", found, offset=number))
+        for number, found in enumerate(("`a`", "`a`b`", "{'a': 1}", "{'a: 1", "'it's'", '"x', "dev`#3", "17"))
+    }
+    assert kinds == {"FormatError _ of _ bytes / _"}
 
 
 def test_the_same_seed_runs_the_same_inputs() -> None:
@@ -133,6 +163,7 @@ def test_what_a_person_may_get_wrong(tmp_path: Path) -> None:
         (("nowhere",), "nowhere: No such file"),
         (("tests.nowhere:X",), "cannot import"),
         (("snapshot", "--corpus", __file__), "is a file"),
+        (("snapshot", "--engine", "atheris", "--jobs", "2"), "runs in one process"),
     ):
         done = run("fuzz", *arguments, cwd=tmp_path)
         assert done.returncode == 2

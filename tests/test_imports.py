@@ -41,6 +41,7 @@ FLOORS = [
     {"fuzz.mutate"},
     {"fuzz.targets"},
     {"fuzz.engine", "fuzz.strategies"},
+    {"fuzz.coverage"},
     {"cli.messages"},
     {"cli.render", "cli.main"},
     {"cli.files"},

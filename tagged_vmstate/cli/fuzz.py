@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import operator
+import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
 from tagged_vmstate.cli.files import Trouble
-from tagged_vmstate.cli.main import NAME
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.cli.modules import tables
 from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.fuzz import Devices, Json, Limits, Outcome, Snapshots, Streams, Target, fuzz
+from tagged_vmstate.fuzz.coverage import fuzz_by_coverage
 from tagged_vmstate.machine import Machine
 from tagged_vmstate.table import Table
 
@@ -61,7 +59,7 @@ def fuzz_command(target: str, engine: str, **options: Any) -> None:
             _by_atheris(made, plan)
         else:
             found = plan.run(made, _Live(made.name)) if plan.jobs == 1 else plan.run_in_processes()
-            _summary(made, found, plan.findings)
+            sys.exit(_summary(made, found, plan.findings))
     except OSError as error:
         raise Trouble(f"{error.filename}: {error.strerror}") from None
     except VMStateError as error:
@@ -105,30 +103,22 @@ def _job(plan: Plan) -> Outcome:
     return plan.run(_target(plan.target), lambda _outcome: None)
 
 
-def _by_atheris(target: Target, plan: Plan) -> None:
-    """Let atheris make the inputs, by coverage; it ends this process itself."""
+def _by_atheris(target: Target, plan: Plan) -> NoReturn:
+    """Let atheris make the inputs, by coverage; it never returns."""
+    if plan.jobs > 1:
+        raise click.UsageError("--engine atheris runs in one process: start it once for each of the --jobs")
+
+    def ended(outcome: Outcome) -> NoReturn:
+        status = _summary(target, outcome, plan.findings)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # libFuzzer takes any other end for a crash
+
+    limits, room = Limits(plan.seconds, plan.runs), plan.target.partition(":")[0].partition(".")[0]
     try:
-        atheris: Any = importlib.import_module("atheris")  # an extra
+        fuzz_by_coverage(target, limits, ended, seed=plan.seed, corpus=plan.corpus, findings=plan.findings, rooms=[room])
     except ModuleNotFoundError:
         raise Trouble("--engine atheris needs the package atheris: pip install 'tagged-vmstate[fuzz]'") from None
-    atheris.instrument_all()
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = plan.corpus or Path(folder)
-        corpus.mkdir(parents=True, exist_ok=True)
-        plan.findings.mkdir(parents=True, exist_ok=True)
-        for number, data in enumerate(target.seeds()):
-            (corpus / f"seed-{number}{target.suffix}").write_bytes(data)
-        options = [f"-max_total_time={plan.seconds:.0f}", f"-seed={plan.seed + 1}", f"-artifact_prefix={plan.findings}/"]
-        options += [f"-runs={plan.runs}"] if plan.runs else []
-
-        def run(data: bytes) -> None:
-            target.run(bytes(data))
-
-        def mutate(data: bytes, _most: int, seed: int) -> bytes:
-            return target.mutate(data, Random(seed))  # noqa: S311  # nothing secret
-
-        atheris.Setup([NAME, *options, str(corpus)], run, custom_mutator=mutate)
-        atheris.Fuzz()
 
 
 def _target(name: str) -> Target:
@@ -178,7 +168,8 @@ def _figures(name: str, outcome: Outcome) -> str:
     )
 
 
-def _summary(target: Target, outcome: Outcome, folder: Path) -> None:
+def _summary(target: Target, outcome: Outcome, folder: Path) -> int:
+    """Print what came of it; return the exit status."""
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
     print(_figures(target.name, outcome) + f", {outcome.seconds:.1f} s")
@@ -186,4 +177,4 @@ def _summary(target: Target, outcome: Outcome, folder: Path) -> None:
         say(f"finding: {behaviour}")
     if outcome.findings:
         say(f"saved in {folder}, each with a line that shows it")
-        sys.exit(1)
+    return 1 if outcome.findings else 0

@@ -88,47 +88,42 @@ def fuzz(
     Raises:
         OSError: A folder cannot be read or written.
     """
-    random = Random(seed)  # noqa: S311  # nothing secret
-    return _Engine(target, limits, random, _Folders(corpus, findings), told).run()
+    return Engine(target, limits, seed=seed, corpus=corpus, findings=findings).run(told)
 
 
-@dataclass(frozen=True, slots=True)
-class _Folders:
-    """Where inputs and findings are kept; nowhere where it is None."""
+class Engine:
+    """Runs inputs, and keeps what came of them. See `fuzz` for the arguments.
 
-    corpus: Path | None
-    findings: Path | None
+    Attributes:
+        outcome: What came of it so far.
+    """
 
-
-class _Engine:
     def __init__(
-        self, target: Target, limits: Limits, random: Random, folders: _Folders, told: Callable[[Outcome], None]
+        self, target: Target, limits: Limits, *, seed: int = 0, corpus: Path | None = None, findings: Path | None = None
     ) -> None:
+        self.outcome = Outcome()
         self._target = target
         self._limits = limits
-        self._random = random
-        self._corpus = folders.corpus
-        self._folder = folders.findings
-        self._told = told
-        self._outcome = Outcome()
+        self._random = Random(seed)  # noqa: S311  # nothing secret
+        self._corpus = corpus
+        self._folder = findings
         self._start = time.monotonic()
 
-    def run(self) -> Outcome:
-        outcome, random = self._outcome, self._random
+    def run(self, told: Callable[[Outcome], None]) -> Outcome:
+        """Make inputs until a limit."""
+        outcome, random = self.outcome, self._random
         for data in (*self._target.seeds(), *self._stored()):
-            self._try(data)
+            self.attempt(data)
         last = 0.0
-        while not self._is_over():
+        while outcome.corpus and not self.is_over():
             data = self._target.mutate(random.choice(outcome.corpus), random)
             if random.random() < 0.2:
                 data = self._target.mutate(data, random)
-            self._try(data)
-            outcome.seconds = time.monotonic() - self._start
+            self.attempt(data)
             if outcome.seconds - last > TOLD_EVERY:
                 last = outcome.seconds
-                self._told(outcome)
-        outcome.seconds = time.monotonic() - self._start
-        self._told(outcome)
+                told(outcome)
+        told(outcome)
         return outcome
 
     def _stored(self) -> Iterator[bytes]:
@@ -139,17 +134,21 @@ class _Engine:
             if path.is_file():
                 yield path.read_bytes()
 
-    def _is_over(self) -> bool:
-        outcome, limits = self._outcome, self._limits
-        if not outcome.corpus or len(outcome.findings) >= limits.findings:
+    def is_over(self) -> bool:
+        """Whether a limit is reached."""
+        outcome, limits = self.outcome, self._limits
+        if len(outcome.findings) >= limits.findings or (limits.runs is not None and outcome.runs >= limits.runs):
             return True
-        if limits.runs is not None and outcome.runs >= limits.runs:
-            return True
-        return limits.seconds is not None and time.monotonic() - self._start >= limits.seconds
+        return limits.seconds is not None and outcome.seconds >= limits.seconds
 
-    def _try(self, data: bytes) -> None:
-        outcome = self._outcome
-        outcome.runs += 1
+    def attempt(self, data: bytes) -> None:
+        """Run one input; a finding is made small and saved, what did something new is kept."""
+        self._attempt(data)
+        self.outcome.runs += 1
+        self.outcome.seconds = time.monotonic() - self._start
+
+    def _attempt(self, data: bytes) -> None:
+        outcome = self.outcome
         behaviour, error = self._behaviour(data)
         if error is not None:
             if behaviour not in outcome.findings:

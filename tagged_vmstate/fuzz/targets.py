@@ -28,7 +28,8 @@ from tagged_vmstate.wire import Opaque
 
 DELIBERATE: Final = (VMStateError, ValueError)
 """What a hook raises to refuse a state; anything else that it raises was not meant."""
-_VARIES: Final = re.compile(r"0x[0-9a-f]+|`[^`]*`|'[^']*'|\"[^\"]*\"|\b[0-9a-f]{2}( [0-9a-f]{2})*\b|-?\d+")
+_VARIES: Final = re.compile(r"^.*#\d+|`.*`|'.*'|\".*\"|['\"[{].*|0x[0-9a-f]+|\b[0-9a-f]{2}( [0-9a-f]{2})*\b|-?\d+", re.DOTALL)
+"""What an input has put into a message: a device, all from the first quote to the last, what was cut short, and numbers."""
 
 
 class Defect(Exception):  # noqa: N818  # the word for what a fuzzer finds
