@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -13,12 +15,12 @@ from typing import BinaryIO, Final, cast, overload
 
 BLOCK: Final = 1 << 20
 """Bytes read at once where the whole is not needed."""
-
-
 AHEAD: Final = 1 << 18
 """Bytes read ahead, at least, when more are needed."""
 WINDOW: Final = 1 << 16
 """Bytes of a `Stretch` that are there at once."""
+DRAFT: Final = ".tvm-draft"
+"""The end of the name of a file that is being written."""
 
 
 @contextlib.contextmanager
@@ -26,27 +28,65 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when all went well; until then `path` is as it was.
 
     It is written beside its target, synced to the disk and renamed, then the folder is synced; after an
-    exception nothing of it is left. The target keeps its mode; a link stays one. What is no regular file
+    exception nothing of it is left, and what a writer that was killed has left goes with the next save. Several may
+    write at once: the last one stays. The target keeps its mode; a link stays one. What is no regular file
     (a pipe, a device) is written to directly. Raises OSError.
     """
     target = Path(os.path.realpath(path))
     mode = _mode(target)
     if mode is not None and not stat.S_ISREG(mode):
-        with target.open("wb") as file:
-            yield file
+        with target.open("wb") as direct:
+            yield direct
         return
-    handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".draft", dir=target.parent)
+    _remove_left_over(target)
+    draft, file = _new_draft(target)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             yield file
             file.flush()
             os.fchmod(file.fileno(), _new_mode() if mode is None else stat.S_IMODE(mode))
             os.fsync(file.fileno())
-        Path(draft).replace(target)
+            draft.replace(target)  # before it is closed, which ends its lock
     except BaseException:
-        Path(draft).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+# A draft is locked as long as its writer lives. A file system without such locks keeps what is left over.
+
+
+def _new_draft(target: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=DRAFT, dir=target.parent)
+        draft, file = Path(name), os.fdopen(handle, "wb")
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(handle).st_nlink:
+                return draft, file
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        file.close()  # another save took it for a left-over before it was locked
+
+
+def _remove_left_over(target: Path) -> None:
+    """Remove the drafts of a target whose writers are gone."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{re.escape(DRAFT)}")
+    for entry in os.scandir(target.parent):
+        if name.fullmatch(entry.name):
+            with contextlib.suppress(OSError):
+                _remove_unlocked(Path(entry.path))
+
+
+def _remove_unlocked(draft: Path) -> None:
+    handle = os.open(draft, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        draft.unlink()
+    finally:
+        os.close(handle)
 
 
 def _mode(path: Path) -> int | None:

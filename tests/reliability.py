@@ -39,6 +39,7 @@ import ormsgpack
 import test_machine
 from conftest import STREAMS, stream_bytes
 from interrupts import interrupt_loads
+from stops import fail_everywhere, stop_everywhere
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, FormatError, LoadError, Machine, Table, VMStateError
@@ -692,7 +693,7 @@ def _seed(path: Path) -> int:
     return int(seeds.pop())
 
 
-@row(20, "a save killed at any time leaves the old file or the new one")
+@row(20, "a save killed at any time, and at each system call, leaves the old file or the new one")
 def _(scale: Scale) -> str:
     random, kills = Random(20), scale(150, 1_000)
     with tempfile.TemporaryDirectory() as name:
@@ -711,8 +712,11 @@ def _(scale: Scale) -> str:
             _seed(path)
             if number % 10 == 9:
                 _save(path, 1)
-        drafts = len(os.listdir(name)) - 1
-    return f"{kills} kills, every file whole; {drafts} drafts left beside it at the end"
+        _save(path, 1)
+        assert os.listdir(name) == ["vm.tvm"]
+    with tempfile.TemporaryDirectory() as name:
+        stops = stop_everywhere(Path(name))
+    return f"{kills} kills, every file whole; {stops}; the next save takes the drafts away"
 
 
 @row(21, "write, fsync, replace, fsync of the folder, in this order; no replace after a failed fsync")
@@ -720,8 +724,11 @@ def _(_scale: Scale) -> str:
     return tests("tests/test_files.py", "-k", "synced or sync")
 
 
-@row(22, "a full disk: /dev/full, a limit at 32 sizes")
+@row(22, "a full disk: /dev/full, a limit at 32 sizes; ENOSPC, EIO and short writes at each call, once and for ever")
 def _(_scale: Scale) -> str:
+    short = tests("tests/test_files.py", "-k", "short_writes")
+    with tempfile.TemporaryDirectory() as name:
+        failing = fail_everywhere(Path(name))
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "vm.tvm"
         _save(path, 1)
@@ -742,7 +749,7 @@ def _(_scale: Scale) -> str:
     try:
         _save(Path("/dev/full"), 1)
     except OSError:
-        return "32 limits and /dev/full: error raised, old file whole, no draft left"
+        return f"32 limits and /dev/full: error raised, old file whole, no draft left; {failing}; short writes: {short}"
     raise AssertionError("/dev/full took it")
 
 

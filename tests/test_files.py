@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import io
 import os
+import signal
 import stat
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -100,6 +106,101 @@ def test_nothing_is_replaced_after_a_failed_sync(tmp_path: Path, monkeypatch: py
         _save(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["vm.tvm"]
+
+
+def _killed_while_writing(path: Path) -> None:
+    """A save whose process is killed in the middle."""
+    child = os.fork()
+    if not child:
+        with replacing(path) as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_what_a_killed_save_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    path, other = tmp_path / "vm", tmp_path / "vm.old"
+    for target in (path, path, other):
+        _killed_while_writing(target)
+    assert len(os.listdir(tmp_path)) == 2, "the second save took what the first left"
+    _save(path, b"whole")
+    [left] = {*os.listdir(tmp_path)} - {"vm"}
+    assert left.startswith(".vm.old."), "what another target left is not this one's to take"
+    assert path.read_bytes() == b"whole"
+
+
+def test_two_saves_at_once_leave_each_others_drafts(tmp_path: Path) -> None:
+    path = tmp_path / "vm.tvm"
+    with replacing(path) as first:
+        first.write(b"first")
+        with replacing(path) as second:
+            second.write(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first", "the last one stays"
+    assert os.listdir(tmp_path) == ["vm.tvm"]
+
+
+def test_a_draft_taken_for_left_over_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, lock = tmp_path / "vm.tvm", fcntl.flock
+    locked: list[Any] = []
+
+    def too_late(file: Any, how: int) -> None:
+        if not locked:  # another save comes between the draft and its lock
+            locked.append(file)
+            _save(path, b"other")
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    _save(path, b"mine")
+    assert path.read_bytes() == b"mine"
+    assert os.listdir(tmp_path) == ["vm.tvm"]
+
+
+def test_what_only_looks_like_a_draft_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "vm.tvm"
+    names = [".vm.tvm.abc.tvm-draft", ".vm.tvm.abcdefgh.draft", "x.vm.tvm.abcdefgh.tvm-draft"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / ".vm.tvm.abcdefgh.tvm-draft").mkdir()
+    (tmp_path / ".vm.tvm.ijklmnop.tvm-draft").symlink_to(tmp_path / names[0])
+    _save(path, b"data")
+    assert len(os.listdir(tmp_path)) == 6
+
+
+def test_a_file_system_without_locks_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_file: Any, _how: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    _killed_while_writing(tmp_path / "vm.tvm")
+    _save(tmp_path / "vm.tvm", b"data")
+    assert (tmp_path / "vm.tvm").read_bytes() == b"data"
+    assert len(os.listdir(tmp_path)) == 2, "whose it is cannot be told, so it stays"
+
+
+class _Short(io.FileIO):
+    """Takes a third of what it is given, at some of its writes."""
+
+    places = range(0)
+    count = 0
+
+    def write(self, data: Any) -> int:
+        _Short.count += 1
+        return super().write(bytes(data)[: 1 + len(data) // 3 if self.count in self.places else None])
+
+
+@pytest.mark.parametrize("more", [1, 1_000], ids=["once", "for ever"])
+def test_short_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int) -> None:
+    path, data = tmp_path / "vm.tvm", Random(1).randbytes(100_000)
+    monkeypatch.setattr(os, "fdopen", lambda handle, _mode: io.BufferedWriter(_Short(handle, "wb")))
+    for place in range(1, 12):
+        _Short.places, _Short.count = range(place, place + more), 0
+        with replacing(path) as file:
+            for start in range(0, len(data), 7_000):
+                file.write(data[start : start + 7_000])
+        assert path.read_bytes() == data
+        assert place < _Short.count
 
 
 def test_what_is_no_file_is_written_to_directly(tmp_path: Path) -> None:
