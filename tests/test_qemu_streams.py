@@ -269,6 +269,15 @@ class TestConfiguration:
         assert [each[0].value for each in inner] == [14, ("xbzrle", "events"), bytes(range(16)), b"unknown"]
         assert "configuration#0: `configuration/vendor` is not known; kept as bytes" in notes
 
+    def test_subsections_without_a_name_or_of_one_name_come_back(self) -> None:
+        bits = ("configuration/target-page-bits", struct.pack(">I", 14))
+        stream = MAGIC + configuration("pc", ("", b"unnamed"), ("name", b"x"), bits, bits) + full(1, "dev", b"abc") + EOF
+        file = io.BytesIO()
+        write(import_stream(io.BytesIO(stream)), file)
+        names = [record.name for record in next(iter(Snapshot.read(file.getvalue()))).records()]
+        assert names == ["name", "field@1", "name#2", bits[0], f"{bits[0]}#2"]
+        assert rebuilt(file.getvalue()) == stream
+
     def test_a_stream_without_one(self) -> None:
         found = import_stream(io.BytesIO(MAGIC + EOF))
         assert list(found) == []

@@ -141,9 +141,13 @@ class Import:
         found.add(Record("name", "string", None, configuration.machine))
         for name, _, data in configuration.subsections:
             found.add(Record(name, "struct", None, (self._subsection_record(name, data),)))
+        records = found.records()
+        names = [name for name, _, _ in configuration.subsections]
         versions = [version for _, version, _ in configuration.subsections]
         attributes = {"type": stream.CONFIGURATION, "offset": configuration.offset, "versions": versions}
-        return Section("configuration", 0, found.records(), attributes={"qemu": attributes})
+        if names != [record.name for record in records[1:]]:
+            attributes["names"] = names  # empty, or there twice: no names of fields
+        return Section("configuration", 0, records, attributes={"qemu": attributes})
 
     def _subsection_record(self, name: str, data: bytes) -> Record:
         if name == "configuration/target-page-bits":

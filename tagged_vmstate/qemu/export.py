@@ -70,7 +70,7 @@ def _item(section: Section, said: dict[str, Any], memory: MemoryWriter, structs:
 def plain_item(section: Section, said: Mapping[str, Any]) -> bytes:
     """What is no section in the stream: the configuration, or a command."""
     if said["type"] == stream.CONFIGURATION:
-        return configuration(section.records(), said["versions"])
+        return configuration(section.records(), said["versions"], said.get("names"))
     return struct.pack(">BHH", stream.COMMAND, said["command"], len(said["data"])) + bytes(said["data"])
 
 
@@ -402,15 +402,16 @@ class Pages:
             yield index, page, data
 
 
-def configuration(records: Records, versions: Iterable[int]) -> bytes:
-    """What machine it is. Raises StateError where a field is none that a stream has there."""
+def configuration(records: Records, versions: Iterable[int], names: Iterable[str] | None = None) -> bytes:
+    """What machine it is; `names` are its subsections', where their fields have others. Raises StateError for no such field."""
     name, *subsections = records
+    names = [record.name for record in subsections] if names is None else names
     machine = cast("str", name.value).encode()
     found = [struct.pack(">BI", stream.CONFIGURATION, len(machine)), machine]
-    for record, version in zip(subsections, versions, strict=True):
+    for record, each, version in zip(subsections, names, versions, strict=True):
         try:
             [inside] = cast("Records", record.value)
-            found.append(vmdesc.subsection_head(record.name, version) + _setting(inside))
+            found.append(vmdesc.subsection_head(each, version) + _setting(inside))
         except StateError as error:
             error.under(record.name)
             raise
