@@ -8,17 +8,20 @@ from __future__ import annotations
 import importlib
 import io
 import pickle
+import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeAlias
+from unittest import mock
 
 import tagged_vmstate as tv
 from benchmarks import schemas
 from benchmarks.classes import dataclass_of, models, structs, tagged
 from benchmarks.generated import Adapt, Pair, dicts, messages, positional
 from benchmarks.shapes import Shape, Values, make, plain
+from tagged_vmstate import prepared
+from tagged_vmstate.plan import plan
 
 OURS: Final = "tagged-vmstate"
 """What all others are compared with."""
@@ -29,8 +32,6 @@ STRUCT: Final = "struct, generated code, positional"
 PROTOBUF: Final = "protobuf + copy to dataclasses"
 PICKLE: Final = "pickle 5"
 FIELD_BY_FIELD: Final = f"{OURS}, field by field"
-READABLE: Final[Callable[[], AbstractContextManager[object]] | None] = None
-"""The library's switch to its readable path, field by field, which then has a row of its own; None while it has no other."""
 Encode: TypeAlias = "Callable[[Any], bytes]"
 Decode: TypeAlias = "Callable[[bytes], Any]"
 
@@ -111,7 +112,19 @@ class _Board:
 
 
 def _ours(shape: Shape) -> Codec:
-    classes = tagged(shape)
+    return _tagged(shape, tagged(shape))
+
+
+def _field_by_field(shape: Shape) -> Codec:
+    """This library without its templates: its tables are never used often enough for them."""
+    with mock.patch.object(prepared, "USES", sys.maxsize):
+        classes = tagged(shape)
+        for kind in classes.values():
+            plan(((kind.__vmstate__, 0),))
+        return _tagged(shape, classes)
+
+
+def _tagged(shape: Shape, classes: Mapping[str, Any]) -> Codec:
     if not shape.is_machine:
         kind = classes[shape.name]
         return _codec(shape, tv.dumps, lambda data: tv.loads(data, kind), classes)
@@ -127,21 +140,6 @@ def _ours(shape: Shape) -> Codec:
         return board.states
 
     return _codec(shape, encode, decode, {**classes, shape.name: _Board})
-
-
-def _readable(shape: Shape, switch: Callable[[], AbstractContextManager[object]]) -> Codec:
-    """This library field by field: what the fast path buys."""
-    codec = _ours(shape)
-
-    def encode(state: Any) -> bytes:
-        with switch():
-            return codec.encode(state)
-
-    def decode(data: bytes) -> Any:
-        with switch():
-            return codec.decode(data)
-
-    return replace(codec, encode=encode, decode=decode)
 
 
 def _msgspec(shape: Shape, msgspec: Any) -> Codec:
@@ -214,7 +212,7 @@ _OURS: Final = Contestant(
 )
 _ROWS: Final = (
     _OURS,
-    *([replace(_OURS, name=FIELD_BY_FIELD, build=partial(_readable, switch=READABLE))] if READABLE else []),
+    replace(_OURS, name=FIELD_BY_FIELD, build=_field_by_field),
     Contestant(MSGSPEC, _msgspec, {"msgspec": "msgspec"}, checks="type, range", evolves=True),
     Contestant(STRUCT, _struct, names="-", holders=_ALL),
     Contestant("ormsgpack (dataclass in, dict out)", _ormsgpack, {"ormsgpack": "ormsgpack"}),

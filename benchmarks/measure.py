@@ -19,6 +19,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 Samples: TypeAlias = tuple[float, ...]
 """What was measured in each round."""
+WARM_CALLS: Final = 100
+WARM_SECONDS: Final = 1.0
 _TICK: Final = 1e-9
 """What the clock can tell apart, in seconds."""
 
@@ -82,9 +84,12 @@ class Task:
 def interleaved(tasks: Mapping[Key, Task], effort: Effort) -> dict[Key, Samples]:
     """Seconds a call of each task in each round.
 
-    Each round takes all tasks in an order of its own. A task is called once untimed, then for `Effort.slot` seconds.
+    Every task is warm before: what a library prepares late is prepared. Each round takes all tasks in an order of its own. A
+    task is called once untimed, then for `Effort.slot` seconds.
     The garbage collector runs between rounds and is off in them.
     """
+    for task in tasks.values():
+        _warm(task)
     counts = {key: _count(task, effort.slot) for key, task in tasks.items()}
 
     def measure(key: Key) -> float:
@@ -113,6 +118,14 @@ def in_rounds(measure: Callable[[Key], float], keys: list[Key], rounds: int) -> 
         finally:
             gc.enable()
     return {key: tuple(samples) for key, samples in found.items()}
+
+
+def _warm(task: Task) -> None:
+    start = perf_counter()
+    for _ in range(WARM_CALLS):
+        task.seconds(1)
+        if perf_counter() - start > WARM_SECONDS:
+            return
 
 
 def _count(task: Task, slot: float) -> int:
