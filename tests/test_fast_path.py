@@ -1,0 +1,322 @@
+"""The templates themselves: that they are used, fit what they should, and leave everything else to the loops.
+
+That both paths give the same results is what the suites of loader, machine and tables show: they run over each.
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+import io
+import struct
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import pytest
+import table_strategies
+from annotated_types import Le
+from hypothesis import given
+
+import tagged_vmstate as tv
+from tagged_vmstate import Field, Length, LoadError, Machine, MaxLength, StateError, Table, codec, prepared
+from tagged_vmstate.layout import saver
+from tagged_vmstate.plan import plan
+from tagged_vmstate.prepared import USES, Prepared
+from tagged_vmstate.records import decode_all
+from tagged_vmstate.shape import MisfitError, Shape
+from tagged_vmstate.wire import Cursor, joined
+
+
+class Mode(enum.IntEnum):
+    OFF = 0
+    ON = 3
+
+
+@tv.vmstate
+class Queue:
+    data: Annotated[bytes, Length(8)] = bytes(8)
+    count: Annotated[tv.int32, Le(8)] = 0
+
+
+@tv.vmstate("board")
+class Board:
+    enabled: tv.boolean = True
+    level: tv.uint8 = 0
+    rate: tv.uint32 = 9600
+    deadline: tv.timer = -1
+    mode: Annotated[Mode, tv.uint8] = Mode.OFF
+    queue: Queue = tv.field(default_factory=Queue)
+    serial: tv.uint64
+    queues: Annotated[list[Queue], MaxLength(3)] = tv.field(default_factory=list)
+    extra: Queue | None = None
+    name: str = ""
+    words: Annotated[array, tv.uint16, Length(3)] = tv.field(default_factory=lambda: array("H", (0, 0, 0)))  # type: ignore[type-arg]  # Python 3.11 has no array[int]
+    real: tv.float64 = 0.0
+    seen: int = tv.transient(default=7)
+
+
+def board(**values: Any) -> Board:
+    return Board(**{"serial": 5, "rate": 1, "queue": Queue(count=2), "mode": Mode.ON, **values})
+
+
+BOARDS: Final = [
+    board(),
+    Board(serial=0),
+    board(enabled=False, queues=[Queue(), Queue(data=b"12345678", count=8)], extra=Queue(), name="ä", real=-0.0),
+    board(deadline=1 << 62, level=255, serial=(1 << 64) - 1, words=array("H", (1, 2, 3)), queues=[Queue()]),
+]
+
+
+def saved(state: Any) -> bytes:
+    return joined(codec.save(type(state).__vmstate__, state))
+
+
+def loaded(table: Table, data: bytes) -> Any:
+    loader = codec.Loader("board#0")
+    state = loader.load(table, decode_all(data))
+    assert not loader.findings
+    return state
+
+
+@pytest.mark.parametrize("state", BOARDS)
+def test_a_template_saves_what_the_loops_save(state: Board) -> None:
+    assert joined(saver(Shape(Board.__vmstate__))(state)) == saved(state)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("learnt", BOARDS)
+@pytest.mark.parametrize("state", BOARDS)
+def test_a_layout_reads_what_the_loops_read_or_nothing(learnt: Board, state: Board) -> None:
+    each = Prepared(Board.__vmstate__)  # type: ignore[attr-defined]
+    each.learn(Cursor(saved(learnt)), None)
+    found = each.load(saved(state), whole=True)
+    needs_more = (state.queues or state.extra) and not (learnt.queues or learnt.extra)
+    assert found is not None or needs_more
+    assert found is None or found.state == state
+    assert found is None or (found.state.seen, type(found.state.mode)) == (7, Mode)
+
+
+@given(table_strategies.field_plans())
+def test_any_table_saves_and_loads_by_templates_as_by_loops(plans: tuple[table_strategies.Plan, ...]) -> None:
+    table = Table("any", [each.declare() for each in plans])
+    state = {each.name: each.value for each in plans}
+    data = joined(codec.save(table, copy.deepcopy(state)))
+    assert joined(saver(Shape(table))(copy.deepcopy(state))) == data
+    each = Prepared(table)
+    each.learn(Cursor(data), None)
+    found = each.load(data, whole=True)
+    assert found is not None
+    assert found.state == loaded(table, data) == state
+
+
+@given(table_strategies.growths())
+def test_bytes_of_another_release_load_by_templates_as_by_loops(growth: table_strategies.Growth) -> None:
+    old, new = (Table("any", [each.declare() for each in plans]) for plans in (growth.old, growth.new))
+    data = joined(codec.save(old, {each.name: each.value for each in growth.old}))
+    loader = codec.Loader("any#0")
+    state = loader.load(new, decode_all(data))
+    each = Prepared(new)
+    if state is not None and not loader.findings:
+        each.missed(data)
+        for _ in range(USES):
+            each.missed(data)
+        found = each.load(data, whole=False)
+        assert found is None or found.state == state
+
+
+ODD: Final[dict[str, Callable[[Board], None]]] = {
+    "a boolean is no number": lambda state: setattr(state, "level", True),
+    "a number is no boolean": lambda state: setattr(state, "enabled", 1),
+    "beyond its type": lambda state: setattr(state, "level", 256),
+    "below its type": lambda state: setattr(state, "rate", -1),
+    "out of bounds": lambda state: setattr(state.queue, "count", 9),
+    "bytes too short": lambda state: setattr(state.queue, "data", b"1234567"),
+    "another class": lambda state: setattr(state, "queue", board()),
+    "no member": lambda state: setattr(state, "mode", 2),
+}
+
+
+@pytest.mark.parametrize("change", ODD.values(), ids=ODD)
+def test_an_odd_state_is_left_to_the_loops_which_tell_what_it_is(change: Callable[[Board], None]) -> None:
+    for _ in range(USES + 1):
+        tv.dumps(board())
+    state = board()
+    change(state)
+    with pytest.raises((MisfitError, StateError, struct.error)):
+        saver(Shape(Board.__vmstate__))(state)  # type: ignore[attr-defined]
+    with pytest.raises(StateError) as told:
+        tv.dumps(state)
+    with pytest.raises(StateError) as by_loops:
+        codec.save(Board.__vmstate__, state)  # type: ignore[attr-defined]
+    assert (told.value.path, told.value.expected, told.value.found) == (
+        by_loops.value.path,
+        by_loops.value.expected,
+        by_loops.value.found,
+    )
+
+
+def test_a_number_that_is_no_int_is_saved_all_the_same() -> None:
+    for _ in range(USES + 1):
+        tv.dumps(board())
+    assert tv.dumps(board(level=Mode.ON)) == tv.dumps(board(level=3))
+    assert tv.dumps(board(level=Mode.OFF)) == tv.dumps(board(level=0))
+
+
+def two_boards() -> Machine:
+    return Machine([board(), (board(serial=9), 1)])
+
+
+def bytes_of(machine: Machine) -> bytes:
+    file = io.BytesIO()
+    machine.save(file)
+    return file.getvalue()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the loops were asked for."""
+    found: list[str] = []
+    real_save, real_load = codec.save, codec.Loader.load
+
+    def save(table: Table, *rest: Any) -> Any:
+        found.append(f"save {table.name}")
+        return real_save(table, *rest)
+
+    def load(self: codec.Loader, table: Table, *rest: Any) -> Any:
+        found.append(f"load {table.name}")
+        return real_load(self, table, *rest)
+
+    monkeypatch.setattr(codec, "save", save)
+    monkeypatch.setattr(codec.Loader, "load", load)
+    return found
+
+
+def test_a_machine_used_often_no_longer_asks_the_loops(asked: list[str], tmp_path: Path) -> None:
+    prepared.prepared.cache_clear()
+    plan.cache_clear()
+    machine = two_boards()
+    path = tmp_path / "vm.tvm"
+    for _ in range(3 * USES):
+        machine.save(path)
+        machine.load(path)
+    assert asked
+    asked.clear()
+    first = machine.entries[0].state
+    first.level = 200
+    data = bytes_of(machine)
+    first.level = 1
+    machine.load(data)
+    machine.save(path)
+    assert first.level == 200
+    assert path.read_bytes() == data
+    assert tv.dumps(first) == tv.dumps(copy.deepcopy(first))
+    assert asked == []
+
+
+def test_a_tool_that_loads_once_makes_no_template(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes_of(two_boards())
+    prepared.prepared.cache_clear()
+    plan.cache_clear()
+    monkeypatch.setattr(prepared, "Shape", lambda _table: pytest.fail("a table was prepared"))
+    two_boards().load(data)
+    assert "load board" in asked
+
+
+@pytest.mark.parametrize("kind", ["bit", "cut", "more"])
+def test_damage_is_found_by_a_machine_that_knows_its_snapshots(kind: str) -> None:
+    machine = two_boards()
+    for _ in range(3 * USES):
+        machine.load(bytes_of(machine))
+    data = bytes_of(machine)
+    before = copy.deepcopy([entry.state for entry in machine.entries])
+    if kind == "bit":
+        for bit in range(0, 8 * len(data), 7):
+            changed = bytearray(data)
+            changed[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(tv.FormatError):
+                machine.load(bytes(changed))
+    elif kind == "cut":
+        for size in range(0, len(data), 5):
+            with pytest.raises(tv.FormatError):
+                machine.load(data[:size])
+    else:
+        with pytest.raises(tv.FormatError, match="extra"):
+            machine.load(data + b"\0")
+    assert [entry.state for entry in machine.entries] == before
+
+
+def test_a_value_out_of_bounds_is_refused_by_a_machine_that_knows_its_snapshots() -> None:
+    @tv.vmstate("board")
+    class Wider:
+        count: tv.int32 = 0
+
+    @tv.vmstate("board")
+    class Bounded:
+        count: Annotated[tv.int32, Le(8)] = 0
+
+    machine = Machine([Bounded()])
+    for count in range(3 * USES):
+        machine.load(tv.dumps(Wider(count=count % 8)))
+    with pytest.raises(LoadError, match="expected `int32` of at most 8, snapshot has 9 - at board#0 count"):
+        machine.load(tv.dumps(Wider(count=9)))
+    assert machine.entries[0].state.count == (3 * USES - 1) % 8
+
+
+def test_a_field_in_use_that_was_known_at_its_default_is_refused() -> None:
+    @tv.vmstate("board")
+    class Newer:
+        level: tv.uint8 = 0
+        leds: tv.uint8 = 0
+
+    @tv.vmstate("board")
+    class Older:
+        level: tv.uint8 = 0
+
+    for level in range(3 * USES):
+        assert tv.loads(tv.dumps(Newer(level=level)), Older).level == level
+    with pytest.raises(LoadError, match="`uint8`, which `Older` does not know, in use"):
+        tv.loads(tv.dumps(Newer(leds=1)), Older)
+    state = Older()
+    tv.load(tv.dumps(Newer(level=3)), into=state, unknown="keep")
+    assert tv.loads(tv.dumps(state), Newer).level == 3
+    assert b"leds" in tv.dumps(state)
+
+
+def test_one_struct_in_two_places_becomes_two() -> None:
+    shared = Queue()
+
+    @tv.vmstate("pair")
+    class Pair:
+        first: Queue = tv.field(default_factory=Queue)
+        second: Queue = tv.field(default_factory=Queue)
+
+    data = tv.dumps(Pair(first=Queue(count=1), second=Queue(count=2)))
+    pair = Pair(first=shared, second=shared)
+    machine = Machine([pair])
+    for _ in range(3 * USES):
+        machine.load(data)
+        assert (pair.first.count, pair.second.count) == (1, 2)
+    assert shared in (pair.first, pair.second)
+
+
+def test_what_holds_a_struct_sees_its_new_values() -> None:
+    state = board()
+    queue, data = state.queue, tv.dumps(board(queue=Queue(count=7)))
+    for _ in range(3 * USES):
+        queue.count = 0
+        tv.load(data, into=state)
+        assert state.queue is queue
+        assert queue.count == 7
+
+
+def test_a_table_of_dicts_is_prepared_too(asked: list[str]) -> None:
+    inner = Table("inner", [Field("a b", tv.uint16, default=1)])
+    table = Table("dicts", [Field("in/1", Annotated[dict, inner], default_factory=lambda: {"a b": 1}), Field("x", tv.uint8)])
+    state = {"in/1": {"a b": 7}, "x": 9}
+    for _ in range(3 * USES):
+        data = tv.dumps(state, table=table)
+        assert tv.load(data, table) == state
+    asked.clear()
+    assert tv.load(tv.dumps(state, table=table), table) == state
+    assert asked == []
