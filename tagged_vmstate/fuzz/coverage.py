@@ -12,11 +12,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from random import Random
 from types import FunctionType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from tagged_vmstate.fuzz.engine import Engine, Limits, Outcome
-from tagged_vmstate.fuzz.mutate import MOST_BYTES
 from tagged_vmstate.fuzz.targets import Target
+
+LEAST_BYTES: Final = 4096
+"""Inputs may grow so far, or to twice the longest seed; left alone they grow until hardly one runs."""
 
 
 def fuzz_by_coverage(
@@ -57,15 +59,18 @@ def fuzz_by_coverage(
             ended(engine.outcome)
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
-        return target.mutate(data, Random(seed))[:most]  # noqa: S311  # nothing secret
+        found = target.mutate(data, Random(seed))  # noqa: S311  # nothing secret
+        return found if len(found) <= most else data
 
     seeds, kept = Path(folder.name) / "seeds", corpus or Path(folder.name) / "corpus"
     for each in (seeds, kept):
         each.mkdir(parents=True, exist_ok=True)
+    most = LEAST_BYTES
     for number, data in enumerate(target.seeds()):
         (seeds / str(number)).write_bytes(data)
+        most = max(most, 2 * len(data))
     # The engine has a clock of its own, and ^C is Python's.
-    options = [f"-seed={seed + 1}", f"-max_len={MOST_BYTES}", "-handle_alrm=0", "-timeout=0", "-handle_int=0"]
+    options = [f"-seed={seed + 1}", f"-max_len={most}", "-handle_alrm=0", "-timeout=0", "-handle_int=0"]
     atheris.Setup(["fuzz", *options, str(kept), str(seeds)], run, custom_mutator=mutate)
     atheris.Fuzz()
     raise AssertionError("libFuzzer ends the process itself")
