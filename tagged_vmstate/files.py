@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, cast, overload
 BLOCK: Final = 1 << 20
 """Bytes read at once where the whole is not needed."""
 AHEAD: Final = 1 << 18
-"""Bytes read ahead, at least, when more are needed."""
+"""Bytes read ahead where the next ones may not be needed."""
 WINDOW: Final = 1 << 16
 """Bytes of a `Stretch` that are there at once."""
 DRAFT: Final = ".tvm-draft"
@@ -113,13 +113,18 @@ def _sync_folder(folder: Path) -> None:
 class Input:
     """A file read by position, going forward by reading where it cannot seek, so that a pipe will do.
 
+    Args:
+        file: The file.
+        ahead: Bytes read at least when some are needed: many where all will be.
+
     Attributes:
         position: Bytes from the place where the file stood when it was handed over.
         size: Bytes in all from there; None on a pipe.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, ahead: int = AHEAD) -> None:
         self._file = file
+        self._more = ahead
         self._ahead = b""
         self._at = 0
         self.position = 0
@@ -148,31 +153,41 @@ class Input:
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, fewer only at the end."""
-        if self.size is not None and size > AHEAD:
-            return self._read_directly(size)
-        data = self.peek(size)
-        self._at += len(data)
+        if size > self._more and self._at == len(self._ahead):
+            data = self._fill(size)
+        else:
+            data = self.peek(size)
+            self._at += len(data)
         self.position += len(data)
         return data
 
-    def _read_directly(self, size: int) -> bytes:
-        """Much at once where it can seek: into one block, of which no more than there is to read."""
-        self._file.seek(self._start + self.position)
+    def read_at(self, position: int, size: int) -> bytes:
+        """As many bytes from a place as are there, read into one block. Only where the file can seek."""
+        self._file.seek(self._start + position)
         self._ahead, self._at = b"", 0
-        data = self._fill(min(size, max(cast("int", self.size) - self.position, 0)))
-        self.position += len(data)
+        data = self._fill(size)
+        self.position = position + len(data)
         return data
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, fewer only at the end, without passing them."""
-        ready = len(self._ahead) - self._at
-        if ready < size:
-            more = self._fill(max(size - ready, AHEAD))
-            self._ahead = self._ahead[self._at :] + more if ready else more
-            self._at = 0
+        self._prepare(size)
         if not self._at and len(self._ahead) <= size:
             return self._ahead
         return self._ahead[self._at : self._at + size]
+
+    def look(self, size: int) -> memoryview:
+        """The next `size` bytes at least, fewer only at the end, and whatever has been read behind them: not copied."""
+        self._prepare(size)
+        return memoryview(self._ahead)[self._at :]
+
+    def _prepare(self, size: int) -> None:
+        """Have `size` bytes ready, or all that are left."""
+        ready = len(self._ahead) - self._at
+        if not ready:
+            self._ahead, self._at = self._fill(max(size, self._more)), 0
+        elif ready < size:
+            self._ahead, self._at = self._ahead[self._at :] + self._fill(size - ready), 0
 
     def as_file(self) -> BinaryIO:
         """What comes from here on, as a file: the one handed over, or one that cannot seek where it would seek too far back."""
@@ -182,6 +197,8 @@ class Input:
         return self._file
 
     def _fill(self, size: int) -> bytes:
+        if self.size is not None:
+            size = min(size, self.size)  # a file makes room for all that it is asked for
         pieces: list[bytes] = []
         while size > 0:
             piece = self._file.read(size if self.size is not None else min(size, BLOCK))
@@ -223,16 +240,28 @@ class Stretch:
             return self._window[key - self._low]
         low, high, _ = key.indices(self._size)
         if high - low > WINDOW:
-            self._source.seek(self._start + low)
-            return self._source.read(high - low)
+            return self._read(low, high - low)
         if not self._low <= low <= high <= self._low + len(self._window):
             self._read_window(low)
         return self._window[low - self._low : high - self._low]
 
+    def startswith(self, prefix: bytes | memoryview, start: int) -> bool:
+        """Whether some bytes stand at a place."""
+        for at in range(0, len(prefix), WINDOW):
+            part = prefix[at : at + WINDOW]
+            if not self[start + at : start + at + len(part)].startswith(part):
+                return False
+        return True
+
     def _read_window(self, low: int) -> None:
-        self._source.seek(self._start + low)
-        self._window = self._source.read(min(WINDOW, self._size - low))
+        self._window = self._read(low, min(WINDOW, self._size - low))
         self._low = low
+
+    def _read(self, low: int, size: int) -> bytes:
+        data = self._source.read_at(self._start + low, size)
+        if len(data) < size:
+            raise OSError("the file has become shorter while it was read")
+        return data
 
 
 class _Rest(io.RawIOBase):

@@ -283,12 +283,9 @@ def _as_it_stands(data: Bytes, start: int, end: int, record: Record, nesting: in
         return data[start:end]
     at = start
     for piece in plain_pieces(record, nesting):
-        view = memoryview(piece)
-        for low in range(0, len(view), APART):
-            few = view[low : low + APART]
-            if data[at : at + len(few)] != bytes(few):  # bytes are compared at once, a view element by element
-                return data[start:end]
-            at += len(few)
+        if not data.startswith(piece, at):
+            return data[start:end]
+        at += len(piece)
     return None if at == end else data[start:end]
 
 

@@ -169,6 +169,9 @@ class Bytes(Protocol):
     def __getitem__(self, key: int, /) -> int: ...
     @overload
     def __getitem__(self, key: slice, /) -> bytes: ...
+    def startswith(self, prefix: Piece, start: int, /) -> bool:
+        """Whether some bytes stand at a place."""
+        ...
 
 
 class Cursor:

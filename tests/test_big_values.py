@@ -127,5 +127,7 @@ def test_a_stretch_is_taken_like_bytes(data: bytes, window: int, drawn: st.DataO
         for _ in range(8):
             low, high = sorted((drawn.draw(places), drawn.draw(places)))
             assert found[low:high] == data[low:high]
+            assert found.startswith(data[low:high], low)
+            assert not found.startswith(data[low:high] + b"odd", low)
             if low < len(data):
                 assert found[low] == data[low]

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from conftest import DATA, stream_bytes
@@ -17,8 +18,10 @@ from tagged_vmstate.errors import StateError
 from tagged_vmstate.jsonform import from_json, to_json
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.qemu.like import Likeness
+from tagged_vmstate.records import Record
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
+from tagged_vmstate.types import Runs
 
 ALL = sorted(path.name.removesuffix(".mig.xz") for path in DATA.glob("*.mig.xz"))
 
@@ -108,6 +111,45 @@ def test_a_page_that_was_zero_before_it_had_bytes() -> None:
     turn = blocks(r=2 * PAGE) + page(0, b"\0", "r") + page(PAGE, b"\0") + page(0, b"a" * PAGE) + page(PAGE, b"\7")
     stream = small(memory=ram(turn, b""))
     assert rebuilt(imported(stream)) == stream
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        [(2, "q", 0, b"x" * PAGE)],
+        [(1, "r", PAGE + 7, b"xy"), (2, "r", PAGE + 8, b"z")],
+        [(1, "r", PAGE + 7, b"xy"), (2, "r", PAGE, b"z" * PAGE), (3, "r", PAGE + 9, b"v")],
+        [(2, "r", 2 * PAGE - 3, b"on the edge")],
+    ],
+    ids=["in a block that the stream left", "piece over piece", "piece over page over piece", "over an edge"],
+)
+def test_memory_that_was_added_is_what_the_other_qemu_gets(added: list[tuple[int, str, int, bytes]]) -> None:
+    """Wherever: at the end of a part, before that part's pages of another block go on."""
+    turns = [page(0, b"a" * PAGE, "r"), page(3 * PAGE, b"b" * PAGE, "r"), page(4 * PAGE, b"c" * PAGE)]
+    source = Snapshot.read(imported(small(memory=ram(blocks(r=5 * PAGE, q=PAGE), *turns, b""))))
+    out = io.BytesIO()
+    with SnapshotWriter(out, source.raw_attributes) as writer:
+        for number, section in enumerate(each for each in source):
+            runs = {record.name: [*cast("Runs", record.value)] for record in section.records() if record.type == "sparse"}
+            lengths = {"r": 5 * PAGE, "q": PAGE}
+            for part, name, offset, data in added:
+                if section.device == "ram" and number == part + 1:
+                    runs.setdefault(name, []).append((offset, data))
+            records = [Record(name, "sparse", lengths[name], sorted(each)) for name, each in runs.items()]
+            kind, attributes = section.kind, section.raw_attributes
+            kept = section.records() if section.device != "ram" else records
+            writer.write(Section(section.device, section.instance, kept, kind=kind, attributes=attributes))
+    assert memory_of(imported(rebuilt(out.getvalue()))) == memory_of(out.getvalue())
+
+
+def memory_of(snapshot: bytes) -> dict[str, bytearray]:
+    found: dict[str, bytearray] = {}
+    for section in Snapshot.read(snapshot):
+        for record in section.records() if section.device == "ram" else ():
+            memory = found.setdefault(record.name, bytearray(record.length or 0))
+            for offset, data in cast("Runs", record.value):
+                memory[offset : offset + len(data)] = data
+    return found
 
 
 def small(*fields: dict[str, object], data: bytes = b"", memory: bytes = b"", machine: str = "m") -> bytes:

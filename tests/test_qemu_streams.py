@@ -8,7 +8,9 @@ import io
 import json
 import lzma
 import struct
-from typing import Any
+import zlib
+from collections.abc import Iterator
+from typing import Any, Final, cast
 
 import pytest
 from hypothesis import given
@@ -36,6 +38,8 @@ from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Record
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, write
+from tagged_vmstate.types import Runs
+from tagged_vmstate.wire import Opaque
 
 DATA_PAGE = bytes(range(256)) * 16
 DEV = device("dev", field("a", "uint32", 4), field("b", "uint8", 1))
@@ -371,6 +375,116 @@ class TestMemory:
     def test_other_versions_of_memory_are_refused(self) -> None:
         with pytest.raises(FormatError, match="`ram` of version 4, stream has version 3 - at ram#0"):
             load(MAGIC + head(1, 2, "ram", 0, 3) + EOF)
+
+
+class _Pages:
+    """Page records as QEMU would write them, one at a time: the reader takes them by runs.
+
+    Each is (block, number of the page, its body: a byte where one fills it).
+    """
+
+    BLOCKS: Final = {"one": 40, "two": 9}
+    SIZE: Final = 256
+
+    def __init__(self, records: list[tuple[str, int, bytes]]) -> None:
+        self.records = records
+        self.memory = {name: bytearray(count * self.SIZE) for name, count in self.BLOCKS.items()}
+        self.sequence = []
+        current, turn = None, b""
+        for name, number, body in records:
+            turn += page(number * self.SIZE, body, None if name == current else name)
+            self.memory[name][number * self.SIZE : (number + 1) * self.SIZE] = body * (self.SIZE // len(body))
+            flag = 8 if len(body) > 1 else 2
+            self.sequence.append((name, number, flag, name != current))
+            current = name
+        listed = blocks(**{name: count * self.SIZE for name, count in self.BLOCKS.items()})
+        bits = ("configuration/target-page-bits", struct.pack(">I", 8))
+        self.stream = MAGIC + configuration("pc", bits) + ram(listed, turn, b"") + EOF
+
+    def check(self) -> None:
+        file = io.BytesIO()
+        write(import_stream(io.BytesIO(self.stream)), file)
+        assert rebuilt(file.getvalue()) == self.stream
+        memory = {name: bytearray(len(data)) for name, data in self.memory.items()}
+        sequence = []
+        for section in Snapshot.read(file.getvalue()):
+            for record in section.records() if section.device == "ram" else ():
+                for offset, data in cast("Runs", record.value):
+                    memory[record.name][offset : offset + len(data)] = data
+            if section.device == "ram":
+                numbers = iter(Opaque(zlib.decompress(section.attributes["qemu"]["pages"])).decode())
+                for block, first, count, flag in zip(numbers, numbers, numbers, numbers, strict=True):
+                    each = range(first, first + count)
+                    sequence += [([*memory][block], at, flag & ~1, bool(flag & 1) and at == first) for at in each]
+        assert memory == self.memory
+        assert sequence == self.sequence
+
+
+def _data(number: int) -> bytes:
+    return bytes((number, 1)) * 128
+
+
+RUN = [("one", number, _data(number)) for number in range(30)]
+
+
+@pytest.fixture(scope="class", params=[(20, 4000, 2), (3, 700, 1), (1000, 1 << 20, 16)], ids=["some", "few", "all"])
+def sizes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Pages in a chunk, bytes read at once, records first looked at: their edges lie elsewhere each time."""
+    pages, ahead, first = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tagged_vmstate.qemu.ram.CHUNK_BYTES", pages * _Pages.SIZE)
+        patch.setattr("tagged_vmstate.qemu.bridge.BLOCK", ahead)
+        patch.setattr("tagged_vmstate.qemu.ram._FIRST_LOOK", first)
+        yield
+
+
+@pytest.mark.usefixtures("sizes")
+class TestRunsOfPages:
+    @pytest.mark.parametrize(
+        "records",
+        [
+            RUN,
+            RUN[::-1],
+            RUN[:7] + RUN[9:],
+            [*RUN[:7], ("two", 3, _data(3)), *RUN[7:]],
+            [*RUN[:7], ("two", 7, _data(7)), ("two", 8, _data(8)), *RUN[9:]],
+            [*RUN[:7], ("one", 7, b"\x00"), *RUN[8:]],
+            [*RUN[:7], ("one", 7, b"\xaa"), ("one", 8, b"\xaa"), ("one", 9, b"\xab"), *RUN[10:]],
+            [("one", number, b"\0") for number in range(40)],
+            RUN[:7] + [("one", number, b"\0") for number in range(40)] + RUN[7:],
+            [("one", 3, b"\0"), *RUN, *RUN[:5]],
+            [("one", 39, _data(1)), ("two", 0, _data(2))],
+        ],
+        ids=[
+            *("in order", "backwards", "a hole", "another block for one page", "another block that goes on where this would"),
+            *("a zero page", "filled pages", "all zero", "zero over written", "again", "at both ends"),
+        ],
+    )
+    def test_whatever_breaks_a_run(self, records: list[tuple[str, int, bytes]]) -> None:
+        _Pages(records).check()
+
+    @given(st.data())
+    def test_any_sequence(self, data: st.DataObject) -> None:
+        records: list[tuple[str, int, bytes]] = []
+        for _ in range(data.draw(st.integers(0, 6))):
+            name = data.draw(st.sampled_from(sorted(_Pages.BLOCKS)))
+            first = data.draw(st.integers(0, _Pages.BLOCKS[name] - 1))
+            count = data.draw(st.integers(1, _Pages.BLOCKS[name] - first))
+            body = data.draw(st.sampled_from([b"\0", b"\xaa", bytes(256), _data(1), _data(2)]))
+            records += [(name, number, body) for number in range(first, first + count)]
+        _Pages(records).check()
+
+    def test_the_page_that_is_wrong_is_named(self) -> None:
+        whole = _Pages(RUN).stream
+        odd = word(40 * 256, 0x28)
+        broken = whole.replace(word(20 * 256, 0x28), odd)
+        with pytest.raises(FormatError, match=r"a page inside `one` \(10240 bytes\), stream has one at 10240") as caught:
+            load(broken)
+        assert caught.value.offset == broken.index(odd)
+        cut = whole.index(word(20 * 256, 0x28)) + 100
+        with pytest.raises(FormatError, match="256 bytes of a page, stream has only 92") as caught:
+            load(whole[:cut])
+        assert caught.value.offset == cut - 92
 
 
 class TestWrong:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
-from tagged_vmstate.files import Input
+from tagged_vmstate.files import BLOCK, Input
 from tagged_vmstate.frames import Kind, label
 from tagged_vmstate.qemu import libvirt, stream, vmdesc
 from tagged_vmstate.qemu.ram import Chunk
@@ -59,7 +59,7 @@ class Import:
 
     def __init__(self, file: BinaryIO) -> None:
         self.notes: list[str] = []
-        source = Input(file)
+        source = Input(file, BLOCK)
         self._image = libvirt.open_image(source)
         if self._image:
             source = self._image.stream

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import struct
 import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, TypeAlias, cast
 
 from tagged_vmstate.errors import StateError
+from tagged_vmstate.files import BLOCK
 from tagged_vmstate.frames import label
 from tagged_vmstate.qemu import stream, vmdesc
 from tagged_vmstate.qemu.encode import encode_device
-from tagged_vmstate.qemu.ram import CONTINUE, EOS, MEM_SIZE, PAGE, ZERO, Block, pack_name
+from tagged_vmstate.qemu.ram import CONTINUE, EOS, HEAD, MEM_SIZE, PAGE, ZERO, Block, heads, pack_name
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
@@ -24,11 +26,17 @@ from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 from tagged_vmstate.wiretype import brief
 
-HEAD: Final = stream.MAGIC + struct.pack(">I", stream.VERSION)
+BEGIN: Final = stream.MAGIC + struct.pack(">I", stream.VERSION)
+"""What a stream begins with."""
 DESCRIPTION_BYTES: Final = 64 << 20
 """More than any machine's description has; a bomb would have more."""
 PAGES_BYTES: Final = 16 << 20
 """The same for the list of the pages of one part."""
+
+Place: TypeAlias = tuple[int, int]
+"""Index of a block, number of a page."""
+Span: TypeAlias = tuple[int, memoryview]
+"""Number of a page, the bytes of it and of those that follow."""
 
 
 def export(snapshot: Snapshot, target: BinaryIO) -> None:
@@ -44,22 +52,27 @@ def export(snapshot: Snapshot, target: BinaryIO) -> None:
         OSError: The target does not take it.
     """
     source = Origin(snapshot)
-    target.write(source.wrapper() + HEAD)
+    target.write(source.wrapper() + BEGIN)
     memory = MemoryWriter(source.page_size)
     structs = source.structs()
-    target.writelines(_item(section, said, memory, structs) for section, said in source.sections)
+    for section, said in source.sections:
+        target.writelines(_item(section, said, memory, structs))
     target.write(source.tail())
 
 
-def _item(section: Section, said: dict[str, Any], memory: MemoryWriter, structs: dict[str, list[vmdesc.Struct]]) -> bytes:
+def _item(
+    section: Section, said: dict[str, Any], memory: MemoryWriter, structs: dict[str, list[vmdesc.Struct]]
+) -> Iterator[bytes]:
     try:
         if said["type"] not in stream.SECTIONS:
-            return plain_item(section, said)
+            yield plain_item(section, said)
+            return
         head = Head.of(section, said)
         if section.device == stream.RAM:
-            return memory.part(head, section, said)
+            yield from memory.part(head, section, said)
+            return
         known = structs.get(head.label) if head.type == stream.SECTION_FULL else None
-        return head.around(encode_device(known.pop(0) if known else None, section.records()))
+        yield head.around(encode_device(known.pop(0) if known else None, section.records()))
     except StateError as error:
         error.section = section.label
         raise
@@ -228,7 +241,7 @@ class Head:
 
 
 class MemoryWriter:
-    """Writes the parts of the `ram` section, page by page.
+    """Writes the parts of the `ram` section, a run of pages at a time.
 
     Of the parts before, it holds which pages had bytes; it reads them again for the rest of a page where a part has
     only a piece, as after `set`.
@@ -247,30 +260,36 @@ class MemoryWriter:
         self._current = -1
         self._is_open = False
 
-    def part(self, head: Head, section: Section, said: Mapping[str, Any]) -> bytes:
+    def part(self, head: Head, section: Section, said: Mapping[str, Any]) -> Iterator[bytes]:
         """One part: a turn of the section, or the next piece of one."""
         records = section.records()
-        found = [] if self._is_open else [head.before()]
+        if not self._is_open:
+            yield head.before()
         if "total" in said:
-            found.append(self._list(records[: said["blocks"]], said["total"], said.get("addresses")))
+            yield self._list(records[: said["blocks"]], said["total"], said.get("addresses"))
         pages = self._pages(records)
-        listed: list[int] = Opaque(unpacked(said["pages"], PAGES_BYTES)).decode()
-        numbers = iter(listed)
+        numbers = iter(cast("list[int]", Opaque(unpacked(said["pages"], PAGES_BYTES)).decode()))
         runs = [_Run(*each) for each in zip(numbers, numbers, numbers, numbers, strict=True)]
         for run in runs:
-            block = self._blocks[run.block]
-            if run.first < 0 or run.count < 0 or (run.first + run.count) * self._page_size > block.length:
-                what = f"{run.count} at {run.first * self._page_size}"
-                raise StateError(f"pages inside {block.length} bytes", what, path=(block.name,))
-        for run, data in pages.distributed(runs):
-            found += self._run(run, data)
-        for index, page, alone in pages.left():
-            found += self._run(_Run(index, page, 1, PAGE | (index != self._current)), {page: alone})
+            self._check(run)
+        # A page that is there twice was zero before, so its last run has the bytes.
+        taken = [pages.take(run.block, run.first, run.count) for run in reversed(runs)]
+        for run in runs:
+            yield from self._run(run, taken.pop())
+        for index, (first, data) in pages.left():
+            yield from self._run(_Run(index, first, len(data) // self._page_size, PAGE), [(first, data)])
         self._written.append(section)
         self._is_open = not said["last"]
         if said["last"]:
-            found += (EOS.to_bytes(8, "big"), head.behind())
-        return b"".join(found)
+            yield EOS.to_bytes(8, "big") + head.behind()
+
+    def _check(self, run: _Run) -> None:
+        if not 0 <= run.block < len(self._blocks):
+            raise StateError(f"pages of one of {len(self._blocks)} blocks", f"of block {run.block}")
+        block = self._blocks[run.block]
+        if run.first < 0 or run.count < 0 or (run.first + run.count) * self._page_size > block.length:
+            what = f"{run.count} at {run.first * self._page_size}"
+            raise StateError(f"pages inside {block.length} bytes", what, path=(block.name,))
 
     def _pages(self, records: Records) -> Pages:
         """The pages of a part, whole."""
@@ -282,11 +301,11 @@ class MemoryWriter:
             if record.length != self._blocks[index].length:
                 raise StateError(f"{self._blocks[index].length} bytes", str(record.length), path=(record.name,))
             pages.add(index, cast("Runs", record.value))
-        before = Pages(self._page_size, {each for each in pages.cut() if self._blocks[each[0]].is_marked(each[1])})
-        if before.wanted:
+        before = {place: bytearray(self._page_size) for place in pages.cut()}
+        if any(self._blocks[index].is_marked(page) for index, page in before):
             for section in self._written:
                 for record in section.records():
-                    before.add(self._index[record.name], cast("Runs", record.value))
+                    lay(self._index[record.name], cast("Runs", record.value), before, self._page_size)
         pages.complete(before)
         return pages
 
@@ -305,25 +324,56 @@ class MemoryWriter:
                 found.append(struct.pack(">Q", addresses[place]))
         return (total | MEM_SIZE).to_bytes(8, "big") + b"".join(found)
 
-    def _run(self, run: _Run, data: Mapping[int, bytes]) -> Iterator[bytes]:
-        """Successive page records."""
+    def _run(self, run: _Run, spans: Iterable[Span]) -> Iterator[bytes]:
+        """Successive page records, with the bytes that there are for them; all other pages are zero."""
         block = self._blocks[run.block]
-        named = run.flags & 1
-        for page in range(run.first, run.first + run.count):
-            found = data.get(page, b"")
-            if found:
-                block.mark(page)
-            if block.name in self._left_out:
-                continue
-            kind = run.flags & (PAGE | ZERO)
-            if kind == ZERO and found.strip(found[:1]):
-                kind = PAGE
-            yield (page * self._page_size | kind | (0 if named else CONTINUE)).to_bytes(8, "big")
-            if named:
-                yield pack_name(block.name)
-            yield (found[:1] or b"\0") if kind == ZERO else found or bytes(self._page_size)
-            named = 0
+        page, end = run.first, run.first + run.count
+        for first, data in spans:
+            count = len(data) // self._page_size
+            block.mark(first, count)
+            yield from self._records(run, page, first - page, None)
+            yield from self._records(run, first, count, data)
+            page = first + count
+        yield from self._records(run, page, end - page, None)
+
+    def _records(self, run: _Run, page: int, count: int, data: memoryview | None) -> Iterator[bytes]:
+        """Records of some pages of a run."""
+        if not count or self._blocks[run.block].name in self._left_out:
+            return
+        kind, size = run.flags & (PAGE | ZERO), self._page_size
+        if run.block != self._current or (page == run.first and run.flags & 1):
             self._current = run.block
+            [record] = self._continued(kind, page, 1, data and data[:size])
+            head = int.from_bytes(record[:HEAD], "big") & ~CONTINUE
+            yield head.to_bytes(HEAD, "big") + pack_name(self._blocks[run.block].name) + record[HEAD:]
+            page, count, data = page + 1, count - 1, data and data[size:]
+        batch = max(BLOCK // size, 1)
+        for at in range(0, count, batch):
+            part = data and data[at * size : (at + batch) * size]
+            yield from self._continued(kind, page + at, min(batch, count - at), part)
+
+    def _continued(self, kind: int, page: int, count: int, data: memoryview | None) -> Iterator[bytes]:
+        """Records of pages of the block of the one before."""
+        size = self._page_size
+        marks = heads(page * size | kind | CONTINUE, size, count)
+        if kind == PAGE:
+            bodies = data or memoryview(bytes(count * size))
+            each = range(count)
+            yield b"".join(
+                [b for at in each for b in (marks[at * HEAD : at * HEAD + HEAD], bodies[at * size : at * size + size])]
+            )
+        elif not data:
+            found = bytearray((HEAD + 1) * count)
+            for at in range(HEAD):
+                found[at :: HEAD + 1] = marks[at::HEAD]
+            yield bytes(found)
+        else:
+            for at in range(count):
+                body = bytes(data[at * size : at * size + size])
+                if body.strip(body[:1]):
+                    yield from self._continued(PAGE, page + at, 1, data[at * size : at * size + size])
+                else:
+                    yield marks[at * HEAD : at * HEAD + HEAD] + body[:1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,69 +387,81 @@ class _Run:
 
 
 class Pages:
-    """The bytes of a part of memory, page by page.
+    """The bytes of a part of memory in whole pages.
 
     Args:
         page_size: Bytes of a page of the guest.
-        wanted: Block and number of the only pages to be taken; None for all.
     """
 
-    def __init__(self, page_size: int, wanted: Container[tuple[int, int]] | None = None) -> None:
+    def __init__(self, page_size: int) -> None:
         self._size = page_size
-        self._whole: dict[tuple[int, int], bytes] = {}
-        self._pieces: dict[tuple[int, int], list[tuple[int, bytes]]] = {}
-        self.wanted = wanted
+        self._spans: dict[int, list[Span]] = {}
+        self._pieces: dict[Place, list[tuple[int, memoryview]]] = {}
 
     def add(self, index: int, runs: Runs) -> None:
         """Take the runs of a block."""
         size = self._size
+        spans = self._spans.setdefault(index, [])
         for offset, data in runs:
-            at = 0
-            while at < len(data):
-                page, inside = divmod(offset + at, size)
-                piece = bytes(data[at : at + size - inside])
-                at += len(piece)
-                if self.wanted is not None and (index, page) not in self.wanted:
-                    continue
-                if len(piece) == size:
-                    self._whole[index, page] = piece
-                elif (index, page) in self._whole:
-                    old = self._whole[index, page]
-                    self._whole[index, page] = old[:inside] + piece + old[inside + len(piece) :]
-                else:
-                    self._pieces.setdefault((index, page), []).append((inside, piece))
+            view = memoryview(data)
+            page, inside = divmod(offset, size)
+            if inside:
+                self._pieces.setdefault((index, page), []).append((inside, view[: size - inside]))
+                page, view = page + 1, view[size - inside :]
+            whole = len(view) // size
+            if whole:
+                spans.append((page, view[: whole * size]))
+            if len(view) > whole * size:
+                self._pieces.setdefault((index, page + whole), []).append((0, view[whole * size :]))
 
-    def cut(self) -> list[tuple[int, int]]:
+    def cut(self) -> Iterable[Place]:
         """Block and number of the pages of which there are only pieces."""
-        return list(self._pieces)
+        return self._pieces
 
-    def complete(self, before: Pages) -> None:
-        """Fill up the pages of which there are only pieces: with what was there before, else zeros."""
-        if before.cut():
-            before.complete(Pages(self._size))
-        for key, pieces in self._pieces.items():
-            found = bytearray(before._whole.get(key, bytes(self._size)))
+    def complete(self, before: Mapping[Place, bytearray]) -> None:
+        """Fill up the pages of which there are only pieces with what was there before."""
+        for (index, page), pieces in self._pieces.items():
+            whole = before[index, page]
             for inside, piece in pieces:
-                found[inside : inside + len(piece)] = piece
-            self._whole[key] = bytes(found)
+                whole[inside : inside + len(piece)] = piece
+            self._spans[index].append((page, memoryview(whole)))
+        for spans in self._spans.values():
+            spans.sort(key=_first)
         self._pieces.clear()
 
-    def distributed(self, runs: Sequence[_Run]) -> Iterator[tuple[_Run, dict[int, bytes]]]:
-        """Each run with the bytes of its pages; a page that is there twice was zero before, so the last one has them."""
-        last = {
-            (run.block, page): number
-            for number, run in enumerate(runs)
-            for page in range(run.first, run.first + run.count)
-            if (run.block, page) in self._whole
-        }
-        for number, run in enumerate(runs):
-            keys = ((run.block, page) for page in range(run.first, run.first + run.count))
-            yield run, {key[1]: self._whole.pop(key) for key in keys if last.get(key) == number}
+    def take(self, index: int, page: int, count: int) -> list[Span]:
+        """Take out what there is of some pages of a block."""
+        spans, size, end = self._spans.get(index, []), self._size, page + count
+        low = bisect_right(spans, page, key=_first)
+        if low and spans[low - 1][0] + len(spans[low - 1][1]) // size > page:
+            low -= 1
+        high = bisect_left(spans, end, low, key=_first)
+        found, rest = [], []
+        for first, data in spans[low:high]:
+            head, tail = max(page - first, 0) * size, max(end - first, 0) * size
+            found.append((max(first, page), data[head:tail]))
+            rest += [(first, data[:head]), (end, data[tail:])]
+        spans[low:high] = [span for span in rest if span[1]]
+        return found
 
-    def left(self) -> Iterator[tuple[int, int, bytes]]:
-        """Block, number and bytes of the pages that no run had."""
-        for (index, page), data in sorted(self._whole.items()):
-            yield index, page, data
+    def left(self) -> Iterator[tuple[int, Span]]:
+        """Block, first page and bytes of what was not taken."""
+        return ((index, span) for index, spans in sorted(self._spans.items()) for span in spans)
+
+
+def _first(span: Span) -> int:
+    return span[0]
+
+
+def lay(index: int, runs: Runs, pages: Mapping[Place, bytearray], page_size: int) -> None:
+    """Write the runs of a block over those pages that they meet."""
+    wanted = sorted(page for block, page in pages if block == index)
+    for offset, data in runs:
+        end = offset + len(data)
+        for page in wanted[bisect_left(wanted, offset // page_size) : bisect_left(wanted, -(-end // page_size))]:
+            start = page * page_size
+            low, high = max(start, offset), min(start + page_size, end)
+            pages[index, page][low - start : high - start] = data[low - offset : high - offset]
 
 
 def configuration(records: Records, versions: Iterable[int], names: Iterable[str] | None = None) -> bytes:

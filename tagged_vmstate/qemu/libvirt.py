@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from tagged_vmstate.compression import HEAD, decompressed, is_compressed, other_compression
-from tagged_vmstate.files import Input
+from tagged_vmstate.files import BLOCK, Input
 from tagged_vmstate.qemu.ram import stream_error, take
 
 MAGIC: Final = b"LibvirtQemudSave"
@@ -56,5 +56,5 @@ def open_image(source: Input) -> SaveImage | None:
         found = f"{compression}: decompress what follows these bytes first"
         raise stream_error("a stream, plain or in gzip, bzip2 or xz", found, source.position)
     if is_compressed(head):
-        return SaveImage(header, xml, Input(decompressed(source.as_file(), head)))
+        return SaveImage(header, xml, Input(decompressed(source.as_file(), head), BLOCK))
     return SaveImage(header, xml, source)

@@ -16,7 +16,7 @@ from tagged_vmstate.errors import PathPart, StateError, format_path
 from tagged_vmstate.frames import label
 from tagged_vmstate.qemu import stream
 from tagged_vmstate.qemu.encode import encode_device
-from tagged_vmstate.qemu.export import HEAD, Head, MemoryWriter, Origin, plain_item
+from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, plain_item
 from tagged_vmstate.records import Record, Records, wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
@@ -96,7 +96,7 @@ class Likeness:
     def write(self, target: BinaryIO) -> None:
         """Write the stream. Raises StateError where a value does not fit, FormatError and OSError."""
         memory = MemoryWriter(self._from.page_size, self._left_out)
-        target.write(HEAD)
+        target.write(BEGIN)
         for place, (section, said) in enumerate(self._like.sections):
             if place in self._sections:
                 target.write(self._sections[place])
@@ -105,7 +105,7 @@ class Likeness:
             elif "total" in said:
                 for part, told in self._from.memory():
                     head = Head.of(part, {**told, "id": said["id"], "footer": said["footer"]})
-                    target.write(memory.part(head, part, told))
+                    target.writelines(memory.part(head, part, told))
         target.write(self._like.tail())
 
     def _memory_left_out(self) -> Iterator[str]:

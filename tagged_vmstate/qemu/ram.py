@@ -7,12 +7,15 @@ sequence of page records, run-length encoded, from which the same bytes can be m
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from tagged_vmstate.errors import FormatError, StateError
 from tagged_vmstate.files import Input
+from tagged_vmstate.wire import Piece
 from tagged_vmstate.wiretype import brief
 
 ZERO: Final = 0x02
@@ -31,6 +34,11 @@ CHUNK_RUNS: Final = 1 << 15
 """Page runs in one chunk at most: their list goes into a frame's attributes, which are limited."""
 _SPAN: Final = 1 << 12
 """Pages in one piece of the record of which pages have been written."""
+_NO_MARKS: Final = bytes(_SPAN)
+HEAD: Final = 8
+"""Bytes of the head of a page record, where it does not name its block."""
+_FIRST_LOOK: Final = 16
+"""Page records that are first looked at as one; then four times as many, for as long as they go on."""
 
 
 def stream_error(expected: str, found: str, offset: int) -> FormatError:
@@ -85,17 +93,34 @@ class Block:
     address: int | None = None
     _written: dict[int, bytearray] = field(default_factory=dict, repr=False)
 
-    def mark(self, page: int) -> None:
-        """Note that a page has had bytes."""
-        span = self._written.setdefault(page // _SPAN, bytearray())
-        if not span:
-            span.extend(bytes(_SPAN))
-        span[page % _SPAN] = 1
+    def mark(self, page: int, count: int) -> None:
+        """Note that some pages have had bytes."""
+        while count > 0:
+            span, at = divmod(page, _SPAN)
+            size = min(count, _SPAN - at)
+            self._written.setdefault(span, bytearray(_SPAN))[at : at + size] = b"\1" * size
+            page += size
+            count -= size
 
     def is_marked(self, page: int) -> bool:
         """Whether a page has had bytes."""
-        span = self._written.get(page // _SPAN)
-        return span is not None and span[page % _SPAN] == 1
+        return self.alike(page, 1)[0]
+
+    def alike(self, page: int, count: int) -> tuple[bool, int]:
+        """Whether a page has had bytes, and of how many of `count` pages from it on that is known to be as true."""
+        span, at = divmod(page, _SPAN)
+        end = min(at + count, _SPAN)
+        marks = self._written.get(span, _NO_MARKS)
+        other = marks.find(1 - marks[at], at, end)
+        return marks[at] == 1, (end if other < 0 else other) - at
+
+
+def heads(word: int, page_size: int, count: int) -> bytes:
+    """The heads of page records, the first of which is `word`, each of the page behind that of the one before."""
+    found = array("Q", range(word, word + count * page_size, page_size))
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found.tobytes()
 
 
 @dataclass(slots=True)
@@ -132,7 +157,7 @@ class Chunk:
     total: int | None = None
     blocks: list[Block] = field(default_factory=list)
     pages: list[PageRun] = field(default_factory=list)
-    data: dict[int, list[tuple[int, list[bytes]]]] = field(default_factory=dict)
+    data: dict[int, list[tuple[int, list[Piece]]]] = field(default_factory=dict)
     last: bool = False
     size: int = 0
 
@@ -162,17 +187,20 @@ class RamReader:
         chunk = self._next_chunk()
         while not chunk.last:
             start = source.position
-            word = int.from_bytes(take(source, 8, "a page record"), "big")
+            word = int.from_bytes(take(source, HEAD, "a page record"), "big")
             flags = word & (self.page_size - 1)
             address = word - flags
             kind = flags & ~CONTINUE
             if kind in {PAGE, ZERO}:
                 index = self._block(source, flags)
-                piece = self._page(source, index, address, kind, start)
-                if chunk.is_full() or (piece and address < self._ends.get(index, 0)):
-                    yield chunk
-                    chunk = self._next_chunk()
-                self._add(chunk, index, address, flags, piece)
+                self._check_inside(index, address, start)
+                run = PageRun(index, address // self.page_size, 1, kind, not flags & CONTINUE)
+                for part, pieces in self._parts(run, self._bodies(source, run)):
+                    while part.count:
+                        if chunk.is_full() or (pieces and part.page < self._ends.get(index, 0)):
+                            yield chunk
+                            chunk = self._next_chunk()
+                        self._move(part, pieces, chunk)
             elif flags == MEM_SIZE:
                 if chunk.total is not None or chunk.pages:
                     yield chunk  # a chunk lists blocks once, before its pages
@@ -201,35 +229,87 @@ class RamReader:
             raise stream_error("a page that names its block", "one that continues none", start)
         return self._current
 
-    def _page(self, source: Input, index: int, address: int, kind: int, start: int) -> bytes:
-        """The bytes of a page; none where it is zero and always was."""
+    def _check_inside(self, index: int, address: int, start: int) -> None:
         block = self.blocks[index]
         if address + self.page_size > block.length:
             raise stream_error(f"a page inside `{block.name}` ({block.length} bytes)", f"one at {address}", start)
-        if kind == PAGE:
-            return take(source, self.page_size, "a page")
-        fill = take(source, 1, "a page")
-        if fill == b"\0" and not block.is_marked(address // self.page_size):
-            return b""
-        return fill * self.page_size
 
-    def _add(self, chunk: Chunk, index: int, address: int, flags: int, piece: bytes) -> None:
-        page = address // self.page_size
-        run = chunk.pages[-1] if chunk.pages else None
-        if run and flags == run.flag | CONTINUE and run.block == index and run.page + run.count == page:
-            run.count += 1
+    def _bodies(self, source: Input, run: PageRun) -> list[memoryview]:
+        """What stands behind the head that was read, and behind those that follow it in `run`.
+
+        As many follow as can be seen that are of one kind, and of one byte where a byte fills each.
+        """
+        width = self.page_size if run.flag == PAGE else 1
+        ahead = source.look(width)
+        if len(ahead) < width:
+            take(source, width, "a page")
+        stride = width + HEAD
+        run.count += self._following(ahead[width:], run, stride)
+        ahead = ahead[: run.count * stride - HEAD]
+        if run.flag == ZERO:
+            fills = bytes(ahead[::stride])
+            run.count -= len(fills.lstrip(fills[:1]))
+            ahead = ahead[: run.count * stride - HEAD]
+        source.seek(source.position + len(ahead))
+        return [ahead[at : at + width] for at in range(0, len(ahead), stride)]
+
+    def _following(self, ahead: memoryview, run: PageRun, stride: int) -> int:
+        """How many records ahead continue a page: of the same kind, each of the next page, all there and inside the block."""
+        most = min(len(ahead) // stride, self.blocks[run.block].length // self.page_size - run.page - 1)
+        count, size = 0, _FIRST_LOOK
+        while count < most:
+            size = min(size, most - count)
+            first = (run.page + 1 + count) * self.page_size | run.flag | CONTINUE
+            there = bytearray(HEAD * size)
+            part = ahead[count * stride : (count + size) * stride]
+            for at in range(HEAD):
+                there[at::HEAD] = part[at::stride]
+            odd = int.from_bytes(there, "big") ^ int.from_bytes(heads(first, self.page_size, size), "big")
+            if odd:
+                return count + (8 * len(there) - odd.bit_length()) // (8 * HEAD)
+            count += size
+            size *= 4
+        return count
+
+    def _parts(self, run: PageRun, bodies: list[memoryview]) -> Iterator[tuple[PageRun, list[Piece]]]:
+        """A run with the bytes of its pages; pages that are zero and always were have none."""
+        if run.flag == PAGE:
+            yield run, [*bodies]
+        elif bodies[0][0]:
+            yield run, [bytes(bodies[0]) * self.page_size] * run.count
         else:
-            chunk.pages.append(PageRun(index, page, 1, flags & ~CONTINUE, not flags & CONTINUE))
-        if not piece:
-            return
-        self.blocks[index].mark(page)
-        runs = chunk.data.setdefault(index, [])
-        if runs and self._ends[index] == address:
-            runs[-1][1].append(piece)
+            page, end = run.page, run.page + run.count
+            while page < end:
+                has_bytes, count = self.blocks[run.block].alike(page, end - page)
+                part = PageRun(run.block, page, count, ZERO, run.named and page == run.page)
+                yield part, [bytes(self.page_size)] * count if has_bytes else []
+                page += count
+
+    def _move(self, run: PageRun, pieces: list[Piece], chunk: Chunk) -> None:
+        """Move the first pages of a run into a chunk, as many as it takes."""
+        count = min(run.count, -(-(CHUNK_BYTES - chunk.size) // self.page_size)) if pieces else run.count
+        last = chunk.pages[-1] if chunk.pages else None
+        if last and not run.named and (run.block, run.flag, run.page) == (last.block, last.flag, last.page + last.count):
+            last.count += count
         else:
-            runs.append((address, [piece]))
-        self._ends[index] = address + len(piece)
-        chunk.size += len(piece)
+            chunk.pages.append(PageRun(run.block, run.page, count, run.flag, run.named))
+        if pieces:
+            self._keep(run, pieces[:count], chunk)
+            del pieces[:count]
+        run.page += count
+        run.count -= count
+        run.named = False
+
+    def _keep(self, run: PageRun, pieces: list[Piece], chunk: Chunk) -> None:
+        """Put the bytes of pages into a chunk."""
+        self.blocks[run.block].mark(run.page, len(pieces))
+        runs = chunk.data.setdefault(run.block, [])
+        if runs and self._ends[run.block] == run.page:
+            runs[-1][1].extend(pieces)
+        else:
+            runs.append((run.page * self.page_size, pieces))
+        self._ends[run.block] = run.page + len(pieces)
+        chunk.size += len(pieces) * self.page_size
 
     def _list_blocks(self, source: Input, total: int) -> list[Block]:
         found = []
