@@ -209,7 +209,7 @@ class IntType(BlockType):
 
     @override
     def elements(self, values: Sequence[Any]) -> bytes:
-        if any(isinstance(value, bool) for value in values):
+        if bool in set(map(type, values)):
             return self.one_by_one(values)
         return super().elements(values)
 

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, cast
 
-from tagged_vmstate.blocks import BoolType, IntType
+from tagged_vmstate.blocks import BlockType, BoolType, IntType
 from tagged_vmstate.codec import image, save_value
 from tagged_vmstate.fieldtype import Constraint, FieldType
 from tagged_vmstate.records import encode_name, read_length, read_name, wire_type
@@ -493,9 +493,12 @@ def _leaves(inside: Struct) -> Iterator[Leaf]:
 def _value_reader(kind: FieldType) -> Reader:
     """What reads length, flags and value of a field that varies."""
     wire = kind.wire
+    view: Callable[[bytes], Any] = (
+        memoryview if isinstance(wire, BlockType) else bytes
+    )  # numbers are copied once, by who holds them
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
-        cursor = Cursor(data, pos=at)
+        cursor = Cursor(view(data), pos=at)
         length = read_length(cursor, wire)
         is_flag = cursor.read_int("flags") in {0, 1}
         value = wire.unpack(cursor, length)

@@ -18,13 +18,13 @@ from tagged_vmstate.errors import Finding, LoadError, PathPart, StateError, Tabl
 from tagged_vmstate.files import replacing
 from tagged_vmstate.frames import Lead
 from tagged_vmstate.incoming import Carried, Incoming, Source
-from tagged_vmstate.plan import PLAIN, SMALL, Plan, Rows, large_memory, plan, plan_of
+from tagged_vmstate.plan import PLAIN, Plan, Rows, large_memory, plan, plan_of
 from tagged_vmstate.prepared import save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
 from tagged_vmstate.records import encode
 from tagged_vmstate.rules import HOOK, problems
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
-from tagged_vmstate.snapshot import PART_BYTES, write
+from tagged_vmstate.snapshot import HELD_BYTES, PART_BYTES, write
 from tagged_vmstate.table import Table
 from tagged_vmstate.untagged import write as write_untagged
 from tagged_vmstate.version import PRODUCER
@@ -225,7 +225,7 @@ def _new(
 
 def _read(source: Source) -> Source:
     """The bytes of a small file, else what it was."""
-    if isinstance(source, str | os.PathLike) and Path(source).is_file() and Path(source).stat().st_size <= SMALL:
+    if isinstance(source, str | os.PathLike) and Path(source).is_file() and Path(source).stat().st_size <= HELD_BYTES:
         return Path(source).read_bytes()
     return source
 

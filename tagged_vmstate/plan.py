@@ -19,13 +19,13 @@ from tagged_vmstate.prepared import TABLES, Loaded, Patience, prepared
 from tagged_vmstate.sections import NO_ATTRIBUTES
 from tagged_vmstate.shape import Row, Shape
 from tagged_vmstate.skeleton import Skeleton
-from tagged_vmstate.snapshot import PART_BYTES, Snapshot
+from tagged_vmstate.snapshot import HELD_BYTES, PART_BYTES, Snapshot
 from tagged_vmstate.table import Field, Table
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Opaque, joined
 
 SMALL: Final = 1 << 20
-"""Bytes of a snapshot that is handled as a whole; a larger one is streamed."""
+"""Bytes of a snapshot that is made as a whole; a larger one is written piece after piece."""
 PLAIN: Final = Opaque.of({"producer": PRODUCER})
 """What stands in a header of which nobody said anything."""
 _PLAIN_HEADER: Final = Header(VERSION, PLAIN).encode()
@@ -127,7 +127,7 @@ class Plan:
 
     def loaded(self, data: bytes) -> None:
         """Learn from a snapshot that was loaded."""
-        if len(data) <= SMALL and self._loads.is_over():
+        if len(data) <= HELD_BYTES and self._loads.is_over():
             try:
                 self._learn(Snapshot.read(data))
             except FormatError:

@@ -29,8 +29,6 @@ from tagged_vmstate.fuzz.mutate import changed_snapshot
 from tagged_vmstate.fuzz.strategies import snapshots, states, tables
 from tagged_vmstate.fuzz.targets import kind_of
 
-pytestmark = pytest.mark.usefixtures("path")
-
 [BOARD] = re.findall(r"`board.py`:\n\n```python\n(.*?)```", (ROOT / "docs" / "fuzzing.md").read_text(), re.DOTALL)
 """The device of the page, whose bug it says is found."""
 
