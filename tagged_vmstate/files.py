@@ -66,6 +66,7 @@ def _new_draft(target: Path) -> tuple[Path, BinaryIO]:
             if os.fstat(handle).st_nlink:
                 return draft, file
         except BaseException:
+            file.close()
             draft.unlink(missing_ok=True)
             raise
         file.close()  # another save took it for a left-over before it was locked

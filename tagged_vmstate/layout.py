@@ -493,9 +493,7 @@ def _leaves(inside: Struct) -> Iterator[Leaf]:
 def _value_reader(kind: FieldType) -> Reader:
     """What reads length, flags and value of a field that varies."""
     wire = kind.wire
-    view: Callable[[bytes], Any] = (
-        memoryview if isinstance(wire, BlockType) else bytes
-    )  # numbers are copied once, by who holds them
+    view: Callable[[bytes], Any] = memoryview if isinstance(wire, BlockType) else bytes  # arrays are copied but once
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         cursor = Cursor(view(data), pos=at)

@@ -104,10 +104,7 @@ class StructType(BulkType):
     name = "struct"
 
     @override
-    def pieces(self, value: object, length: int | None) -> list[Piece]:
-        return self.pieces_nested(value, length, NESTING)
-
-    def pieces_nested(self, value: object, length: int | None, nesting: int) -> list[Piece]:
+    def pieces(self, value: object, length: int | None, nesting: int = NESTING) -> list[Piece]:
         """The value, where structs may lie `nesting` levels deep from here."""
         if not nesting:
             raise StateError(f"at most {NESTING} levels of structs", "more")
@@ -127,10 +124,7 @@ class StructType(BulkType):
         return gathered((pack_array_head(len(value)), *all_pieces(value, nesting - 1)))
 
     @override
-    def unpack(self, cursor: Cursor, length: int | None) -> object:
-        return self.unpack_nested(cursor, length, NESTING)
-
-    def unpack_nested(self, cursor: Cursor, length: int | None, nesting: int) -> object:
+    def unpack(self, cursor: Cursor, length: int | None, nesting: int = NESTING) -> object:
         """The value, where structs may lie `nesting` levels deep from here."""
         if not nesting:
             raise LimitError(f"at most {NESTING} levels of structs", "more", offset=cursor.base + cursor.pos)
@@ -220,7 +214,7 @@ def plain_pieces(record: Record, nesting: int = NESTING) -> Sequence[Piece]:
             raise StateError(misfit or "a length of 0 to 2**64-1", brief(length))
         middle = (NIL if length is None else pack_uint(length)) + (b"\x01" if record.is_default else b"\x00")
         nested = kind is _STRUCT
-        value = _STRUCT.pieces_nested(record.value, length, nesting) if nested else kind.pieces(record.value, length)
+        value = _STRUCT.pieces(record.value, length, nesting) if nested else kind.pieces(record.value, length)
         return gathered((b"\x95" + head + middle, *value))
     except OverflowError:
         raise StateError(
@@ -301,7 +295,7 @@ def _decode_one(cursor: Cursor, nesting: int) -> Record:
         flags = cursor.read_int("flags")
         if flags not in {0, IS_DEFAULT}:
             raise cursor.error("flags 0 or 1 (is_default); all other bits are reserved", f"0x{flags:x}", at)
-        value = _STRUCT.unpack_nested(cursor, length, nesting) if kind is _STRUCT else kind.unpack(cursor, length)
+        value = _STRUCT.unpack(cursor, length, nesting) if kind is _STRUCT else kind.unpack(cursor, length)
     except FormatError as error:
         error.under(name)
         raise

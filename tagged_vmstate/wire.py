@@ -352,8 +352,6 @@ class Cursor:
 
 def describe(data: bytes, at: int) -> str:
     """What MessagePack object begins at a position, in a word or two."""
-    if at >= len(data):
-        return "nothing more (truncated)"
     first = data[at]
     if first < 0x80 or first >= 0xE0 or first in _INTEGERS:
         return "an integer"

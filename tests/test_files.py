@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tagged_vmstate.files import replacing
+from tagged_vmstate.files import Input, replacing
 
 
 def _save(path: Path, data: bytes) -> None:
@@ -201,6 +201,31 @@ def test_short_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mor
                 file.write(data[start : start + 7_000])
         assert path.read_bytes() == data
         assert place < _Short.count
+
+
+def test_an_interrupt_before_a_draft_is_in_use_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_file: Any, _how: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fcntl, "flock", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _save(tmp_path / "vm.tvm", b"data")
+    assert os.listdir(tmp_path) == []
+
+
+def test_input_that_cannot_seek_passes_what_is_skipped() -> None:
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, "rb") as reader, os.fdopen(theirs, "wb") as writer:
+        writer.write(bytes(range(200)))
+        writer.close()
+        source = Input(reader)
+        assert (source.size, source.read(2)) == (None, b"\0\1")
+        source.seek(150)
+        assert (source.position, source.read(2)) == (150, b"\x96\x97")
+        source.seek(1 << 20)
+        assert (source.position, source.read(1)) == (200, b"")
+        with pytest.raises(ValueError, match="this place has been passed"):
+            source.seek(0)
 
 
 def test_what_is_no_file_is_written_to_directly(tmp_path: Path) -> None:

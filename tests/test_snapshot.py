@@ -20,7 +20,7 @@ from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.frames import Frame, Header, Lead, Order
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Limits, Record
-from tagged_vmstate.sections import Section
+from tagged_vmstate.sections import EncodedSection, Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.wire import Opaque
 
@@ -274,6 +274,68 @@ def test_a_section_is_written_once_and_only_what_a_reader_takes() -> None:
         writer.write(Section("b", 0, [Record("s", "struct", None, (Record("n", "uint8", None, 300),))]))
 
 
+def test_a_section_of_more_than_a_reader_takes_is_not_written() -> None:
+    class Endless(bytes):
+        def __len__(self) -> int:
+            return (1 << 32) + 1
+
+    section = EncodedSection("a", 0, Endless(), kind="section", attributes=Opaque.of({}))
+    with pytest.raises(StateError, match="at most 4294967296 bytes of fields in one frame, got 4294967297 - at a#0"):
+        SnapshotWriter(io.BytesIO()).write(section)
+
+
+def test_the_longest_device_and_the_last_instance_are_taken() -> None:
+    device = "é" * 127 + "x"
+    [section] = Snapshot.read(written([Section(device, (1 << 32) - 1, [])]))
+    assert (section.device, section.instance, repr(section)) == (device, (1 << 32) - 1, f"<section {device}#4294967295>")
+    head = _with_header(b"\x80") + b"\x96\xa7section\xda\x01\x00" + b"x" * 256 + bytes(60)
+    with pytest.raises(LimitError, match=r"the name of a device, of at most 255 bytes, snapshot has 256 - at byte 32"):
+        read_all(head)
+
+
+def test_fields_that_are_none_say_where() -> None:
+    class Odd(Section):
+        def payload(self) -> bytes:
+            return b"\x94\xc0"
+
+    header = Header(1, Opaque.of({})).encode()
+    with pytest.raises(FormatError, match=rf"expected a field .* - at a#0 \(byte {len(header) + 27}\)"):
+        read_all(_unchecked([Odd("a", 0, [])]))
+
+
+def test_a_file_that_is_cut_while_it_is_read_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.tvm"
+    data = written([Section("a", 0, [Record("b", "buffer", 3 << 20, bytes(3 << 20))])])
+    path.write_bytes(data)
+    with Snapshot.read(path) as snapshot:
+        [section] = snapshot
+        os.truncate(path, 2 << 20)
+        with pytest.raises(FormatError, match=r"expected 3145749 bytes of fields, snapshot has only .* \(truncated\) - at a#0"):
+            section.records()
+
+
+def test_a_file_that_is_no_snapshot_is_closed_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.tvm"
+    path.write_bytes(b"text")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(FormatError):
+        Snapshot.read(path)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_file_that_somebody_else_opened_stays_open() -> None:
+    file = io.BytesIO(EIGHT)
+    with Snapshot.read(file):
+        pass
+    assert not file.closed
+
+
+def test_a_head_that_never_ends_is_refused() -> None:
+    endless = b"\xdf\xff\xff\xff\xff" + b"\xa1a\xc0" * (1 << 19)
+    with pytest.raises(LimitError, match=r"a head of at most"):
+        Snapshot.read(b"\x94\xaetagged-vmstate\x01" + endless)
+
+
 def test_attributes_come_back_and_producer_is_ours_unless_given() -> None:
     data = written([Section("a", 0, [], attributes={"k": [1, b"x", {"d": None}]})], machine="pc")
     snapshot = Snapshot.read(data)
@@ -390,6 +452,18 @@ class TestDamage:
         sound, _, rest = self.report(data)
         assert sound == ["dev0#0", "dev1#0", "dev4#0", "dev0#1", "dev1#1", "dev2#1"]
         assert rest
+
+    def test_a_megabyte_of_junk_is_passed_over(self) -> None:
+        sections = list(Snapshot.read(EIGHT))
+        for size in ((1 << 20) - 9, (1 << 20) - 4, 1 << 20, 3 << 20):
+            data = EIGHT[: sections[2].offset] + b"\x96" * size + EIGHT[sections[3].offset :]
+            sound, _, rest = self.report(data)
+            assert len(sound) == 7
+            assert rest
+        for junk in (bytes(3 << 20), b"\x96"):
+            sound, _, rest = self.report(EIGHT[: sections[2].offset] + junk)
+            assert sound == ["dev0#0", "dev1#0"]
+            assert rest
 
     def test_a_cut_file_gives_what_is_whole(self) -> None:
         sections = list(Snapshot.read(EIGHT))

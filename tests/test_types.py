@@ -11,8 +11,9 @@ import msgpack
 import pytest
 
 from tagged_vmstate.errors import FormatError, LimitError, StateError
-from tagged_vmstate.records import Record, decode_all, encode, from_json, to_json
+from tagged_vmstate.records import Record, decode_all, encode, from_json, to_json, wire_type
 from tagged_vmstate.wire import Opaque, float_bits, float_from_bits
+from tagged_vmstate.wiretype import brief
 
 
 def _foreign(kind: str, packed: str, length: int | None = None) -> bytes:
@@ -137,6 +138,20 @@ class TestEveryType:
                 decode_all(encoded[:size])
 
 
+def test_large_values_have_wide_heads() -> None:
+    text, data = "x" * 70_000, bytes(70_000)
+    records = (
+        Record("s", "string", None, text),
+        Record("b", "buffer", 70_000, data),
+        Record("a", "string", 70_000, [""] * 70_000),
+    )
+    encoded = b"".join(map(encode, records))
+    assert b"\xdb\x00\x01\x11\x70x" in encoded
+    assert b"\xc6\x00\x01\x11\x70\0" in encoded
+    assert b"\xdd\x00\x01\x11\x70\xa0" in encoded
+    assert [record.value for record in decode_all(encoded)] == [text, data, ("",) * 70_000]
+
+
 def test_arrays_are_blocks_not_lists() -> None:
     [record] = decode_all(encode(Record("f", "uint16", 3, [1, 2, 3])))
     value = record.value
@@ -186,6 +201,7 @@ def test_any_fitting_encoding_is_read_and_kept(kind: str, packed: str, value: ob
         ("bool", None, "01", "expected `bool`, snapshot has an integer"),
         ("float64", None, "01", "expected `float64`, snapshot has an integer"),
         ("float32", None, "cb 3fb999999999999a", "a float that needs 64 bits"),
+        ("float32", None, "cb 7e37e43c8800759c", "a float that needs 64 bits"),
         ("string", None, "c401 61", "expected `string`, snapshot has bytes"),
         ("string", None, "a2 c328", "expected UTF-8"),
         ("string", None, "a3 eda080", "expected UTF-8"),
@@ -218,6 +234,13 @@ def test_what_does_not_fit_is_refused_in_words(kind: str, length: int | None, pa
     assert 0 < caught.value.offset < 60
 
 
+class _Endless(list[str]):
+    """A list of more elements than a head can say."""
+
+    def __len__(self) -> int:
+        return 1 << 32
+
+
 @pytest.mark.parametrize(
     ("kind", "length", "value", "words"),
     [
@@ -241,6 +264,12 @@ def test_what_does_not_fit_is_refused_in_words(kind: str, length: int | None, pa
         ("string", 1, [b"x"], r"expected `string`, got b'x' - at f\[0\]"),
         ("sparse", 4, ((3, b"ab"),), "ascending, apart and inside it"),
         ("sparse", 4, (3,), r"\(offset, bytes\)"),
+        ("sparse", 4, 5, r"expected `sparse\[4\]` as \(offset, bytes\) runs, got 5"),
+        ("string", 2, "ab", r"expected `string\[2\]`, got 'ab'"),
+        ("string", 2, ["a"], r"expected `string\[2\]`, got 1 elements"),
+        ("buffer", 2, "ab", r"expected `buffer\[2\]`, got 'ab'"),
+        ("struct", 2, 5, r"expected `struct\[2\]`, got 5"),
+        ("string", 1 << 32, _Endless(), r"`string\[4294967296\]` that MessagePack can hold \(below 4 GiB\)"),
         ("struct", None, (1,), "a sequence of records"),
         ("struct", None, (Record("a", "uint8", None, -1),), r"got -1 - at f / a"),
         ("struct", 2, (None, (Record("a", "uint8", None, -1),)), r"got -1 - at f\[1\] / a"),
@@ -255,6 +284,96 @@ def test_values_that_do_not_fit_are_refused_in_words(kind: str, length: int | No
     with pytest.raises(StateError, match=words) as caught:
         encode(Record("f", kind, length, value))
     assert caught.value.path[0] == "f"
+
+
+def _json(**changes: Any) -> dict[str, Any]:
+    """A field in JSON with some of it changed, or left out where it is None."""
+    found = {"name": "f", "type": "uint8", "value": 1} | changes
+    return {key: value for key, value in found.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([], r"a field as an object, got \[\]"),
+        (_json(name=5), 'a field with "name" as a string, got 5'),
+        (_json(name=None), 'a field with "name" as a string, got nothing'),
+        (_json(type=5), '"type" as a string, got 5 - at f'),
+        (_json(length=True), '"length" as an integer, got True - at f'),
+        (_json(length="1"), "\"length\" as an integer, got '1' - at f"),
+        (_json(is_default=1), '"is_default" as true or false, got 1 - at f'),
+        (_json(size=1, more=2), "no keys but is_default, length, msgpack, name, type, value, got 'more' - at f"),
+        (_json(msgpack="zz"), "\"msgpack\" as the bytes of one field in hex, got 'zz' - at f"),
+        (_json(msgpack=5), '"msgpack" as the bytes of one field in hex, got 5 - at f'),
+        (_json(msgpack="c0"), "\"msgpack\" as the bytes of one field in hex, got 'c0' - at f"),
+        (_json(msgpack="95a16601c0"), '"msgpack" as the bytes of one field in hex'),
+        (_json(length=2), r"expected `uint8\[2\]` as a list, got 1 - at f"),
+        (_json(type="struct"), "expected `struct` as a list of fields, or null, got 1 - at f"),
+        (_json(type="struct", value=[_json(name=5)]), '"name" as a string, got 5 - at f'),
+        (_json(type="struct", length=1, value=[[_json(type=5)]]), r'"type" as a string, got 5 - at f\[0\] / f'),
+        (_json(type="buffer", length=1), "bytes as a string of hex digits, got 1 - at f"),
+        (_json(type="buffer", length=1, value="0"), "bytes as a string of hex digits, got '0' - at f"),
+        (_json(type="sparse", length=1), r"expected `sparse\[1\]` as {offset: hex}, got 1 - at f"),
+        (_json(type="sparse", length=1, value={"x": "00"}), "expected {offset: hex}, got {'x': '00'} - at f"),
+        (_json(type="sparse", length=1, value={"0": 5}), "expected {offset: hex}, got {'0': 5} - at f"),
+        (_json(type="float64", value=math.inf), r"expected `float64` \(in its range\), got inf - at f"),
+        (_json(type="float64", value="nan"), "or a string such as \"nan:7ff8000000000000\", got 'nan' - at f"),
+        (_json(type="float32", value="nan:7fc0"), 'or a string such as "nan:7fc00000", got'),
+        (_json(type="float32", value="nan:7fc0000x"), 'or a string such as "nan:7fc00000", got'),
+        (_json(type="float32", value="inf:7fc00000"), 'or a string such as "nan:7fc00000", got'),
+        (_json(type="float32", value="1.0:3f800000"), 'or a string such as "nan:7fc00000", got'),
+        (_json(type="float32", length=1, value="x"), r"expected `float32\[1\]` as a list, got 'x' - at f"),
+        (_json(type="float32", length=2, value=[0.5, "x"]), r"or a string such as .*, got 'x' - at f\[1\]"),
+        (_json(type="odd", value={"$msgpack": "9201"}), "no MessagePack object"),
+        (_json(type="odd", value={"$msgpack": "0101"}), "bytes after the MessagePack object"),
+        (_json(type="odd", value={"$msgpack": 5}), "hex digits should be a string"),
+        (_json(type="odd", value={"$hex": "0"}), "non-hexadecimal number"),
+        (_json(type="odd", value={"a": {"$b": 1}}), r"a key that begins with \$ means"),
+        (_json(type="odd", value=1 << 64), "expected `odd`"),
+        (_json(type="odd", value="\ud800"), "surrogates not allowed"),
+    ],
+    ids=str,
+)
+def test_json_that_is_no_field_is_refused_in_words(value: Any, words: str) -> None:
+    with pytest.raises(StateError, match=words):
+        encode(from_json(value))
+
+
+def test_a_message_shows_up_to_60_characters_of_a_value() -> None:
+    assert brief("x" * 58) == repr("x" * 58)
+    assert brief("x" * 59) == repr("x" * 59)[:57] + "..."
+
+
+def test_types_are_printed_by_their_names() -> None:
+    assert [repr(wire_type(name)) for name in ("uint8", "struct", "odd")] == [
+        f"<wire type {name}>" for name in ("uint8", "struct", "odd")
+    ]
+
+
+def test_an_unknown_type_shows_only_what_it_holds() -> None:
+    with pytest.raises(StateError, match="expected `odd`, got 5"):
+        to_json(Record("f", "odd", None, 5))
+
+
+@pytest.mark.parametrize(("name", "size"), [(b"\xa0", 0), (b"\xda\x01\x00" + b"x" * 256, 256)])
+def test_a_name_of_another_size_is_refused(name: bytes, size: int) -> None:
+    with pytest.raises(FormatError, match=rf"the name of a field, of 1 to 255 bytes, snapshot has one of {size} - at byte 1$"):
+        decode_all(b"\x95" + name + b"\xa5uint8\xc0\x00\xcc\x01")
+    with pytest.raises(FormatError, match=rf"the type of a field, of 1 to 255 bytes, snapshot has one of {size} - at f"):
+        decode_all(b"\x95\xa1f" + name + b"\xc0\x00\xcc\x01")
+
+
+def test_a_caller_with_no_room_left_gets_our_error() -> None:
+    data = _nested_bytes(64)
+
+    def down() -> None:
+        try:
+            down()
+        except RecursionError:
+            decode_all(data)  # at the end of the stack: it fails there, and the call above tries again
+
+    with pytest.raises(LimitError, match="structs as deep as the caller leaves room for, snapshot has more - at byte 0"):
+        down()
 
 
 @pytest.mark.parametrize("name", ["", "x" * 256, "\ud800"])
