@@ -399,7 +399,9 @@ class SnapshotWriter:
         pieces, lead = section.pieces(), section.lead
         size = sum(map(len, pieces))
         if size > LIMITS.frame:
-            raise StateError(f"at most {LIMITS.frame} bytes of fields in one frame", str(size))
+            error = StateError(f"at most {LIMITS.frame} bytes of fields in one frame", str(size))
+            error.section = lead.label
+            raise error
         if lead.kind == "part" or lead.label in self._names:
             self._check_names(section)
         crc = sum_of_head(lead, size)

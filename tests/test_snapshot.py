@@ -20,7 +20,7 @@ from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.frames import Frame, Header, Lead, Order
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Limits, Record
-from tagged_vmstate.sections import EncodedSection, Section
+from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.wire import Opaque
 
@@ -279,7 +279,7 @@ def test_a_section_of_more_than_a_reader_takes_is_not_written() -> None:
         def __len__(self) -> int:
             return (1 << 32) + 1
 
-    section = EncodedSection("a", 0, Endless(), kind="section", attributes=Opaque.of({}))
+    section = EncodedSection(Lead.of("section", "a", 0, NO_ATTRIBUTES), Endless())
     with pytest.raises(StateError, match="at most 4294967296 bytes of fields in one frame, got 4294967297 - at a#0"):
         SnapshotWriter(io.BytesIO()).write(section)
 
