@@ -493,10 +493,11 @@ def _leaves(inside: Struct) -> Iterator[Leaf]:
 def _value_reader(kind: FieldType) -> Reader:
     """What reads length, flags and value of a field that varies."""
     wire = kind.wire
-    view: Callable[[bytes], Any] = memoryview if isinstance(wire, BlockType) else bytes  # arrays are copied but once
+    is_block = isinstance(wire, BlockType)
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
-        cursor = Cursor(view(data), pos=at)
+        taken: Any = memoryview(data) if is_block else data  # an array is copied once, by what holds it
+        cursor = Cursor(taken, pos=at)
         length = read_length(cursor, wire)
         is_flag = cursor.read_int("flags") in {0, 1}
         value = wire.unpack(cursor, length)
