@@ -12,6 +12,7 @@ import struct
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any, Final
 
 import pytest
@@ -21,11 +22,15 @@ from hypothesis import given
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, LoadError, Machine, MaxLength, StateError, Table, codec, prepared
+from tagged_vmstate.frames import Lead
+from tagged_vmstate.fuzz.mutate import changed_bytes, changed_snapshot
 from tagged_vmstate.layout import saver
 from tagged_vmstate.plan import plan
 from tagged_vmstate.prepared import USES, Prepared
 from tagged_vmstate.records import decode_all
+from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection
 from tagged_vmstate.shape import MisfitError, Shape
+from tagged_vmstate.snapshot import SnapshotWriter
 from tagged_vmstate.wire import Cursor, joined
 
 
@@ -320,3 +325,47 @@ def test_a_table_of_dicts_is_prepared_too(asked: list[str]) -> None:
     asked.clear()
     assert tv.load(tv.dumps(state, table=table), table) == state
     assert asked == []
+
+
+def mutated(data: bytes, random: Random) -> bytes:
+    """Fields changed by their structure, or any of their bytes."""
+    if random.random() < 0.5:
+        return changed_bytes(data, random)
+    with SnapshotWriter(file := io.BytesIO()) as writer:
+        writer.write(EncodedSection(Lead.of("section", "board", 0, NO_ATTRIBUTES), data))
+    try:
+        return next(iter(tv.Snapshot.read(changed_snapshot(file.getvalue(), random)))).payload()
+    except (tv.FormatError, StopIteration):
+        return data
+
+
+def verdict(table: Table, data: bytes) -> Any:
+    """What the loops say of some bytes: the state, or None."""
+    loader = codec.Loader("board#0")
+    try:
+        return loader.load(table, decode_all(data))
+    except tv.FormatError:
+        return None
+
+
+@pytest.mark.parametrize("runs", [2_000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_whatever_a_template_takes_the_loops_take_as_the_same(runs: int) -> None:
+    random, table = Random(runs), Board.__vmstate__  # type: ignore[attr-defined]
+    each = Prepared(table)
+    taken = refused = 0
+    for number in range(runs):
+        data = mutated(saved(random.choice(BOARDS)), random)
+        if number % 100 == 0 and verdict(table, data) is not None:
+            each.missed(data)
+            for _ in range(USES):
+                each.missed(data)
+        found = each.load(data, whole=False)
+        if found is None:
+            refused += 1
+            continue
+        taken += 1
+        expected = verdict(table, data)
+        assert expected is not None, data
+        assert saved(found.state) == saved(expected), data
+    assert taken > runs // 50
+    assert refused > runs // 50
