@@ -117,13 +117,16 @@ class Input:
     Args:
         file: The file.
         ahead: Bytes read at least when some are needed: many where all will be.
+        rereads: Whether going back costs no more than the reading.
 
     Attributes:
         position: Bytes from the place where the file stood when it was handed over.
         size: Bytes in all from there; None on a pipe.
+        rereads: As given.
     """
 
-    def __init__(self, file: BinaryIO, ahead: int = AHEAD) -> None:
+    def __init__(self, file: BinaryIO, ahead: int = AHEAD, *, rereads: bool = False) -> None:
+        self.rereads = rereads
         self._file = file
         self._more = ahead
         self._ahead = b""
@@ -154,20 +157,15 @@ class Input:
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, fewer only at the end."""
-        if size > self._more and self._at == len(self._ahead):
+        if size > self._more and (self.rereads or self._at == len(self._ahead)):
+            if self._at < len(self._ahead):
+                self._file.seek(self._start + self.position)  # rather than to join what is there with what follows
+            self._ahead, self._at = b"", 0
             data = self._fill(size)
         else:
             data = self.peek(size)
             self._at += len(data)
         self.position += len(data)
-        return data
-
-    def read_at(self, position: int, size: int) -> bytes:
-        """As many bytes from a place as are there, read into one block. Only where the file can seek."""
-        self._file.seek(self._start + position)
-        self._ahead, self._at = b"", 0
-        data = self._fill(size)
-        self.position = position + len(data)
         return data
 
     def peek(self, size: int) -> bytes:
@@ -259,7 +257,8 @@ class Stretch:
         self._low = low
 
     def _read(self, low: int, size: int) -> bytes:
-        data = self._source.read_at(self._start + low, size)
+        self._source.seek(self._start + low)
+        data = self._source.read(size)
         if len(data) < size:
             raise OSError("the file has become shorter while it was read")
         return data

@@ -117,7 +117,7 @@ class StoredSection(Section):
 
     def _stretch(self) -> bytes | Stretch:
         """Its fields, of which much is left in the file where that is read twice without pain."""
-        if self.size <= HELD_BYTES or not self._snapshot.rereads or self._snapshot.version != VERSION:
+        if self.size <= HELD_BYTES or not self._snapshot.input.rereads or self._snapshot.version != VERSION:
             return self.fields()
         self.verify()
         return Stretch(self._snapshot.input, self._start, self.size)
@@ -127,22 +127,22 @@ class StoredSection(Section):
         """Its fields as bytes, in one piece. Raises FormatError where their sum does not fit."""
         if self._held is not None:
             return (self._held,)
-        payload = joined(tuple(self._blocks()))
+        payload = joined(tuple(self._blocks(self.size)))
         if self._snapshot.input.size is None:
             self._held = payload  # a pipe gives it once
         return (payload,)
 
     def verify(self) -> None:
         """Check its sum, a block at a time. Raises FormatError."""
-        for _ in self._blocks():
+        for _ in self._blocks(BLOCK):
             pass
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _blocks(self, most: int) -> Iterator[bytes]:
         source = self._snapshot.input
         source.seek(self._start)
         left, total = self.size, self._sum
         while left:
-            piece = source.read(min(left, BLOCK))
+            piece = source.read(min(left, most))
             if not piece:
                 found = f"only {self.size - left} (truncated)"
                 raise placed(TruncatedError(f"{self.size} bytes of fields", found, offset=source.position), self.label)
@@ -162,7 +162,6 @@ class Snapshot:
 
     Attributes:
         version: The version of the format. The sections of a later one can be listed, not decoded.
-        rereads: Whether its bytes can be read again for nothing but the reading.
         names: The names that its sections in parts have shown so far.
         raw_attributes: What stands in the header, as its bytes.
         damage: With ``damaged="report"``, after iterating: what was wrong that no section's own `damage` tells.
@@ -177,8 +176,7 @@ class Snapshot:
         owned: bool = False,
     ) -> None:
         self.limits = limits
-        self.input = Input(file)
-        self.rereads = seeks_cheaply(file)
+        self.input = Input(file, rereads=seeks_cheaply(file))
         self.damage: list[FormatError] = []
         self.names = PartNames()
         self._report = damaged == "report"
