@@ -10,7 +10,8 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator
+from binascii import hexlify
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -18,10 +19,10 @@ from tagged_vmstate.errors import FormatError, PathPart, StateError
 from tagged_vmstate.frames import VERSION, Kind, label
 from tagged_vmstate.memory import Images, restored
 from tagged_vmstate.overview import overview
-from tagged_vmstate.records import Record, wire_type
-from tagged_vmstate.records import from_json as record_from_json
+from tagged_vmstate.records import Record, head_to_json, is_foreign, wire_type
 from tagged_vmstate.records import to_json as record_to_json
 from tagged_vmstate.sections import Section, Sections
+from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Json, Opaque
 from tagged_vmstate.wiretype import brief
 
@@ -41,25 +42,58 @@ def to_json(sections: Sections, file: BinaryIO, images: Images | None = None) ->
     file.write(f'{{{head},\n"sections": ['.encode())
     for number, section in enumerate(sections):
         file.write(b",\n" if number else b"\n")
-        file.write(_section_text(section, images).encode())
+        file.writelines(_section_text(section, images))
     file.write(b"\n]}\n")
 
 
-def section_to_json(section: Section, images: Images | None = None) -> Json:
+def section_to_json(section: Section) -> Json:
     """One section as JSON holds it."""
+    return {**_section_head(section), "fields": [record_to_json(record) for record in section.records()]}
+
+
+def _section_head(section: Section) -> dict[str, Json]:
     found: dict[str, Json] = {} if section.kind == "section" else {"kind": section.kind}
-    found |= {"device": section.device, "instance": section.instance, "attributes": section.raw_attributes.to_json()}
-    return {**found, "fields": [_field(record, section.label, images) for record in section.records()]}
+    return {**found, "device": section.device, "instance": section.instance, "attributes": section.raw_attributes.to_json()}
 
 
-def _field(record: Record, label: str, images: Images | None) -> Json:
-    return images.to_json(label, record) if images and record.type == "sparse" else record_to_json(record)
+def _section_text(section: Section, images: Images | None) -> Iterator[bytes]:
+    records = section.records()
+    yield f'{_dump(_section_head(section))[:-1]}, "fields": ['.encode()
+    for number, record in enumerate(records):
+        yield b",\n " if number else b"\n "
+        if record.type == "sparse" and images:
+            yield _dump(images.to_json(section.label, record)).encode()
+        elif record.type not in _HEXED or is_foreign(record):
+            yield _dump(record_to_json(record)).encode()
+        else:
+            yield f'{_dump(head_to_json(record))[:-1]}, "value": '.encode()
+            yield from _HEXED[record.type](record.value)
+            yield b"}"
+    yield b"]}"
 
 
-def _section_text(section: Section, images: Images | None) -> str:
-    found = section_to_json(section, images)
-    fields = ",".join("\n " + _dump(field) for field in found.pop("fields"))
-    return f'{_dump(found)[:-1]}, "fields": [{fields}]}}'
+def _sparse_text(runs: Runs) -> Iterator[bytes]:
+    for number, (offset, data) in enumerate(runs):
+        yield f'{", " if number else "{"}"0x{offset:x}": "'.encode()
+        for at in range(0, len(data), _CHUNK):
+            yield hexlify(data[at : at + _CHUNK])
+        yield b'"'
+    yield b"}" if runs else b"{}"
+
+
+def _buffer_text(data: bytes) -> Iterator[bytes]:
+    yield b'"'
+    for at in range(0, len(data), _CHUNK):
+        yield b" " * (at > 0) + hexlify(data[at : at + _CHUNK], " ")
+    yield b'"'
+
+
+_HEXED: Final[dict[str, Callable[[Any], Iterator[bytes]]]] = {
+    "sparse": _sparse_text,
+    "buffer": _buffer_text,
+    "bitmap": _buffer_text,
+}
+"""Types whose values may be many bytes: their hex is written as it is made, a JSON encoder would look at every digit of it."""
 
 
 def to_values(sections: Sections, file: BinaryIO) -> None:
@@ -217,7 +251,7 @@ def _section(found: Json, memory: Path | None) -> Section:
         section = Section(
             device,
             instance,
-            (record_from_json(restored(field, memory)) for field in fields),
+            (restored(field, memory) for field in fields),
             kind=cast("Kind", kind),
             attributes=_attributes(found.get("attributes", {})),
         )
@@ -252,6 +286,7 @@ class _Text:
         self._offset = 0
         self._line = 1
         self._is_all = False
+        self._usual = 0
 
     def peek(self) -> str:
         """The next character that is no blank; empty at the end."""
@@ -272,6 +307,8 @@ class _Text:
         """Pass a value. Raises FormatError where there is none."""
         if not self.peek():
             raise self.error(what, "nothing more (truncated)")
+        if len(self._text) - self._at < self._usual:
+            self._fill()
         while True:
             try:
                 found, end = self._scan(self._text, self._at)
@@ -294,9 +331,11 @@ class _Text:
 
     def forget(self) -> None:
         """Let go of the text before this place."""
-        passed = self._text[: self._at]
-        self._offset += len(passed.encode())
-        self._line += passed.count("\n")
+        self._offset += self._at if self._text.isascii() else len(self._text[: self._at].encode())
+        at = -1
+        while (at := self._text.find("\n", at + 1, self._at)) >= 0:  # lines are few, and counting looks at every digit
+            self._line += 1
+        self._usual = self._at
         self._text = self._text[self._at :]
         self._at = 0
 
@@ -355,10 +394,13 @@ class _Text:
         return match.end() if match else at
 
     def _fill(self) -> bool:
-        """Read on; False at the end. The more there is, the more is read, so that long values stay linear."""
+        """Read on; False at the end.
+
+        As much as the section before took, or the more the more there is, so that long values stay linear.
+        """
         if self._is_all:
             return False
-        data = self._file.read(max(_CHUNK, len(self._text)))
+        data = self._file.read(max(_CHUNK, self._usual, len(self._text)))
         self._is_all = not data
         try:
             self._text += self._decoder.decode(data, final=self._is_all)

@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.files import replacing
-from tagged_vmstate.records import LIMITS, Record, to_json
+from tagged_vmstate.records import LIMITS, Record, from_json, head_to_json, is_foreign, to_json
 from tagged_vmstate.sections import Sections
-from tagged_vmstate.types import Runs
+from tagged_vmstate.types import Runs, from_hex
 from tagged_vmstate.wire import Json
 from tagged_vmstate.wiretype import brief
 
@@ -93,19 +93,20 @@ class Images:
             file.write(data)
             runs[f"0x{offset:x}"] = data.hex() if number in self._stale.get(key, ()) else len(data)
         self._passed[key] = passed + len(runs)
-        found = to_json(record)
-        return found if "msgpack" in found else {**found, MEMORY: name, "value": runs}
+        return to_json(record) if is_foreign(record) else {**head_to_json(record), "value": runs, MEMORY: name}
 
 
-def restored(field: Any, folder: Path | None) -> Json:
-    """A field of a JSON form, with the bytes that lie in a file.
+def restored(field: Any, folder: Path | None) -> Record:
+    """The record of a JSON form, with the bytes that lie in a file.
 
     Raises:
-        StateError: No folder was given, the file is not there or too short, or the field does not say what to take.
+        StateError: It is no record, no folder was given, the file is not there or too short, or the field does not say what
+            to take.
     """
     if not isinstance(field, dict) or MEMORY not in field:
-        return field
+        return from_json(field)
     name, runs = field[MEMORY], field.get("value")
+    record = from_json({**{key: each for key, each in field.items() if key != MEMORY}, "value": {}})
     try:
         if not isinstance(name, str) or not name or name != os.path.basename(name) or name in {".", ".."} or "\0" in name:  # noqa: PTH119
             raise StateError('"memory" as the name of a file in the folder', brief(name))
@@ -116,26 +117,26 @@ def restored(field: Any, folder: Path | None) -> Json:
                 "the bytes of this memory", f"only the name of their file, {brief(name)}: say --memory DIR to from-json"
             )
         with (folder / name).open("rb") as file:
-            value = {offset: _bytes(file, offset, size) for offset, size in runs.items()}
+            value = tuple(_run(file, offset, size) for offset, size in runs.items())
     except OSError as error:
-        raise StateError(f"the file {brief(name)} in the folder", str(error.strerror), path=(str(field.get("name")),)) from None
+        raise StateError(f"the file {brief(name)} in the folder", str(error.strerror), path=(record.name,)) from None
     except StateError as error:
-        error.under(str(field.get("name")))
+        error.under(record.name)
         raise
-    return {**{key: each for key, each in field.items() if key != MEMORY}, "value": value}
+    return record.replace(value=value)
 
 
-def _bytes(file: BinaryIO, offset: str, size: Json) -> Json:
-    if isinstance(size, str):
-        return size
+def _run(file: BinaryIO, offset: str, size: Json) -> tuple[int, bytes]:
     try:
         start = int(offset, 0)
     except ValueError:
         raise StateError("an offset", brief(offset)) from None
+    if isinstance(size, str):
+        return start, from_hex(size)
     end = os.fstat(file.fileno()).st_size
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= LIMITS.frame or start < 0:
         raise StateError("a number of bytes, or hex", brief(size))
     if start + size > end:
         raise StateError(f"{size} bytes at {offset} in the file of this memory", f"{end} bytes in all")
     file.seek(start)
-    return file.read(size).hex()
+    return start, file.read(size)

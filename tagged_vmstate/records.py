@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from typing_extensions import override
 
@@ -346,15 +346,25 @@ def to_json(record: Record) -> Json:
     One whose writer chose other encodings than the prescribed ones carries its bytes under ``msgpack``,
     so that it goes back as it came.
     """
+    found = {**head_to_json(record), "value": wire_type(record.type).to_json(record.value, record.length)}
+    if is_foreign(record):
+        found["msgpack"] = cast("bytes", record.encoded).hex()
+    return found
+
+
+def head_to_json(record: Record) -> dict[str, Json]:
+    """A record as JSON holds it, without its value."""
     found: dict[str, Json] = {"name": record.name, "type": record.type}
     if record.length is not None:
         found["length"] = record.length
     if record.is_default:
         found["is_default"] = True
-    found["value"] = wire_type(record.type).to_json(record.value, record.length)
-    if record.encoded is not None and record.encoded != encode_plain(record):
-        found["msgpack"] = record.encoded.hex()
     return found
+
+
+def is_foreign(record: Record) -> bool:
+    """Whether a record was read from other bytes than the prescribed form of it."""
+    return record.encoded is not None and record.encoded != encode_plain(record)
 
 
 def from_json(value: Json) -> Record:

@@ -12,12 +12,15 @@ import jsonschema
 import pytest
 from conftest import STREAMS, stream_bytes
 from hypothesis import given
-from strategies import snapshots
+from hypothesis import strategies as st
+from strategies import foreign_snapshots, snapshots
 
+from tagged_vmstate import jsonform
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.jsonform import from_json, to_json, to_values
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Record
+from tagged_vmstate.records import to_json as record_to_json
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.wire import Opaque
@@ -63,6 +66,20 @@ def test_every_snapshot_goes_both_ways_and_fits_the_schema(data: bytes) -> None:
     text = as_json(data)
     assert as_snapshot(text) == data
     VALIDATOR.validate(json.loads(text))
+
+
+@given(st.one_of(snapshots(), foreign_snapshots()))
+def test_a_line_for_each_field_has_what_json_makes_of_the_field(data: bytes) -> None:
+    """Many bytes are written in pieces: here three are many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonform, "_CHUNK", 3)
+        lines = as_json(data).decode().split("\n")[2:]
+    records = [to_line(record) for section in Snapshot.read(data) for record in section.records()]
+    assert [line.strip().rstrip("],}") for line in lines if line.startswith(" ")] == [each.rstrip("],}") for each in records]
+
+
+def to_line(record: Record) -> str:
+    return json.dumps(record_to_json(record), ensure_ascii=False)
 
 
 @given(snapshots())
