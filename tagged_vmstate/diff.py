@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from tagged_vmstate.errors import PathPart, format_path
@@ -26,8 +26,9 @@ RANGES: Final = 1 << 10
 PREVIEW: Final = 16
 """Bytes or elements of a range that are kept to be shown."""
 _BLOCK: Final = 1 << 16
-_DIFFERENT: Final = re.compile(rb"[^\0]+(?:\0{1,15}[^\0]+)*")
-"""What differs, with gaps of less than a line of a hex dump."""
+_DIFFERENT: Final = re.compile(rb"[^\0]")
+_GAP: Final = bytes(PREVIEW)
+"""So much is the same between two ranges; with less, a line of a hex dump, they are one."""
 _PARTS: Final = 4
 """Decoded parts that are kept: memory that was sent again lies in several."""
 
@@ -87,12 +88,17 @@ class Difference:
         return format_path(self.section, self.path)
 
 
+Part: TypeAlias = tuple[StoredSection, int, int]
+"""A part of a section, and from where to where it has runs of some memory."""
+Parts: TypeAlias = list[Part]
+
+
 @dataclass(slots=True)
 class _Memory:
-    """A sparse field over all parts of its section: which part has runs from where to where."""
+    """A sparse field over all parts of its section."""
 
     length: int
-    parts: list[tuple[StoredSection, int, int]] = field(default_factory=list)
+    parts: Parts = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -265,14 +271,18 @@ def _bytes(record: Record) -> bytes | None:
     return record.value if isinstance(record.value, bytes) else None
 
 
-def _spans(left: bytes, right: bytes) -> Iterator[tuple[int, int]]:
+def _spans(left: bytes | bytearray, right: bytes | bytearray) -> Iterator[tuple[int, int]]:
     """Where bytes of one length differ."""
     for start in range(0, len(left), _BLOCK):
         ours, theirs = left[start : start + _BLOCK], right[start : start + _BLOCK]
         if ours != theirs:
             mixed = (int.from_bytes(ours, "big") ^ int.from_bytes(theirs, "big")).to_bytes(len(ours), "big")
-            for match in _DIFFERENT.finditer(mixed):
-                yield start + match.start(), start + match.end()
+            last = len(mixed.rstrip(b"\0"))
+            at = 0
+            while match := _DIFFERENT.search(mixed, at):
+                gap = mixed.find(_GAP, match.start())
+                at = gap if gap >= 0 else last
+                yield start + match.start(), start + at
 
 
 class _Ranges:
@@ -284,14 +294,16 @@ class _Ranges:
         self._count = 0
         self._end = -1
 
-    def add(self, base: int, left: bytes, right: bytes) -> None:
+    def add(self, base: int, left: bytes | bytearray, right: bytes | bytearray) -> None:
         """Take in the bytes from a place on."""
         for start, end in _spans(left, right):
-            self._count += end - start
-            if base + start == self._end and self._found and not self._more:
+            gap = base + start - self._end
+            goes_on = self._count > 0 and gap < PREVIEW
+            self._count += end - start + gap * goes_on
+            if goes_on and not self._more:
                 last = self._found[-1]
-                self._found[-1] = Range(last.start, last.count + end - start, last.old, last.new)
-            elif base + start != self._end and len(self._found) == RANGES:
+                self._found[-1] = Range(last.start, last.count + gap + end - start, last.old, last.new)
+            elif not goes_on and len(self._found) == RANGES:
                 self._more += 1
             elif len(self._found) < RANGES:
                 few = [side[start : min(end, start + PREVIEW)].hex(" ") for side in (left, right)]
@@ -307,35 +319,57 @@ def _memories(label: str, path: tuple[str], left: _Memory, right: _Memory) -> It
     kinds = f"sparse[{left.length}]", f"sparse[{right.length}]"
     reads = lru_cache(_PARTS)(_part), lru_cache(_PARTS)(_part)
     found = _Ranges()
-    for start in range(0, max(left.length, right.length), WINDOW):
-        if not any(low < start + WINDOW and high > start for _, low, high in (*left.parts, *right.parts)):
-            continue  # zero on both sides
-        sides = [
-            _window(path[0], memory, start, min(start + WINDOW, max(left.length, right.length)), read)
-            for memory, read in zip((left, right), reads, strict=True)
-        ]
-        if sides[0] != sides[1]:
-            found.add(start, *(bytes(side) for side in sides))
+    for start, end, *parts in _stretches(left.parts, right.parts):
+        sides = [[_runs(path[0], part, read) for part in each] for each, read in zip(parts, reads, strict=True)]
+        if sides[0] == sides[1]:
+            continue
+        for low, high in _windows(start, end, [run for side in sides for runs in side for run in runs]):
+            found.add(low, *(_window(side, low, high) for side in sides))
     ranges, more, count = found.result()
     if ranges or left.length != right.length:
         yield Difference("changed", label, path, *kinds, None, None, ranges, more, count)
+
+
+def _stretches(left: Parts, right: Parts) -> Iterator[tuple[int, int, Parts, Parts]]:
+    """From where to where which parts of both sides may have runs, in their order; elsewhere both are zero."""
+    waiting = [sorted(enumerate(parts), key=lambda each: each[1][1], reverse=True) for parts in (left, right)]
+    active: list[dict[int, Part]] = [{}, {}]
+    for start, end in pairwise(sorted({place for _, *places in (*left, *right) for place in places})):
+        for parts, later in zip(active, waiting, strict=True):
+            for number in [number for number, (_, _, high) in parts.items() if high <= start]:
+                del parts[number]
+            while later and later[-1][1][1] <= start:
+                parts.update([later.pop()])
+        if any(active):
+            ours, theirs = ([parts[number] for number in sorted(parts)] for parts in active)
+            yield start, end, ours, theirs
+
+
+def _runs(name: str, part: Part, read: Callable[[StoredSection], Records]) -> Runs:
+    """The runs of a memory in one part."""
+    return next(cast("Runs", record.value) for record in read(part[0]) if record.name == name)
 
 
 def _part(section: StoredSection) -> Records:
     return section.records()
 
 
-def _window(name: str, memory: _Memory, start: int, end: int, read: Callable[[StoredSection], Records]) -> bytearray:
+def _windows(start: int, end: int, runs: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, int]]:
+    """From where to where bytes are compared at once, so that every byte of a run between two places is."""
+    low = start
+    for offset, data in sorted(runs, key=lambda run: run[0]):
+        low = max(low, offset)
+        while low < min(offset + len(data), end):
+            yield low, min(low + WINDOW, end)
+            low += WINDOW
+
+
+def _window(side: Sequence[Runs], start: int, end: int) -> bytearray:
     """The bytes of a memory from one place to another; what comes later overwrites."""
     found = bytearray(end - start)
-    for section, low, high in memory.parts:
-        if low >= end or high <= start:
-            continue
-        for record in read(section):
-            if record.name != name:
-                continue
-            for offset, data in cast("Runs", record.value):
-                first, last = max(offset, start), min(offset + len(data), end)
-                if first < last:
-                    found[first - start : last - start] = data[first - offset : last - offset]
+    for runs in side:
+        for offset, data in runs:
+            first, last = max(offset, start), min(offset + len(data), end)
+            if first < last:
+                found[first - start : last - start] = data[first - offset : last - offset]
     return found

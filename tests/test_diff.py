@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -134,6 +135,18 @@ class TestMemory:
         [found] = diff(left, self.memory(((0, b"aabb"), (WINDOW - 1, b"XY"))))
         assert [(each.start, each.count) for each in found.ranges] == [(WINDOW - 1, 2)]
         assert (found.count, found.more) == (2, 0)
+
+    @pytest.mark.parametrize("place", [0, 1 << 16, WINDOW, 2 * WINDOW], ids=hex)
+    @pytest.mark.parametrize("cuts", [(), (3,), (3, 9)], ids=str)
+    def test_a_range_is_the_same_wherever_it_is_looked_at(self, place: int, cuts: tuple[int, ...]) -> None:
+        """Over the edge of what is compared at once, and of parts, where a gap of 15 bytes is in a range and one of 16 is not."""
+        data = b"ab" + bytes(15) + b"c" + bytes(16) + b"d"
+        start = max(place - 10, 0)
+        edges = [0, *(each * 4 for each in cuts), len(data)]
+        pieces = [((start + low, data[low:high]),) for low, high in pairwise(edges)]
+        [found] = diff(self.memory(()), self.memory(*pieces))
+        assert [(each.start - start, each.count) for each in found.ranges] == [(0, 18), (34, 1)]
+        assert (found.count, found.more) == (19, 0)
 
     def test_other_lengths_and_many_ranges(self) -> None:
         [found] = diff(self.memory(()), self.memory((), length=WINDOW))
