@@ -11,6 +11,7 @@ import sys
 from typing import Final, cast
 
 import click
+from click.shell_completion import CompletionItem
 from typing_extensions import override
 
 from tagged_vmstate.cli.messages import say
@@ -58,6 +59,12 @@ class _Group(click.Group):
             return None
         module = importlib.import_module(f"tagged_vmstate.cli.{_COMMANDS[cmd_name][0]}")
         return cast("click.Command", getattr(module, f"{cmd_name.replace('-', '_')}_command"))
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so, and the options."""
+        found = [CompletionItem(name, help=text) for name, (_, text) in _COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     @override
     def invoke(self, ctx: click.Context) -> object:
