@@ -235,6 +235,8 @@ class Stretch:
         """A byte, or those of a slice without a step; places count from the beginning."""
         if isinstance(key, int):
             if not self._low <= key < self._low + len(self._window):
+                if key >= self._size:
+                    raise IndexError(key)
                 self._read_window(key)
             return self._window[key - self._low]
         low, high, _ = key.indices(self._size)

@@ -306,7 +306,7 @@ def read_name(cursor: Cursor, what: str) -> str:
     """A name of 1 to 255 bytes. Raises FormatError."""
     start = cursor.pos
     name = cursor.read_str(what)
-    if not name or len(name.encode()) > NAME_BYTES:
+    if not name or (cursor.pos - start > NAME_BYTES and len(name.encode()) > NAME_BYTES):
         raise cursor.error(f"{what}, of 1 to {NAME_BYTES} bytes", f"one of {len(name.encode())}", start)
     return name
 

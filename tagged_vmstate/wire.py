@@ -210,9 +210,10 @@ class Cursor:
         return self.data[start:end]
 
     def _first(self, what: str) -> int:
-        if self.pos >= len(self.data):
-            raise TruncatedError(what, "nothing more (truncated)", offset=self.base + self.pos)
-        return self.data[self.pos]
+        try:
+            return self.data[self.pos]
+        except IndexError:
+            raise TruncatedError(what, "nothing more (truncated)", offset=self.base + self.pos) from None
 
     def _sized(self, width: int, what: str) -> int:
         start = self.pos

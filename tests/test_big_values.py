@@ -123,6 +123,8 @@ def test_a_stretch_is_taken_like_bytes(data: bytes, window: int, drawn: st.DataO
         patch.setattr(files, "WINDOW", window)
         found = Stretch(Input(io.BytesIO(b"before" + data + b"behind")), len(b"before"), len(data))
         assert len(found) == len(data)
+        with pytest.raises(IndexError):
+            found[len(data)]
         places = st.integers(0, len(data))
         for _ in range(8):
             low, high = sorted((drawn.draw(places), drawn.draw(places)))
