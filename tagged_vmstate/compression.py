@@ -9,6 +9,7 @@ import zlib
 from typing import Any, BinaryIO, Final, cast
 
 from tagged_vmstate.errors import FormatError
+from tagged_vmstate.files import BLOCK
 
 # Modules by name: most input is not compressed, and a command line should not wait for their import.
 _READERS: Final = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "lzma", b"BZh": "bz2"}
@@ -43,7 +44,11 @@ def other_compression(head: bytes) -> str | None:
 
 
 class _Compressed(io.BufferedIOBase):
-    """A decompressing file that raises our error."""
+    """A decompressing file that raises our error.
+
+    It goes to a place when something is read there; its size is looked for once, and its end then kept: who reads a stream
+    looks at the end of it first.
+    """
 
     def __init__(self, file: BinaryIO, module: str) -> None:
         library = importlib.import_module(module)
@@ -52,6 +57,8 @@ class _Compressed(io.BufferedIOBase):
         self._file = file
         self._inner: Any = library.open(file)
         self._position = 0
+        self._size: int | None = None
+        self._end = b""
 
     def readable(self) -> bool:
         return True
@@ -63,13 +70,28 @@ class _Compressed(io.BufferedIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = self._guarded(self._inner.seek, offset, whence)
+        if whence == os.SEEK_END and self._size is None:
+            self._look_for_end()
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size or 0}[whence]
+        self._position = start + offset
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        data: bytes = self._guarded(self._inner.read, size)
+        if self._size is not None and self._position >= self._size - len(self._end):
+            start = self._position - self._size + len(self._end)
+            data = self._end[start:] if size is None or size < 0 else self._end[start : start + size]
+        else:
+            if self._inner.tell() != self._position:
+                self._guarded(self._inner.seek, self._position)
+            data = self._guarded(self._inner.read, size)
         self._position += len(data)
         return data
+
+    def _look_for_end(self) -> None:
+        self._position, last = self._inner.tell(), b""
+        while block := self.read(BLOCK):
+            self._end, last = last, block
+        self._size, self._end = self._position, self._end + last
 
     def _guarded(self, function: Any, *arguments: object) -> Any:
         try:
