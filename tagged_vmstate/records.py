@@ -272,8 +272,8 @@ def decode_all(data: Bytes, base: int = 0, limits: Limits = LIMITS) -> Records:
 
 
 def _as_it_stands(data: Bytes, start: int, end: int, record: Record, nesting: int) -> bytes | None:
-    """The bytes of a record; None for many that are in the prescribed form: no need to hold them twice."""
-    if end - start < APART:
+    """The bytes of a record; None for many, left in the file, that are in the prescribed form: they need no room."""
+    if end - start < APART or isinstance(data, bytes):
         return data[start:end]
     at = start
     for piece in plain_pieces(record, nesting):

@@ -29,6 +29,8 @@ Piece: TypeAlias = "bytes | memoryview"
 """Some of the bytes of a longer whole; a view is of somebody's own memory, as it is until it has been written."""
 APART: Final = 1 << 16
 """Pieces of at least so many bytes are not copied to be joined with others."""
+TOGETHER: Final = 1 << 12
+"""Pieces that are joined at once: Python takes 80 bytes for each while it does."""
 
 NIL: Final = b"\xc0"
 
@@ -52,17 +54,18 @@ _F64: Final = struct.Struct(">d")
 
 
 def gathered(pieces: Iterable[Piece]) -> list[Piece]:
-    """The same bytes in as few pieces as there are without copying a big one."""
+    """The same bytes in as few pieces as there are without copying a big one, or holding very many small ones."""
     found: list[Piece] = []
     small: list[Piece] = []
     for piece in pieces:
-        if len(piece) < APART:
+        is_small = len(piece) < APART
+        if is_small:
             small.append(piece)
-            continue
-        if small:
-            found.append(b"".join(small))
+        if small and (not is_small or len(small) == TOGETHER):
+            found.append(joined(small))
             small.clear()
-        found.append(piece)
+        if not is_small:
+            found.append(piece)
     if small:
         found.append(joined(small))
     return found

@@ -133,3 +133,17 @@ def test_a_stretch_is_taken_like_bytes(data: bytes, window: int, drawn: st.DataO
             assert not found.startswith(data[low:high] + b"odd", low)
             if low < len(data):
                 assert found[low] == data[low]
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_told() -> None:
+    file = io.BytesIO(bytes(100))
+    found = Stretch(Input(file), 0, 100)
+    file.truncate(50)
+    with pytest.raises(OSError, match="shorter"):
+        found[60]
+
+
+def test_many_small_fields_are_joined_in_parts() -> None:
+    """Python takes 80 bytes for each piece that it joins."""
+    pieces = wire.gathered(b"ab" for _ in range(3 * wire.TOGETHER + 1))
+    assert [len(piece) for piece in pieces] == [*[2 * wire.TOGETHER] * 3, 2]
