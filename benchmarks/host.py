@@ -60,7 +60,7 @@ class Host:
 
 def _packages() -> Iterable[str]:
     needed = {package for each in CONTESTANTS.values() for package in each.needs.values()}
-    return ["tagged-vmstate", *sorted(needed | {"numpy", "click", "rich"})]
+    return ["tagged-vmstate", *sorted(needed | {"click", "isal", "numpy", "rich"})]
 
 
 def _version(package: str) -> str | None:
