@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 try:
-    from isal.isal_zlib import crc32 as _crc32
+    from isal.isal_zlib import crc32 as _crc32  # pyright: ignore[reportMissingImports]  # an extra
 except ModuleNotFoundError:
     from zlib import crc32 as _crc32
 
