@@ -261,7 +261,7 @@ class FloatType(BlockType):
         number = float(value)
         if math.isfinite(number):
             return number
-        return f"{number}:{float_bits(number, self.width):0{2 * self.width}x}"
+        return f"{number}:{float_bits(number, self.width):x}"  # the first digit is 7 or f
 
     @override
     def one_from_json(self, value: Json) -> object:

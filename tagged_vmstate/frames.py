@@ -223,7 +223,8 @@ def known_frame(data: bytes, limits: Limits) -> Frame | None:
     if lead is None or len(data) < end + _TAIL.size:
         return None
     _, size, mark, crc = _TAIL.unpack_from(data, end)
-    return Frame(lead, size, crc) if mark == _U32 and size <= limits.frame else None
+    is_usual = mark == _U32 and size <= limits.frame and len(lead.attributes.raw) <= limits.attributes
+    return Frame(lead, size, crc) if is_usual else None
 
 
 def sum_of_head(lead: Lead, size: int) -> int:

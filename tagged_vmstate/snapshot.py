@@ -294,7 +294,7 @@ class Snapshot:
     def _section(self, frame: Frame, offset: int) -> StoredSection:
         section = StoredSection(frame, offset, self)
         if self.input.size is not None and section.end > self.input.size:
-            left = self.input.size - self.input.position
+            left = self.input.size - (section.end - section.size)
             raise placed(
                 TruncatedError(f"{frame.size} bytes of fields", f"only {left} (truncated)", offset=self.input.size), frame.label
             )

@@ -222,25 +222,21 @@ class Cursor:
         start = self.pos
         self.pos = start + 1
         size = int.from_bytes(self.take(width, what), "big")
-        if size > len(self.data) - self.pos:
-            left = len(self.data) - self.pos
-            self.pos = start
-            raise TruncatedError(what, f"a length of {size} with {left} bytes left (truncated)", offset=self.base + start)
-        return size
+        return self._within(size, start, what)
+
+    def _within(self, count: int, start: int, what: str) -> int:
+        """A count of objects or bytes, each of which takes a byte at least. Raises TruncatedError where fewer are left."""
+        left = len(self.data) - self.pos
+        if count > left:
+            raise TruncatedError(what, f"a length of {count} with {left} bytes left (truncated)", offset=self.base + start)
+        return count
 
     def read_array(self, what: str) -> int:
         """The count of an array; its objects follow. A count beyond the bytes left is refused."""
         first = self._first(what)
         if first & 0xF0 == 0x90:
-            count = first & 0x0F
-            if count >= len(self.data) - self.pos:
-                raise TruncatedError(
-                    what,
-                    f"{count} items with {len(self.data) - self.pos - 1} bytes left (truncated)",
-                    offset=self.base + self.pos,
-                )
             self.pos += 1
-            return count
+            return self._within(first & 0x0F, self.pos - 1, what)
         if first in {0xDC, 0xDD}:
             return self._sized(_COUNTED[first][0], what)
         raise self.error(what)

@@ -59,9 +59,7 @@ class WireType(ABC):
 
     def misfit(self, length: int | None) -> str | None:
         """What is wrong with a length for this type; None where nothing is."""
-        if length is None:
-            return f"a length in {self.counted} for `{self.name}`" if self.counted else None
-        return None if self.counted or self.arrays else f"no length for `{self.name}`"
+        return f"a length in {self.counted} for `{self.name}`" if length is None and self.counted else None
 
     @abstractmethod
     def pack(self, value: object, length: int | None) -> bytes:

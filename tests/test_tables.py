@@ -243,6 +243,10 @@ WRONG: list[tuple[Callable[[], object], str]] = [
         declared(Annotated[list[Annotated[bytes, Length(4)]], Length(2)], default_factory=list),
         "elements of a type that arrays can have",
     ),
+    (
+        declared(Annotated[list[Annotated[tv.sparse, Length(4)]], Length(2)], default_factory=list),
+        "elements of a type that arrays can have",
+    ),
     (declared(array, default_factory=list), "the type of the elements beside the array"),
     (declared(np.ndarray, default_factory=list), "the type of the elements beside the array"),
     (declared("Nowhere", default=0), "`Nowhere`, unknown so far: a struct cannot hold itself"),

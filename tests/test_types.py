@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from array import array
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from tagged_vmstate import wire
 from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.records import Record, decode_all, encode, from_json, to_json, wire_type
 from tagged_vmstate.wire import Opaque, float_bits, float_from_bits
@@ -85,6 +88,8 @@ CASES = [
     Case("float64", 1, [SIGNALLING64], "c408 010000000000f0ff", ["nan:fff0000000000001"]),
     Case("buffer", 3, b"\x00\x1c\xff", "c403 001cff", "00 1c ff"),
     Case("buffer", 0, b"", "c400", ""),
+    Case("bitmap", 0, b"", "c400", ""),
+    Case("bitmap", 1, b"\x01", "c401 01", "01"),
     Case("bitmap", 3, b"\x05", "c401 05", "05"),
     Case("bitmap", 16, b"\x05\xff", "c402 05ff", "05 ff"),
     Case("string", None, "é\x00", "a3 c3a900", "é\x00"),
@@ -136,6 +141,41 @@ class TestEveryType:
         for size in range(1, len(encoded)):
             with pytest.raises(FormatError, match="byte"):
                 decode_all(encoded[:size])
+
+
+@pytest.mark.parametrize("sign", [0, 1])
+def test_each_bit_of_a_nan_is_kept_or_refused(sign: int) -> None:
+    for bit in range(23):
+        bits = sign << 31 | 0x7F800000 | 1 << bit
+        [record] = decode_all(_foreign("float32", f"ca {bits:08x}"))
+        value: Any = record.value
+        assert float_bits(value, 4) == bits
+        assert encode(record.replace()) == _foreign("float32", f"ca {bits:08x}")
+    for bit in range(52):
+        nan = float_from_bits(sign << 63 | 0x7FF << 52 | 1 << bit, 8)
+        assert float_bits(nan, 8) == sign << 63 | 0x7FF << 52 | 1 << bit
+        with contextlib.nullcontext() if bit >= 29 else pytest.raises(StateError, match="in its range"):
+            encode(Record("f", "float32", None, nan))
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "offset"),
+    [
+        ("95 a461626364", "the type of a field, snapshot has nothing more (truncated)", 6),
+        ("95 a5 61626364", "5 bytes of the name of a field, snapshot has only 4 bytes before its end (truncated)", 2),
+        ("95 d905 616263", "the name of a field, snapshot has a length of 5 with 3 bytes left (truncated)", 1),
+        ("93 c0c0", "a field (an array of 5 items), snapshot has a length of 3 with 2 bytes left (truncated)", 0),
+        ("93 c0c0c0", "a field (an array of 5 items), snapshot has an array of another length", 0),
+        ("dc 0005 c0c0c0c0", "a field (an array of 5 items), snapshot has a length of 5 with 4 bytes left (truncated)", 0),
+        ("95 a161 a3 6f6464 c0 00 93 c0c0", "a value of `odd`, snapshot has a length of 3 with 2 bytes left (truncated)", 9),
+        ("95 a161 a3 6f6464 c0 00 d0", "1 bytes of a value of `odd`, snapshot has only 0 bytes before its end (truncated)", 10),
+        ("95 a161 a3 6f6464 c0 00 92 c0 cc", "1 bytes of a value of `odd`", 12),
+    ],
+)
+def test_a_cut_field_says_how_much_is_there_and_where(data: str, words: str, offset: int) -> None:
+    with pytest.raises(FormatError, match=re.escape(f"expected {words}")) as caught:
+        decode_all(bytes.fromhex(data), base=1000)
+    assert caught.value.offset == 1000 + offset
 
 
 def test_large_values_have_wide_heads() -> None:
@@ -203,13 +243,17 @@ def test_any_fitting_encoding_is_read_and_kept(kind: str, packed: str, value: ob
         ("float32", None, "cb 3fb999999999999a", "a float that needs 64 bits"),
         ("float32", None, "cb 7e37e43c8800759c", "a float that needs 64 bits"),
         ("string", None, "c401 61", "expected `string`, snapshot has bytes"),
-        ("string", None, "a2 c328", "expected UTF-8"),
+        ("string", None, "a2 c328", r"expected UTF-8, snapshot has byte 0xc3 - at f \(byte 13\)"),
+        ("string", None, "a3 61c328", r"expected UTF-8, snapshot has byte 0xc3 - at f \(byte 14\)"),
+        ("uint8", None, "80", "expected `uint8`, snapshot has a map"),
+        ("uint8", None, "df 00000000", "expected `uint8`, snapshot has a map"),
         ("string", None, "a3 eda080", "expected UTF-8"),
         ("string", 2, "91 a0", r"expected 2 elements for `string\[2\]`, snapshot has 1"),
         ("buffer", 2, "c401 00", r"expected 2 bytes for `buffer\[2\]`, snapshot has 1"),
         ("buffer", 2, "a2 6161", r"expected `buffer\[2\]`, snapshot has a string"),
         ("buffer", None, "c400", "expected a length in bytes for `buffer`, snapshot has nil"),
         ("bitmap", 3, "c401 08", r"expected spare bits 0 in `bitmap\[3\]`"),
+        ("bitmap", 10, "c402 0108", r"expected spare bits 0 in `bitmap\[10\]`, snapshot has 0x08 - at f \(byte 15\)"),
         ("uint16", 2, "c403 000000", r"expected 4 bytes for `uint16\[2\]`, snapshot has 3"),
         ("uint16", 2, "92 01 02", r"expected bytes for `uint16\[2\]`, snapshot has an array"),
         ("bool", 2, "c402 0102", "expected bytes 0 and 1"),
@@ -217,6 +261,7 @@ def test_any_fitting_encoding_is_read_and_kept(kind: str, packed: str, value: ob
         ("sparse", 9, "94 04 c401 00 02 c401 00", "1 bytes at 2"),
         ("sparse", 9, "94 00 c402 0000 01 c401 00", "1 bytes at 1"),
         ("sparse", 9, "94 00 c400 00 c400", "0 bytes at 0"),
+        ("sparse", 0, "92 00 c401 00", "1 bytes at 0"),
         ("sparse", 9, "91 00", "an odd number of items"),
         ("sparse", 9, "92 ff c401 00", "1 bytes at -1"),
         ("struct", None, "01", "expected `struct`"),
@@ -260,6 +305,10 @@ class _Endless(list[str]):
         ("buffer", 2, b"abc", r"expected `buffer\[2\]`, got 3 bytes"),
         ("buffer", None, b"", "expected a length in bytes"),
         ("bitmap", 3, b"\x08", "expected spare bits 0"),
+        ("bitmap", 10, b"\x01\x08", r"expected spare bits 0 in `bitmap\[10\]`, got 0x08 in the last byte"),
+        ("sparse", 0, ((0, b"a"),), r"runs of `sparse\[0\]`, ascending, apart and inside it, got 1 bytes at 0"),
+        ("sparse", 4, ((0, b"ab"), (1, b"c")), "got 1 bytes at 1"),
+        ("sparse", 4, ((0, b""), (0, b"")), "got 0 bytes at 0"),
         ("string", None, "\ud800", "that UTF-8 can hold"),
         ("string", 1, [b"x"], r"expected `string`, got b'x' - at f\[0\]"),
         ("sparse", 4, ((3, b"ab"),), "ascending, apart and inside it"),
@@ -276,7 +325,7 @@ class _Endless(list[str]):
         ("struct", None, (Record("a", "uint8", None, 1),) * 2, "a name once among its siblings"),
         ("uint8", -1, [], "a length of 0"),
         ("future", None, 5, "a type that this build does not know"),
-        ("future", None, Opaque(b"\x92\x01"), "truncated"),
+        ("future", None, Opaque(b"\x92\x01"), r"truncated\) - at byte 0"),
         ("future", None, Opaque(b"\x01\x01"), "one MessagePack object"),
     ],
 )  # fmt: skip
@@ -320,6 +369,7 @@ def _json(**changes: Any) -> dict[str, Any]:
         (_json(type="float64", value="nan"), "or a string such as \"nan:7ff8000000000000\", got 'nan' - at f"),
         (_json(type="float32", value="nan:7fc0"), 'or a string such as "nan:7fc00000", got'),
         (_json(type="float32", value="nan:7fc0000x"), 'or a string such as "nan:7fc00000", got'),
+        (_json(type="float32", value="nan:07fc00000"), 'or a string such as "nan:7fc00000", got'),
         (_json(type="float32", value="inf:7fc00000"), 'or a string such as "nan:7fc00000", got'),
         (_json(type="float32", value="1.0:3f800000"), 'or a string such as "nan:7fc00000", got'),
         (_json(type="float32", length=1, value="x"), r"expected `float32\[1\]` as a list, got 'x' - at f"),
@@ -350,6 +400,31 @@ def test_types_are_printed_by_their_names() -> None:
     ]
 
 
+def test_a_record_says_what_it_is_and_not_where_it_was() -> None:
+    record = Record("f", "uint8", None, 1)
+    assert record.offset == -1
+    [read] = decode_all(encode(record), base=100)
+    assert (read.offset, read.encoded) == (100, encode(record))
+    assert read == record
+    assert repr(read) == repr(record) == "Record(name='f', type='uint8', length=None, value=1, is_default=False)"
+
+
+def test_json_says_which_field_is_at_its_default() -> None:
+    assert to_json(Record("f", "uint8", None, 1, is_default=True)) == {
+        "name": "f",
+        "type": "uint8",
+        "is_default": True,
+        "value": 1,
+    }
+
+
+def test_a_length_has_64_bits() -> None:
+    [record] = decode_all(encode(Record("f", "odd", (1 << 64) - 1, Opaque(b"\xc0"))))
+    assert record.length == (1 << 64) - 1
+    with pytest.raises(StateError, match=r"a length of 0 to 2\*\*64-1, got 18446744073709551616 - at f"):
+        encode(Record("f", "odd", 1 << 64, Opaque(b"\xc0")))
+
+
 def test_an_unknown_type_shows_only_what_it_holds() -> None:
     with pytest.raises(StateError, match="expected `odd`, got 5"):
         to_json(Record("f", "odd", None, 5))
@@ -364,15 +439,21 @@ def test_a_name_of_another_size_is_refused(name: bytes, size: int) -> None:
 
 
 def test_a_caller_with_no_room_left_gets_our_error() -> None:
-    data = _nested_bytes(64)
+    before = encode(Record("f", "uint8", None, 1))
+    data = before + _nested_bytes(64)
 
     def down() -> None:
         try:
             down()
         except RecursionError:
-            decode_all(data)  # at the end of the stack: it fails there, and the call above tries again
+            try:
+                decode_all(data, base=100)
+            except LimitError as error:
+                if error.offset > 100:
+                    raise
+                raise RecursionError from None  # no room even for what is not nested: the call above tries again
 
-    with pytest.raises(LimitError, match="structs as deep as the caller leaves room for, snapshot has more - at byte 0"):
+    with pytest.raises(LimitError, match=rf"structs as deep as the caller leaves room for, .* - at byte {100 + len(before)}$"):
         down()
 
 
@@ -403,16 +484,90 @@ def _nested_bytes(levels: int) -> bytes:
     return head * levels + b"\x95\xa1l\xa5uint8\xc0\x00\xcc\x01"
 
 
+def _objects() -> dict[int, tuple[bytes, str]]:
+    """MessagePack's table of formats: first byte -> an object that begins with it, and what it is."""
+    found = dict.fromkeys((*range(0x80), *range(0xE0, 0x100)), (b"", "an integer"))
+    for count in range(16):
+        found[0x80 + count] = b"\xc0" * 2 * count, "a map"
+        found[0x90 + count] = b"\xc0" * count, "an array"
+    found |= {0xA0 + size: (b"x" * size, "a string") for size in range(32)}
+    found |= {0xC0: (b"", "nil"), 0xC2: (b"", "false"), 0xC3: (b"", "true")}
+    found |= {0xC4 + place: ((3).to_bytes(1 << place, "big") + b"abc", "bytes") for place in range(3)}
+    found |= {0xC7 + place: ((3).to_bytes(1 << place, "big") + b"\5abc", "an extension object") for place in range(3)}
+    found |= {0xCA: (bytes(4), "a float"), 0xCB: (bytes(8), "a float")}
+    found |= {first + place: (bytes(1 << place), "an integer") for first in (0xCC, 0xD0) for place in range(4)}
+    found |= {0xD4 + place: (b"\5" + bytes(1 << place), "an extension object") for place in range(5)}
+    found |= {0xD9 + place: ((3).to_bytes(1 << place, "big") + b"abc", "a string") for place in range(3)}
+    found |= {0xDC + place: ((3).to_bytes(2 << place, "big") + b"\xc0" * 3, "an array") for place in range(2)}
+    found |= {0xDE + place: ((3).to_bytes(2 << place, "big") + b"\xc0" * 6, "a map") for place in range(2)}
+    return {first: (bytes((first,)) + body, what) for first, (body, what) in found.items()}
+
+
+OBJECTS = _objects()
+
+
+def test_the_table_of_formats_is_whole() -> None:
+    assert OBJECTS.keys() == {*range(256)} - {0xC1}
+    for raw, _ in OBJECTS.values():
+        msgpack.unpackb(raw, strict_map_key=False)
+
+
+@pytest.mark.parametrize("first", sorted(OBJECTS), ids=hex)
+def test_any_object_is_kept_as_it_stands_and_named_where_it_is_wrong(first: int) -> None:
+    raw, what = OBJECTS[first]
+    other = encode(Record("g", "uint8", None, 1))
+    odd, behind = decode_all(_foreign("odd", raw.hex()) + other)
+    assert (odd.value, behind.name) == (Opaque(raw), "g")
+    for size in range(len(raw)):
+        with pytest.raises(FormatError, match="truncated"):
+            decode_all(_foreign("odd", raw[:size].hex()))
+    kind = "uint8" if first in {0xC2, 0xC3} else "bool"
+    with pytest.raises(FormatError, match=f"expected `{kind}`, snapshot has {what} - at f") as caught:
+        decode_all(_foreign(kind, raw.hex()))
+    assert caught.value.offset == 6 + len(kind)
+
+
+@pytest.mark.parametrize("first", sorted(first for first, (_, what) in OBJECTS.items() if what == "an integer"), ids=hex)
+def test_an_integer_of_any_width_is_what_msgpack_says(first: int) -> None:
+    for byte in (b"\x12", b"\x7f", b"\x80", b"\xff"):
+        raw = OBJECTS[first][0][:1] + byte * (len(OBJECTS[first][0]) - 1)
+        value = msgpack.unpackb(raw)
+        [record] = decode_all(_foreign("uint64" if value >= 0 else "int64", raw.hex()))
+        assert record.value == value
+
+
+@pytest.mark.parametrize("bits", [0, 1, 4, 5, 7, 8, 15, 16, 31, 32, 63, 64])
+def test_heads_are_in_the_shortest_form(bits: int) -> None:
+    """As msgpack writes them, on both sides of each edge."""
+    for number in ((1 << bits) - 1, 1 << bits):
+        if number < 1 << 64:
+            assert wire.pack_uint(number) == msgpack.packb(number)
+        else:
+            with pytest.raises(OverflowError):
+                wire.pack_uint(number)
+        if number < 1 << 17:
+            assert wire.pack_str("x" * number) == msgpack.packb("x" * number)
+            assert wire.pack_bin(bytes(number)) == msgpack.packb(bytes(number))
+            assert wire.pack_array_head(number) + b"\xc0" * number == msgpack.packb([None] * number)
+    assert wire.pack_bin_head((1 << 32) - 1) == b"\xc6\xff\xff\xff\xff"
+    with pytest.raises(OverflowError):
+        wire.pack_bin_head(1 << 32)
+
+
 def test_64_levels_of_structs_are_taken_and_65_refused() -> None:
     assert decode_all(encode(_nested(64)))
     with pytest.raises(StateError, match="at most 64 levels"):
         encode(_nested(65))
     assert decode_all(_nested_bytes(64))
     for levels in (65, 100_000):
-        with pytest.raises(LimitError, match="at most 64 levels"):
-            decode_all(_nested_bytes(levels))
-    with pytest.raises(LimitError, match="at most 64 levels"):
-        decode_all(_foreign("future", "91" * 1000 + "c0"))
+        with pytest.raises(LimitError, match="at most 64 levels") as caught:
+            decode_all(_nested_bytes(levels), base=1000)
+        assert caught.value.offset == 1000 + 64 * 13 + 12, "where the value of the 65th would be"
+    assert decode_all(_foreign("odd", "91" * 64 + "c0"))
+    for levels in (65, 1000):
+        with pytest.raises(LimitError, match="at most 64 levels of nesting") as caught:
+            decode_all(_foreign("odd", "91" * levels + "c0"), base=1000)
+        assert caught.value.offset == 1000 + 9 + 65, "behind the head of the 65th"
 
 
 def test_flags_other_than_is_default_are_refused() -> None:
