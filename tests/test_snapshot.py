@@ -651,3 +651,10 @@ def test_more_sections_than_are_remembered_are_read_all_the_same(monkeypatch: py
     monkeypatch.setattr(frames, "LEADS", 4)
     for _ in range(2):
         assert [section.instance for section in Snapshot.read(data)] == [*range(9)]
+
+
+def test_every_cut_is_told_of_sections_that_were_read_before_too() -> None:
+    read_all(EIGHT)
+    for size in range(len(EIGHT)):
+        with pytest.raises(FormatError, match="byte"):
+            read_all(EIGHT[:size])

@@ -15,7 +15,7 @@ import pytest
 from tagged_vmstate import wire
 from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.records import Record, decode_all, encode, from_json, to_json, wire_type
-from tagged_vmstate.wire import Opaque, float_bits, float_from_bits
+from tagged_vmstate.wire import APART, Opaque, equal, float_bits, float_from_bits
 from tagged_vmstate.wiretype import brief
 
 
@@ -486,7 +486,7 @@ def _nested_bytes(levels: int) -> bytes:
 
 def _objects() -> dict[int, tuple[bytes, str]]:
     """MessagePack's table of formats: first byte -> an object that begins with it, and what it is."""
-    found = dict.fromkeys((*range(0x80), *range(0xE0, 0x100)), (b"", "an integer"))
+    found: dict[int, tuple[bytes, str]] = dict.fromkeys((*range(0x80), *range(0xE0, 0x100)), (b"", "an integer"))
     for count in range(16):
         found[0x80 + count] = b"\xc0" * 2 * count, "a map"
         found[0x90 + count] = b"\xc0" * count, "an array"
@@ -585,3 +585,14 @@ def test_two_siblings_of_one_name_are_refused_at_every_level() -> None:
         decode_all(one + one)
     with pytest.raises(FormatError, match="- at s / f"):
         decode_all(b"\x95\xa1s\xa6struct\xc0\x00\x92" + one + one)
+
+
+@pytest.mark.parametrize("place", [0, 1, APART - 1, APART, 2 * APART])
+def test_big_values_are_equal_only_where_every_byte_is(place: int) -> None:
+    data = bytes(2 * APART + 1)
+    other = bytearray(data)
+    assert equal((data[:5], memoryview(other)), (data[:5], data))
+    other[place] = 1
+    assert not equal((data[:5], memoryview(other)), (data[:5], data))
+    assert not equal((memoryview(data)[1:],), (data,))
+    assert not equal((data,), (data, b""))
