@@ -348,7 +348,7 @@ def verdict(table: Table, data: bytes) -> Any:
         return None
 
 
-@pytest.mark.parametrize("runs", [2_000, pytest.param(100_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("runs", [2_000, pytest.param(30_000, marks=pytest.mark.long)])
 def test_whatever_a_template_takes_the_loops_take_as_the_same(runs: int) -> None:
     random, table = Random(runs), Board.__vmstate__  # type: ignore[attr-defined]
     each = Prepared(table)
