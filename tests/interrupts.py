@@ -15,6 +15,7 @@ import test_machine
 import tagged_vmstate as tv
 from tagged_vmstate import Device, Field, Length, Machine, Table
 from tagged_vmstate.assign import all_or_none
+from tagged_vmstate.prepared import USES
 
 
 @tv.vmstate
@@ -108,7 +109,8 @@ def interrupt_loads(many: int, step: int) -> str:
     def load(machine: Machine) -> None:
         machine.load(data.getvalue(), unknown="keep")
 
-    load(Machine(_devices(3)))  # what is prepared once is done
+    for _ in range(4 * USES):
+        load(Machine(_devices(3)))  # what is prepared late is there: all loads below run the same bytecodes
     whole = Machine(_devices(3))
     _, last, first = interrupted(lambda: load(whole), 0)
     before, after = _everything(Machine(_devices(3))), _everything(whole)
