@@ -50,7 +50,8 @@ class Undo:
         ids = set(map(id, states))
         if len(ids) != len(states) or not self._seen.isdisjoint(ids):
             return False
-        self._seen |= ids
+        ids |= self._seen
+        self._seen = ids
         self._back.append(back)
         return True
 

@@ -12,20 +12,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from operator import itemgetter
 from typing import Any, Final, Protocol, cast
 
 from tagged_vmstate.blocks import BlockType, BoolType, IntType
 from tagged_vmstate.codec import image, save_value
 from tagged_vmstate.fieldtype import Constraint, FieldType
 from tagged_vmstate.records import encode_name, read_length, read_name, wire_type
-from tagged_vmstate.shape import Leaf, MisfitError, Shape, Struct, compiled
+from tagged_vmstate.shape import Leaf, MisfitError, Row, Shape, Struct
+from tagged_vmstate.straight import PART, compiled
 from tagged_vmstate.table import NO_DEFAULT, Field, Table, elements_of
 from tagged_vmstate.wire import APART, NIL, Cursor, Piece, gathered, pack_array_head, pack_bin_head, pack_uint
 
-BUFFER: Final = 512
-"""Bytes of a buffer that is part of a template; to compare more under a mask costs more than to cut the template."""
+BUFFER: Final = 4096
+"""Bytes of a buffer that is packed with other values; to copy more costs more than to cut the template."""
+MASKED: Final = 128
+"""Bytes of a buffer that are compared under a mask; to do so with more costs more than to cut the template."""
 SEGMENT: Final = 200
-"""Values that one pack or unpack takes."""
+"""Values that one unpack gives."""
 MANY: Final = 1024
 """Structs of an array that may be big together."""
 TRUE: Final = 0xC3
@@ -52,11 +57,15 @@ def is_short_buffer(kind: FieldType) -> bool:
     return kind.wire.name == "buffer" and kind.holder is bytes and kind.capacity is None and (kind.length or 0) <= BUFFER
 
 
-def may_be_big(kind: FieldType) -> bool:
-    """Whether a value may be worth a piece of its own."""
+def may_be_big(table: Table) -> bool:
+    """Whether a value of a table may be worth a piece of its own."""
+    return any(_may_be_big(each.type) for each in table.fields)
+
+
+def _may_be_big(kind: FieldType) -> bool:
     count = (kind.length if kind.capacity is None else kind.capacity) or 1
     if isinstance(kind.table, Table):
-        return count >= MANY or any(may_be_big(each.type) for each in kind.table.fields)
+        return count >= MANY or may_be_big(kind.table)
     return count * getattr(kind.wire, "width", 1) >= APART
 
 
@@ -82,7 +91,7 @@ class SaverMaker:
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self._names: dict[str, Any] = {**shape.names(), "t": type, "gathered": gathered}
-        self._lines = list(shape.reading())
+        self._lines = ["zero = 0", *shape.reading()]
         self._tests: list[str] = []
         self._constant = b""
         self._codes: list[str] = []
@@ -99,12 +108,12 @@ class SaverMaker:
         if self._tests:
             self._lines.append(f"if not ({' and '.join(self._tests)}): raise Misfit")
         data = f"({', '.join(self._pieces)},)"
-        if len(self._pieces) > 1:
-            data = (
-                f"gathered({data})" if any(may_be_big(leaf.field.type) for leaf in self._shape.leaves) else f"(b''.join({data}),)"
-            )
+        if may_be_big(self._shape.table):
+            data = f"gathered({data})"
+        elif len(self._pieces) > 1:
+            data = f"(b''.join({data}),)"
         self._lines.append(f"return {data}, {_all_default(root)}" if tells else f"return {data}")
-        return compiled("save(o0)", iter(self._lines), self._names)
+        return compiled("save(o0)", self._lines, self._names)
 
     def _members(self, inside: Struct) -> None:
         for member in inside.members:
@@ -126,10 +135,9 @@ class SaverMaker:
             self._constant += pack_uint(kind.length or 0)
             self._flag(_is_default(leaf), pack_bin_head(kind.length or 0))
             self._place(f"{kind.length}s", f"{value} if t({value}) is bytes and len({value}) == {kind.length} else None")
+            self._names[f"b{leaf.number}"] = leaf.default
         else:
             self._varying(leaf, value)
-        if len(self._codes) >= 2 * SEGMENT:
-            self._cut()
 
     def _bool(self, leaf: Leaf, value: str) -> None:
         head = self._constant + NIL
@@ -146,24 +154,13 @@ class SaverMaker:
         flagged = unset if leaf.default is NO_DEFAULT else f"{is_at} if {_is_default(leaf)} else {unset}"
         if kind.enum:
             self._names[f"E{leaf.number}"] = kind.enum
+            flagged = unset if leaf.default is NO_DEFAULT else f"{is_at} if {_is_default(leaf)} else {unset}"
             expression = f"({flagged}) if t({value}) is E{leaf.number} else None"
         else:
-            # Most values are the very default, or above 1: then no boolean, and no default of 1 or less.
-            large = flagged if leaf.default is not NO_DEFAULT and leaf.default > 1 else unset
-            expression = f"({large}) if {value} > 1 else ({flagged}) if t({value}) is int else None"
-            if leaf.default is not NO_DEFAULT:
-                expression = f"{is_at} if {value} is {self._same(leaf.default)} else {expression}"
+            expression = _flagged(leaf.default, value, is_at, unset)
         self._tests += tests(kind.constraints, value, self._names)
         self._place(f"{len(head) + 2}s", expression)
         self._place(wire.code, value)
-
-    def _same(self, default: int) -> str:
-        """A name for a default: most values are that very object, which is told sooner than that they are equal."""
-        name = f"k{default}".replace("-", "_")
-        line = f"{name} = {default}"
-        if line not in self._lines:
-            self._lines.append(line)
-        return name
 
     def _varying(self, leaf: Leaf, value: str) -> None:
         number = leaf.number
@@ -183,6 +180,8 @@ class SaverMaker:
             self._constant = behind
 
     def _place(self, code: str, expression: str) -> None:
+        if len(self._codes) > PART - 3:  # two more here, and one at the end
+            self._pack()
         if self._constant:
             self._codes.append(f"{len(self._constant)}s")
             self._arguments.append(repr(self._constant))
@@ -197,10 +196,13 @@ class SaverMaker:
                 self._pieces.append(repr(self._constant))
             self._constant = b""
             return
-        behind, self._constant = self._constant, b""
-        if behind:
-            self._codes.append(f"{len(behind)}s")
-            self._arguments.append(repr(behind))
+        if self._constant:
+            self._codes.append(f"{len(self._constant)}s")
+            self._arguments.append(repr(self._constant))
+            self._constant = b""
+        self._pack()
+
+    def _pack(self) -> None:
         name = f"pack{len(self._pieces)}"
         self._names[name] = struct.Struct(">" + "".join(self._codes)).pack
         self._pieces.append(f"{name}({', '.join(self._arguments)})")
@@ -220,10 +222,19 @@ def _is_default(leaf: Leaf) -> str:
     if is_bool(kind):
         return f"v{leaf.number} is {leaf.default}"
     if is_number(kind):
-        return f"v{leaf.number} == {int(leaf.default)}"
-    if is_short_buffer(kind):
-        return f"v{leaf.number} == {bytes(leaf.default)!r}"
-    return f"d{leaf.number}"
+        return f"v{leaf.number} {'is zero' if leaf.default == 0 and not kind.enum else f'== {int(leaf.default)}'}"
+    return f"v{leaf.number} == b{leaf.number}" if is_short_buffer(kind) else f"d{leaf.number}"
+
+
+def _flagged(default: Any, value: str, is_at: str, unset: str) -> str:
+    """Python that is one of two constants, by whether a number is at its default; None where it is a boolean."""
+    if default is NO_DEFAULT:
+        return f"None if {value} is True or {value} is False else {unset}"
+    if default == 0:  # that of most fields; a zero that is another object is left to `codec`
+        return f"{is_at} if {value} is zero else None if {value} is True or not {value} else {unset}"
+    if default == 1:
+        return f"None if {value} is True or {value} is False else {is_at} if {value} == 1 else {unset}"
+    return f"{is_at} if {value} == {int(default)} else None if {value} is True or {value} is False else {unset}"
 
 
 def _all_default(inside: Struct) -> str:
@@ -290,18 +301,35 @@ class Layout:
     Attributes:
         count: How many fields there are, those unknown to the table among them.
         is_whole: Whether the table knows them all.
-        read: Reads the row of the fields at a place.
     """
 
-    def __init__(self, shape: Shape, count: int, read: Reader, *, is_whole: bool) -> None:
-        self.shape = shape
+    def __init__(self, count: int, lines: Sequence[str], names: dict[str, Any], *, is_whole: bool, is_one: bool) -> None:
         self.count = count
-        self.read = read
         self.is_whole = is_whole
+        self._is_one = is_one
+        self._lines = lines
+        self._names = names
+
+    @cached_property
+    def read(self) -> Reader:
+        """Reads the row of the fields at a place."""
+        found: Reader = compiled("read(data, at)", [*self._lines, "return row, at"], self._names)
+        return found
+
+    @cached_property
+    def read_all(self) -> Callable[[bytes], Row]:
+        """Reads the row of fields after which nothing comes."""
+        lines = ["at = 0", *self._lines, "if at != len(data): raise Misfit", "return row"]
+        if self._is_one:
+            lines[1] = "part = data"  # a slice of everything costs a tenth of the rest
+        found: Callable[[bytes], Row] = compiled("read_all(data)", lines, self._names)
+        return found
 
 
 class Learner:
     """Learns the layout of some bytes, which `codec` has loaded. Raises MisfitError where it is none to be learnt.
+
+    The Python that reads such bytes gathers a list of values in their order, then puts it into the order of the row.
 
     Args:
         shape: What they hold.
@@ -315,28 +343,36 @@ class Learner:
         self._cursor = cursor
         self._names: dict[str, Any] = {"Misfit": MisfitError, "from_bytes": int.from_bytes}
         self._lines: list[str] = []
+        self._gathered: list[str] = []
+        self._order: list[int] = []
+        """The leaf that each gathered value is of."""
+        self._changes: list[str] = []
         self._tests: list[str] = []
-        self._values: dict[int, str] = {}
         self._is_whole = True
         self._start = cursor.pos
-        self._holes: list[tuple[int, int, str, int]] = []
+        self._holes: list[tuple[int, int, str, Leaf | None]] = []
         self._cuts = 0
 
     def learnt(self, count: int | None) -> Layout:
         """The layout of so many fields, or of all up to the end."""
         fields = self._fields(self._shape.structs[0], count)
         self._cut()
+        self._finish()
+        is_one = self._cuts == 1 and self._gathered == ["*row0"]
+        return Layout(fields, self._lines, self._names, is_whole=self._is_whole, is_one=is_one)
+
+    def _finish(self) -> None:
+        """The lines that make one row of all that was gathered."""
+        gathered = ", ".join(self._gathered)
+        is_row = gathered == "*row0" and not self._changes
+        self._lines.append("row = row0" if is_row else f"row = [{gathered}]")
         if self._tests:
             self._lines.append(f"if not ({' and '.join(self._tests)}): raise Misfit")
-        self._lines.append(f"return {self._row()}, at")
-        return Layout(self._shape, fields, compiled("read(data, at)", iter(self._lines), self._names), is_whole=self._is_whole)
-
-    def _row(self) -> str:
-        values = [self._values[leaf.number] for leaf in self._shape.leaves]
-        last = self._lines[-1] if self._lines else ""
-        if last.startswith(f"{', '.join(values)}, = "):
-            return self._lines.pop().partition(", = ")[2]
-        return f"({''.join(f'{value}, ' for value in values)})"
+        self._lines += self._changes
+        places = [place for place, _ in sorted(enumerate(self._order), key=lambda each: each[1])]
+        if places != [*range(len(places))]:
+            self._names["ordered"] = itemgetter(*places)
+            self._lines.append("row = ordered(row)")
 
     def _fields(self, inside: Struct, count: int | None) -> int:
         cursor = self._cursor
@@ -381,41 +417,45 @@ class Learner:
             self._varying(member)
             return
         cursor.skip("a length")
-        self._holes.append((cursor.pos, 1, "flag", -1))
+        self._holes.append((cursor.pos, 1, "flag", None))
         if cursor.skip("flags") not in {b"\0", b"\1"}:
             raise MisfitError
         if isinstance(member, Struct):
             self._fields(member, cursor.read_array("a struct"))
         elif is_short_buffer(kind):
-            size = len(cursor.read_bin("a buffer"))
-            self._value(member, cursor.pos - size, size, f"{size}s")
+            self._buffer(member, len(cursor.read_bin("a buffer")))
         elif is_bool(kind):
             cursor.read_bool("a boolean")
-            self._value(member, cursor.pos - 1, 1, "bool")
+            self._holes.append((cursor.pos - 1, 1, "B", member))
         else:
-            self._number(member, wire, kind)
+            self._number(member, wire)
         if len(self._holes) >= 2 * SEGMENT:
             self._cut()
 
-    def _number(self, leaf: Leaf, wire: object, kind: FieldType) -> None:
+    def _buffer(self, leaf: Leaf, size: int) -> None:
+        if size <= MASKED:
+            self._holes.append((self._cursor.pos - size, size, f"{size}s", leaf))
+            return
+        self._cursor.pos -= size
+        self._cut()
+        name = f"v{leaf.number}"
+        self._gather(name, leaf)
+        self._lines += [f"{name} = data[at : at + {size}]", f"if len({name}) != {size}: raise Misfit", f"at += {size}"]
+        self._cursor.pos += size
+        self._start = self._cursor.pos
+
+    def _number(self, leaf: Leaf, wire: object) -> None:
         start = self._cursor.pos
         data = self._cursor.skip("a number")
         if not isinstance(wire, IntType) or data[:1] != wire.first or len(data) != 1 + wire.width:
             raise MisfitError  # a writer that takes the shortest form has no template
-        self._value(leaf, start + 1, wire.width, wire.code)
-        self._tests += tests(kind.constraints, f"v{leaf.number}", self._names)
+        self._holes.append((start + 1, wire.width, wire.code, leaf))
 
-    def _value(self, leaf: Leaf, start: int, size: int, code: str) -> None:
-        self._holes.append((start, size, code, leaf.number))
-        value = f"v{leaf.number}"
-        if leaf.field.type.enum:
-            members = {int(each): each for each in leaf.field.type.enum}
-            self._names[f"E{leaf.number}"] = members
-            value = f"E{leaf.number}[{value}]"
-        self._values[leaf.number] = f"({value} == {TRUE})" if code == "bool" else value
+    def _gather(self, expression: str, *leaves: Leaf) -> None:
+        self._gathered.append(expression)
+        self._order += (leaf.number for leaf in leaves)
 
     def _varying(self, leaf: Leaf) -> None:
-        number = leaf.number
         self._cut()
         kind = leaf.field.type
         if leaf.field.table:
@@ -424,9 +464,9 @@ class Learner:
         else:
             learn = read = _value_reader(kind)
         _, self._cursor.pos = learn(self._cursor.data, self._cursor.pos)
-        self._names[f"r{number}"] = read
-        self._lines.append(f"v{number}, at = r{number}(data, at)")
-        self._values[number] = f"v{number}"
+        self._names[f"r{leaf.number}"] = read
+        self._gather(f"v{leaf.number}", leaf)
+        self._lines.append(f"v{leaf.number}, at = r{leaf.number}(data, at)")
         self._start = self._cursor.pos
 
     def _absent(self, member: Leaf | Struct) -> None:
@@ -435,47 +475,53 @@ class Learner:
         if field.is_required:
             raise MisfitError
         if isinstance(member, Leaf):
-            name = f"D{member.number}"
-            self._names[name] = field.default_factory or field.default
-            self._values[member.number] = f"{name}(){''}" if field.default_factory else name
+            self._names[f"D{member.number}"] = field.default_factory or field.default
+            self._gather(f"D{member.number}{'()' if field.default_factory else ''}", member)
             return
-        leaves = list(_leaves(member))
-        shape = Shape(cast("Table", field.table))
-        look, make_default = shape.look, field.make_default
-        name = f"D{member.number}s"
-        self._names[name] = lambda: look(make_default())[1]
-        targets = "".join(f"v{leaf.number}, " for leaf in leaves)
-        self._lines.append(f"{targets} = {name}()" if leaves else f"{name}()")
-        self._values |= {leaf.number: f"v{leaf.number}" for leaf in leaves}
+        look, make_default = Shape(cast("Table", field.table)).look, field.make_default
+        self._names[f"D{member.number}s"] = lambda: look(make_default())[1]
+        self._gather(f"*D{member.number}s()", *_leaves(member))
 
     def _cut(self) -> None:
         """End a template: everything since the last one, but for its holes, is constant."""
         data = self._cursor.data[self._start : self._cursor.pos]
         if not data:
             return
-        mask, codes, at = bytearray(b"\xff" * len(data)), [], 0
-        names = []
-        for start, size, code, number in self._holes:
-            begin = start - self._start
-            mask[begin : begin + size] = b"\xfe" if code in {"flag", "bool"} else bytes(size)
-            if code != "flag":
-                codes.append(f"{begin - at}x{'B' if code == 'bool' else code}")
-                names.append(f"v{number}")
-                at = begin + size
-        known = int.from_bytes(mask, "little")
         key = self._cuts
         self._cuts += 1
+        mask, codes, at = bytearray(b"\xff" * len(data)), [], 0
+        leaves: list[Leaf] = []
+        for start, size, code, leaf in self._holes:
+            begin = start - self._start
+            mask[begin : begin + size] = b"\xfe" if leaf is None or is_bool(leaf.field.type) else bytes(size)
+            if leaf:
+                codes.append(f"{begin - at}x{code}")
+                self._change(leaf, f"row[{len(self._order) + len(leaves)}]")
+                leaves.append(leaf)
+                at = begin + size
+        known = int.from_bytes(mask, "little")
         self._names |= {f"mask{key}": known, f"template{key}": int.from_bytes(data, "little") & known}
         self._lines += [
             f"part = data[at : at + {len(data)}]",
             f"if len(part) != {len(data)} or from_bytes(part, 'little') & mask{key} != template{key}: raise Misfit",
             f"at += {len(data)}",
         ]
-        if names:
+        if codes:
             self._names[f"unpack{key}"] = struct.Struct(">" + "".join(codes) + f"{len(data) - at}x").unpack
-            self._lines.append(f"{', '.join(names)}, = unpack{key}(part)")
+            self._lines.append(f"row{key} = unpack{key}(part)")
+            self._gather(f"*row{key}", *leaves)
         self._holes = []
         self._start = self._cursor.pos
+
+    def _change(self, leaf: Leaf, value: str) -> None:
+        """What an unpacked value has to meet, and what it becomes."""
+        kind = leaf.field.type
+        self._tests += tests(kind.constraints, value, self._names) if is_number(kind) else ()
+        if is_bool(kind):
+            self._changes.append(f"{value} = {value} == {TRUE}")
+        elif kind.enum:
+            self._names[f"E{leaf.number}"] = {int(each): each for each in kind.enum}
+            self._changes.append(f"{value} = E{leaf.number}[{value}]")
 
 
 def _field(member: Leaf | Struct) -> Field:

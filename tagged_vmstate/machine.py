@@ -232,15 +232,15 @@ def _read(source: Source) -> Source:
 
 def _commit(entries: Sequence[Entry], news: Sequence[New] | Rows, undo: Undo) -> None:
     """Put new states into the devices, and call their hooks. Raises LoadError from what one raises."""
-    if isinstance(news, Rows) and news.fill([entry.state for entry in entries], undo):
-        news = ()
-    for entry, new in zip(entries, news, strict=False):
-        try:
-            new.fill(entry.state, undo)
-        except Exception as error:  # whatever a state says of being filled refuses the load
-            raise _refusal(entry, error) from error
+    if not isinstance(news, Rows) or not news.fill([entry.state for entry in entries], undo):
+        for entry, new in zip(entries, news, strict=True):
+            try:
+                new.fill(entry.state, undo)
+            except Exception as error:  # whatever a state says of being filled refuses the load
+                raise _refusal(entry, error) from error
     for entry in entries:
-        finish(entry, entry.state)
+        if entry.table.is_hooked:
+            finish(entry, entry.state)
 
 
 def _refusal(entry: Entry, error: Exception) -> Exception:
@@ -256,12 +256,11 @@ def _refusal(entry: Entry, error: Exception) -> Exception:
 
 def finish(entry: Entry, state: Any) -> None:
     """Call `post_load` of all structs in a state, then its own. Raises LoadError from what one raises."""
-    if entry.table.is_hooked:
-        try:
-            for inner, each, path in reversed([*structs(entry.table, state)]):
-                call(inner.post_load, each, f"`post_load` of `{inner.owner}` to return", path)
-        except StateError as error:
-            raise _refusal(entry, error) from error
+    try:
+        for inner, each, path in reversed([*structs(entry.table, state)]):
+            call(inner.post_load, each, f"`post_load` of `{inner.owner}` to return", path)
+    except StateError as error:
+        raise _refusal(entry, error) from error
 
 
 def dump(state: Any, target: Target, *, instance: int = 0, table: Table | None = None) -> None:
@@ -321,17 +320,17 @@ def load(
         all_or_none(lambda undo: _commit([entry], [new], undo))
         return into
     state = new.state
-    finish(entry, state)
+    if entry.table.is_hooked:
+        finish(entry, state)
     return state
 
 
 def loads(data: bytes, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T:
     """A new state from the bytes of a snapshot. See `load`."""
     usual = plan_of(kind, instance) if unknown != "keep" and type(data) is bytes and isinstance(kind, type) else None
-    found = usual.load(data) if usual else None
-    if isinstance(found, Rows):
-        [state] = found.states()
-        return cast("T", state)
+    rows = usual.rows(data) if usual else None
+    if usual and rows:
+        return cast("T", usual.shapes[0].make(rows[0]))
     return load(data, kind, instance=instance, unknown=unknown)
 
 

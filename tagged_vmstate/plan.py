@@ -7,7 +7,8 @@ from what went the general way.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, Final, cast
 
@@ -15,11 +16,13 @@ from tagged_vmstate.assign import New, Undo
 from tagged_vmstate.devices import is_instance
 from tagged_vmstate.errors import FormatError, StateError
 from tagged_vmstate.frames import VERSION, Header, Lead, label
+from tagged_vmstate.layout import may_be_big
 from tagged_vmstate.prepared import TABLES, Loaded, Patience, prepared
 from tagged_vmstate.sections import NO_ATTRIBUTES
 from tagged_vmstate.shape import Row, Shape
-from tagged_vmstate.skeleton import Skeleton
+from tagged_vmstate.skeleton import SECTIONS, Pack, Skeleton, Unpack
 from tagged_vmstate.snapshot import HELD_BYTES, PART_BYTES, Snapshot
+from tagged_vmstate.straight import compiled
 from tagged_vmstate.table import Field, Table
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Opaque, joined
@@ -48,10 +51,6 @@ class Rows:
     def __iter__(self) -> Iterator[New]:
         return map(Loaded, self._shapes, self._rows)
 
-    def states(self) -> list[Any]:
-        """The states themselves."""
-        return [shape.make(row) for shape, row in zip(self._shapes, self._rows, strict=True)]
-
     def fill(self, targets: Sequence[Any], undo: Undo) -> bool:
         """Put all of them into states that are there; False where they have to be filled one by one."""
         try:
@@ -70,6 +69,21 @@ class Rows:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Snapshots of one writer.
+
+    Attributes:
+        unpack: The fields of each section.
+        order: The place of each device in it.
+        rows: The rows of the devices of the fields of all sections; None where not all devices are simple.
+    """
+
+    unpack: Unpack
+    order: Sequence[int]
+    rows: Callable[[Sequence[bytes]], Sequence[Row]] | None
+
+
 class Plan:
     """What snapshots of a machine look like by now.
 
@@ -80,50 +94,66 @@ class Plan:
     def __init__(self, places: tuple[tuple[Table, int], ...]) -> None:
         self._places = places
         self._prepared = [prepared(table) for table, _ in places]
-        self._savers = [each.save for each in self._prepared]
-        self._sizes: Sequence[int] = ()
-        self._saved: Skeleton | None = None
         self._has_parts = any(large_memory(table) for table, _ in places)
         self._saves = Patience()
-        self._loaded: list[tuple[bytes, Skeleton, Sequence[int]]] = []
+        self._saved: tuple[Pack, Callable[[Sequence[Any]], Sequence[bytes]]] | None = None
         self._loads = Patience()
-        self._shapes: list[Shape] = []
-        """Those of the devices, where all of them are simple."""
+        self._loaded: list[_Known] = []
+
+    @cached_property
+    def shapes(self) -> Sequence[Shape]:
+        """Those of the devices, if all of them are simple."""
+        found = [each.shape for each in self._prepared if each.shape and each.shape.is_simple]
+        return found if len(found) == len(self._places) else ()
 
     def save(self, attributes: Opaque, states: Sequence[Any]) -> bytes | None:
         """A snapshot of states, in the order of the devices; None where their sizes are not as before, or one does not fit."""
         if self._saved is None:
             return None
+        pack, fields_of = self._saved
         try:
-            payloads = [joined(save(state)) for save, state in zip(self._savers, states, strict=True)]
-        except StateError:
-            return None
-        if [*map(len, payloads)] == self._sizes:
-            return self._saved.pack(header_of(attributes), payloads)
-        self._saved = None
-        return None
+            fields = fields_of(states)
+        except Exception:  # noqa: BLE001  # whatever is odd about a state
+            try:
+                fields = [joined(each.save(state)) for each, state in zip(self._prepared, states, strict=True)]
+            except StateError:
+                return None
+        data = pack(_PLAIN_HEADER if attributes is PLAIN else Header(VERSION, attributes).encode(), fields)
+        if data is None:
+            self._saved = None
+        return data
 
     def saved(self, sizes: Sequence[int]) -> None:
         """Learn from the sizes of each device's fields, which were saved."""
-        if not self._has_parts and sum(sizes) <= SMALL and self._saves.is_over():
+        if not self._has_parts and 0 < len(sizes) <= SECTIONS and sum(sizes) <= SMALL and self._saves.is_over():
             leads = [Lead.of("section", table.name, instance, NO_ATTRIBUTES) for table, instance in self._places]
-            self._sizes = sizes
-            self._saved = Skeleton(leads, sizes)
+            calls = [
+                f"joined(f{number}(a{number}))" if may_be_big(each.table) else f"f{number}(a{number})[0]"
+                for number, each in enumerate(self._prepared)
+            ]
+            fields_of = _all_of(calls, [each.saver or each.save for each in self._prepared])
+            self._saved = Skeleton(leads, sizes).packer(), fields_of
+
+    def rows(self, data: bytes) -> Sequence[Row] | None:
+        """The rows of the devices; None where the snapshot is not as earlier ones were, or not all devices are simple."""
+        for known in self._loaded:
+            if known.rows and (fields := known.unpack(data)):
+                try:
+                    return known.rows(fields)
+                except Exception:  # noqa: BLE001, S112  # fields of another writer may have the same sizes
+                    continue
+        return None
 
     def load(self, data: bytes) -> Sequence[New] | Rows | None:
         """New states of the devices; None where the snapshot is not as earlier ones were, or one does not fit."""
-        for header, skeleton, order in self._loaded:
-            payloads = skeleton.unpack(header, data)
-            if payloads is not None:
-                return self._new([payloads[place] for place in order])
+        rows = self.rows(data)
+        if rows is not None:
+            return Rows(self.shapes, rows)
+        for known in self._loaded:
+            if not known.rows and (fields := known.unpack(data)):
+                found = [each.load(fields[place], whole=False) for each, place in zip(self._prepared, known.order, strict=True)]
+                return None if None in found else cast("list[New]", found)
         return None
-
-    def _new(self, payloads: Sequence[bytes]) -> Sequence[New] | Rows | None:
-        if self._shapes:
-            rows = [each.row(data, whole=False) for each, data in zip(self._prepared, payloads, strict=True)]
-            return None if None in rows else Rows(self._shapes, cast("list[Row]", rows))
-        found = [each.load(data, whole=False) for each, data in zip(self._prepared, payloads, strict=True)]
-        return None if None in found else cast("list[New]", found)
 
     def loaded(self, data: bytes) -> None:
         """Learn from a snapshot that was loaded."""
@@ -139,24 +169,28 @@ class Plan:
         order: list[int] = []
         for table, number in self._places:
             order += (found[name] for each in (table.name, *table.aliases) if (name := label(each, number)) in found)
-        if not len(order) == len(set(order)) == len(self._places) == len(sections):
+        if not 0 < len(order) == len(set(order)) == len(self._places) == len(sections) <= SECTIONS:
             return
         header = Header(snapshot.version, snapshot.raw_attributes).encode()
         skeleton = Skeleton([section.lead for section in sections], [section.size for section in sections])
-        self._loaded = [(header, skeleton, order), *self._loaded[: SKELETONS - 1]]
-        shapes = [each.shape for each in self._prepared if each.shape and each.shape.is_simple]
-        self._shapes = shapes if len(shapes) == len(self._places) else []
+        readers = [each.reader(sections[place].payload()) for each, place in zip(self._prepared, order, strict=True)]
+        rows = None
+        if self.shapes and None not in readers:
+            rows = _all_of([f"f{number}(a{place})" for number, place in enumerate(order)], readers)
+        self._loaded = [_Known(skeleton.unpacker(header), order, rows), *self._loaded[: SKELETONS - 1]]
+
+
+def _all_of(calls: Sequence[str], functions: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
+    """Calls of functions `f0` .. with some of as many arguments, `a0` .., and what they return."""
+    arguments = "".join(f"a{number}, " for number in range(len(calls)))
+    names = {"joined": joined, **{f"f{number}": each for number, each in enumerate(functions)}}
+    return compiled("all_of(arguments)", [f"{arguments}= arguments", f"return [{', '.join(calls)}]"], names)
 
 
 @lru_cache(TABLES)
 def large_memory(table: Table) -> tuple[Field, ...]:
     """The memory of a device that goes into parts of its section."""
     return tuple(each for each in table.fields if each.type.wire.name == "sparse" and (each.type.length or 0) > PART_BYTES)
-
-
-def header_of(attributes: Opaque) -> bytes:
-    """The bytes of a header."""
-    return _PLAIN_HEADER if attributes is PLAIN else Header(VERSION, attributes).encode()
 
 
 @lru_cache(TABLES)

@@ -8,7 +8,7 @@ that loads one file once never does.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Final, cast
 
@@ -79,13 +79,15 @@ class Prepared:
 
     Attributes:
         table: The table.
+        saver: What saves its plain states; None before it pays to have it.
+        layouts: What its bytes look like, those of the latest writer first.
     """
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self.saver: Saver | None = None
         self._saves, self._loads = Patience(), Patience()
-        self._saver: Saver | None = None
-        self._layouts: list[Layout] = []
+        self.layouts: Sequence[Layout] = ()
 
     @cached_property
     def shape(self) -> Shape | None:
@@ -97,11 +99,11 @@ class Prepared:
 
     def save(self, state: Any) -> Sequence[Piece]:
         """The fields of a state as bytes in pieces. Raises StateError."""
-        if self._saver is None and self._saves.is_over() and self.shape:
-            self._saver = saver(self.shape)
-        if self._saver is not None:
+        if self.saver is None and self._saves.is_over() and self.shape:
+            self.saver = saver(self.shape)
+        if self.saver is not None:
             try:
-                return self._saver(state)
+                return self.saver(state)
             except Exception:  # noqa: BLE001, S110  # whatever is odd about a state is for `codec` to say
                 pass
         return codec.save(self.table, state)
@@ -114,20 +116,27 @@ class Prepared:
         except Exception:  # noqa: BLE001  # what a check refuses, too
             return None
 
+    def reader(self, data: bytes) -> Callable[[bytes], Row] | None:
+        """What reads the row of such fields; None where no layout does."""
+        for layout in self.layouts:
+            with contextlib.suppress(Exception):  # another may fit
+                layout.read_all(data)
+                return layout.read_all
+        return None
+
     def row(self, data: bytes, *, whole: bool) -> Row | None:
         """The row of some fields; None where no layout fits."""
-        for layout in self._layouts:
-            try:
-                row, end = layout.read(data, 0)
-            except Exception:  # noqa: BLE001, S112  # another may fit; what none fits is for `codec` to say
-                continue
-            if end == len(data) and (layout.is_whole or not whole):
-                return cast("Row", row)
+        for layout in self.layouts:
+            if layout.is_whole or not whole:
+                try:
+                    return layout.read_all(data)
+                except Exception:  # noqa: BLE001, S112  # another may fit; what none fits is for `codec` to say
+                    continue
         return None
 
     def read(self, cursor: Cursor, count: int) -> Row:
         """The row of so many fields; the cursor is moved behind them. Raises MisfitError where no layout fits."""
-        for layout in self._layouts:
+        for layout in self.layouts:
             if layout.count == count:
                 try:
                     row, cursor.pos = layout.read(cursor.data, cursor.pos)
@@ -147,7 +156,7 @@ class Prepared:
         if self.shape is None:
             raise MisfitError
         layout = Learner(self.shape, Elements, cursor).learnt(count)
-        self._layouts = [layout, *self._layouts[: LAYOUTS - 1]]
+        self.layouts = (layout, *self.layouts[: LAYOUTS - 1])
 
 
 class Elements:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
 
 from tagged_vmstate.assign import Undo, filled
+from tagged_vmstate.straight import compiled, tuple_of
 from tagged_vmstate.table import KEPT, NO_DEFAULT, Field, Table
 
 Row: TypeAlias = Sequence[Any]
@@ -185,7 +186,7 @@ class Shape:
     def _looking(self) -> Iterator[str]:
         yield from self.reading()
         structs = ", ".join(f"o{each.number}" for each in self.structs)
-        yield f"return ({structs},), ({''.join(f'{leaf.place}, ' for leaf in self.leaves)})"
+        yield f"return ({structs},), {tuple_of([leaf.place for leaf in self.leaves])}"
 
     def _putting(self) -> Iterator[str]:
         yield f"{''.join(f'o{each.number}, ' for each in self.structs)} = structs"
@@ -198,14 +199,6 @@ class Shape:
 def is_inline(each: Field) -> bool:
     """Whether a field is a struct that is always there."""
     return each.table is not None and not each.type.is_array and not each.type.is_optional
-
-
-def compiled(head: str, lines: Iterator[str], names: dict[str, Any]) -> Callable[..., Any]:
-    """A function of some lines of Python."""
-    body = "\n ".join(lines)
-    exec(f"def {head}:\n {body}", names)  # noqa: S102  # names of attributes, numbers and literals, nothing else
-    found: Callable[..., Any] = names[head.partition("(")[0]]
-    return found
 
 
 def _is_flat(table: Table) -> bool:

@@ -1,21 +1,29 @@
 """One snapshot of a machine after another: the same sections of the same sizes, so the same heads at the same places.
 
-One `struct` unpack takes such a snapshot apart, one comparison checks all its heads, and one map of the sum function all
-its sums. Whatever is different in any way is for `snapshot` to read, and to tell what is wrong.
+One `struct` unpack takes such a snapshot apart; all its heads are compared, all its sums computed. Whatever is different in
+any way is for `snapshot` to read, and to tell what is wrong.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 from tagged_vmstate.frames import End, Lead, head_before_sum
+from tagged_vmstate.straight import compiled
 from tagged_vmstate.sums import crc32
+
+SECTIONS: Final = 1 << 10
+"""Sections of a snapshot that is worth straight code."""
+Pack: TypeAlias = Callable[[bytes, Sequence[bytes]], "bytes | None"]
+"""A snapshot of its header and the fields of each section; None where they are of other sizes."""
+Unpack: TypeAlias = Callable[[bytes], "Sequence[bytes] | None"]
+"""The fields of each section, all sums checked; None for any other snapshot."""
 
 
 class Skeleton:
-    """The heads and sizes of a snapshot whose sections have one frame each.
+    """Snapshots whose sections have one frame each.
 
     Args:
         leads: What each frame begins with.
@@ -23,31 +31,48 @@ class Skeleton:
     """
 
     def __init__(self, leads: Sequence[Lead], sizes: Sequence[int]) -> None:
-        self._heads = tuple(head_before_sum(lead, size) for lead, size in zip(leads, sizes, strict=True))
-        self._sums = tuple(crc32(head[:-1]) for head in self._heads)
-        self._end = End(len(leads), 0).encode()[:-4]
-        frames = "".join(f"{len(head)}sI{size}s" for head, size in zip(self._heads, sizes, strict=True))
-        self._struct = struct.Struct(f">{frames}{len(self._end)}sI")
-        self._crcs = struct.Struct(f">{len(leads)}I")
-        self._parts: list[Any] = [None] * (3 * len(leads)) + [self._end, None]
-        self._parts[:-2:3] = self._heads
+        heads = [head_before_sum(lead, size) for lead, size in zip(leads, sizes, strict=True)]
+        end = End(len(leads), 0).encode()[:-4]
+        self._sizes = sizes
+        self._codes = "".join(f"{len(head)}sI{size}s" for head, size in zip(heads, sizes, strict=True)) + f"{len(end)}sI"
+        self._names: dict[str, Any] = {
+            **{f"head{number}": head for number, head in enumerate(heads)},
+            **{f"sum{number}": crc32(head[:-1]) for number, head in enumerate(heads)},
+            "end": end,
+            "before_sum": end[:-1],
+            "crc32": crc32,
+            "pack_sums": struct.Struct(f">{len(leads)}I").pack,
+        }
+        self._fields = _list("p{0}", sizes)
+        self._sum = f"crc32(before_sum, crc32(pack_sums({_list('c{0}', sizes)}), header_sum))"
 
-    def pack(self, header: bytes, payloads: Sequence[bytes]) -> bytes:
-        """A snapshot of fields, which have the sizes that this is for."""
-        crcs = [*map(crc32, payloads, self._sums)]
-        parts = self._parts.copy()
-        parts[1:-2:3], parts[2:-2:3], parts[-1] = crcs, payloads, self._total(header, crcs)
-        return header + self._struct.pack(*parts)
+    def packer(self) -> Pack:
+        """What makes such snapshots."""
+        lines = (
+            f"{self._fields} = fields",
+            f"if {' or '.join(f'len(p{number}) != {size}' for number, size in enumerate(self._sizes))}: return None",
+            *(f"c{number} = crc32(p{number}, sum{number})" for number in range(len(self._sizes))),
+            "header_sum = crc32(header[-4:])",
+            f"return header + pack({_list('head{0}, c{0}, p{0}', self._sizes)} end, {self._sum})",
+        )
+        return compiled("snapshot(header, fields)", lines, {**self._names, "pack": struct.Struct(f">{self._codes}").pack})
 
-    def unpack(self, header: bytes, data: bytes) -> Sequence[bytes] | None:
-        """The fields of each section, all sums checked; None for any other snapshot."""
-        if len(data) != len(header) + self._struct.size or not data.startswith(header):
-            return None
-        parts = self._struct.unpack_from(data, len(header))
-        payloads, crcs = parts[2:-2:3], parts[1:-2:3]
-        is_same = parts[:-2:3] == self._heads and parts[-2] == self._end
-        is_whole = is_same and tuple(map(crc32, payloads, self._sums)) == crcs and self._total(header, crcs) == parts[-1]
-        return payloads if is_whole else None
+    def unpacker(self, header: bytes) -> Unpack:
+        """What takes those of one header apart."""
+        layout = struct.Struct(f">{len(header)}s{self._codes}")
+        is_other = " or ".join(
+            f"h{each} != head{each} or crc32(p{each}, sum{each}) != c{each}" for each in range(len(self._sizes))
+        )
+        lines = (
+            f"if len(data) != {layout.size}: return None",
+            f"first, {_list('h{0}, c{0}, p{0}', self._sizes)} last, c = unpack(data)",
+            f"if first != header or {is_other} or last != end or {self._sum} != c: return None",
+            f"return ({self._fields})",
+        )
+        names = {**self._names, "header": header, "header_sum": crc32(header[-4:]), "unpack": layout.unpack}
+        return compiled("fields(data)", lines, names)
 
-    def _total(self, header: bytes, crcs: Sequence[int]) -> int:
-        return crc32(self._end[:-1], crc32(self._crcs.pack(*crcs), crc32(header[-4:])))
+
+def _list(each: str, sizes: Sequence[int]) -> str:
+    """Names of all sections, as Python."""
+    return "".join(f"{each.format(number)}, " for number in range(len(sizes)))

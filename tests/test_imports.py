@@ -11,7 +11,7 @@ PACKAGE = Path(tagged_vmstate.__file__).parent
 
 # From the ground up; a room may import any room of a line above its own.
 FLOORS = [
-    {"version", "errors", "sums"},
+    {"version", "errors", "sums", "straight"},
     {"wire", "files"},
     {"wiretype", "compression"},
     {"blocks"},
@@ -73,6 +73,7 @@ TABLES = {
 SEES_NO_TABLE = {
     "records",
     "skeleton",
+    "straight",
     "sections",
     "snapshot",
     "jsonform",
