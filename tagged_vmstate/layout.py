@@ -100,8 +100,7 @@ class SaverMaker:
 
     def made(self, *, tells: bool) -> Callable[[Any], Any]:
         """The saver; one that also tells whether all fields are at their defaults."""
-        lines = (f"v{leaf.number} = {leaf.place}" for leaf in self._shape.leaves)
-        self._lines += lines
+        self._lines += [f"v{leaf.number} = {leaf.place}" for leaf in self._shape.leaves]
         [root, *_] = self._shape.structs
         self._members(root)
         self._cut()
@@ -151,7 +150,6 @@ class SaverMaker:
         head = self._constant + NIL
         self._constant = b""
         is_at, unset = (repr(head + flag + wire.first) for flag in (b"\1", b"\0"))
-        flagged = unset if leaf.default is NO_DEFAULT else f"{is_at} if {_is_default(leaf)} else {unset}"
         if kind.enum:
             self._names[f"E{leaf.number}"] = kind.enum
             flagged = unset if leaf.default is NO_DEFAULT else f"{is_at} if {_is_default(leaf)} else {unset}"
@@ -182,27 +180,27 @@ class SaverMaker:
     def _place(self, code: str, expression: str) -> None:
         if len(self._codes) > PART - 3:  # two more here, and one at the end
             self._pack()
-        if self._constant:
-            self._codes.append(f"{len(self._constant)}s")
-            self._arguments.append(repr(self._constant))
-            self._constant = b""
+        self._place_constant()
         self._codes.append(code)
         self._arguments.append(expression)
 
-    def _cut(self) -> None:
-        """End a piece."""
-        if not self._codes:
-            if self._constant or not self._pieces:
-                self._pieces.append(repr(self._constant))
-            self._constant = b""
-            return
+    def _place_constant(self) -> None:
         if self._constant:
             self._codes.append(f"{len(self._constant)}s")
             self._arguments.append(repr(self._constant))
             self._constant = b""
-        self._pack()
+
+    def _cut(self) -> None:
+        """End a piece, constants behind the last flag or value with it."""
+        if self._codes:
+            self._place_constant()
+            self._pack()
+        elif self._constant or not self._pieces:
+            self._pieces.append(repr(self._constant))
+            self._constant = b""
 
     def _pack(self) -> None:
+        """End a piece, so that what comes is packed by another call."""
         name = f"pack{len(self._pieces)}"
         self._names[name] = struct.Struct(">" + "".join(self._codes)).pack
         self._pieces.append(f"{name}({', '.join(self._arguments)})")

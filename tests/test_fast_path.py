@@ -219,6 +219,70 @@ def test_a_machine_used_often_no_longer_asks_the_loops(asked: list[str], tmp_pat
     assert asked == []
 
 
+@pytest.mark.parametrize("size", [1, 128, 129, 4096, 4097, 1 << 16])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_buffer_of_any_size_is_part_of_what_is_known(size: int, place: int, asked: list[str]) -> None:
+    fields = [Field("x", tv.uint16, default=0)]
+    fields.insert(place, Field("data", Annotated[bytes, Length(size)], default=bytes(size)))
+    table = Table("card", fields)
+    states: list[dict[str, Any]] = [
+        {"data": bytes(size), "x": 0},
+        {"data": b"\1" * size, "x": 7},
+        {"data": bytes(size - 1) + b"\1", "x": 0},
+    ]
+    for _ in range(3 * USES):
+        for state in states:
+            assert tv.load(tv.dumps(state, table=table), table) == state
+    asked.clear()
+    each, data = prepared.prepared(table), joined(codec.save(table, states[1]))
+    asked.clear()
+    assert [tv.load(tv.dumps(state, table=table), table) for state in states] == states
+    assert asked == []
+    assert joined(each.save(states[1])) == data
+    assert each.load(data, whole=True) is not None
+    assert {each.load(data[:end], whole=True) for end in range(max(0, len(data) - 200), len(data))} == {None}
+    assert each.load(data + b"\0", whole=True) is None
+    assert tv.dumps({"data": bytearray(states[1]["data"]), "x": 7}, table=table) == tv.dumps(states[1], table=table)
+    for wrong in (bytes(size - 1), bytes(size + 1)):
+        with pytest.raises(StateError):
+            tv.dumps({"data": wrong, "x": 0}, table=table)
+
+
+def test_two_writers_with_sections_of_the_same_sizes_are_both_known(asked: list[str]) -> None:
+    @tv.vmstate("pair")
+    class Pair:
+        first: tv.uint8 = 0
+        other: tv.uint8 = 0
+
+    @tv.vmstate("pair")
+    class Swapped:
+        other: tv.uint8 = 0
+        first: tv.uint8 = 0
+
+    machine = Machine([Pair()])
+    ours, theirs = tv.dumps(Pair(first=1, other=2)), tv.dumps(Swapped(first=3, other=4))
+    assert len(ours) == len(theirs)
+    for _ in range(5 * USES):
+        for data in (ours, theirs):
+            machine.load(data)
+            tv.loads(data, Pair)
+    asked.clear()
+    for data, expected in ((ours, Pair(first=1, other=2)), (theirs, Pair(first=3, other=4))):
+        machine.load(data)
+        assert machine.entries[0].state == tv.loads(data, Pair) == expected
+    assert asked == []
+
+
+@pytest.mark.parametrize("devices", [0, 1, 40, 1025])
+def test_a_machine_of_few_or_many_devices_is_the_same_each_time(devices: int) -> None:
+    machine = Machine([(Queue(count=number % 9), number) for number in range(devices)])
+    first = bytes_of(machine)
+    for _ in range(2 * USES if devices < 1000 else USES + 2):
+        machine.reset()
+        machine.load(first)
+        assert bytes_of(machine) == first
+
+
 def test_a_tool_that_loads_once_makes_no_template(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     data = bytes_of(two_boards())
     prepared.prepared.cache_clear()
