@@ -56,8 +56,7 @@ def entry_of(device: Any) -> Entry:
         device = Device(*device)
     elif not isinstance(device, Device):
         device = Device(device)
-    if not is_instance(device.instance):
-        raise TableError("an instance of 0 to 2**32-1 beside the state", brief(device.instance))
+    check_instance(device.instance)
     table = device.table or table_of(device.state)
     if not table.is_state(device.state):
         raise TableError(f"a state of `{table.owner}`", brief(device.state))
@@ -67,6 +66,12 @@ def entry_of(device: Any) -> Entry:
 def is_instance(number: object) -> bool:
     """Whether it can tell several devices of one name apart."""
     return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << 32
+
+
+def check_instance(number: object) -> None:
+    """Raise TableError where it cannot."""
+    if not is_instance(number):
+        raise TableError("an instance of 0 to 2**32-1 beside the state", brief(number))
 
 
 def check_apart(entries: Iterable[Entry]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from operator import itemgetter
+from operator import index, itemgetter
 from typing import Any, Final, Protocol, cast
 
 from tagged_vmstate.blocks import BlockType, BoolType, IntType
@@ -43,18 +43,19 @@ Saver = Callable[[Any], Sequence[Piece]]
 
 
 def is_number(kind: FieldType) -> bool:
-    """Whether a field is one integer."""
-    return isinstance(kind.wire, IntType) and not kind.is_array
+    """Whether a field is one integer, plain or of an enumeration."""
+    return isinstance(kind.wire, IntType) and not kind.is_array and bool(kind.enum or kind.holder is int)
 
 
 def is_bool(kind: FieldType) -> bool:
-    """Whether a field is one boolean."""
-    return isinstance(kind.wire, BoolType) and not kind.is_array
+    """Whether a field is one boolean, and either will do."""
+    return isinstance(kind.wire, BoolType) and not kind.is_array and kind.holder is bool and not kind.constraints
 
 
 def is_short_buffer(kind: FieldType) -> bool:
-    """Whether a field is bytes of a length that a template holds."""
-    return kind.wire.name == "buffer" and kind.holder is bytes and kind.capacity is None and (kind.length or 0) <= BUFFER
+    """Whether a field is bytes, any at all, of a length that a template holds."""
+    is_fixed = kind.wire.name == "buffer" and kind.holder is bytes and kind.capacity is None and not kind.constraints
+    return is_fixed and (kind.length or 0) <= BUFFER
 
 
 def may_be_big(table: Table) -> bool:
@@ -134,7 +135,7 @@ class SaverMaker:
             self._constant += pack_uint(kind.length or 0)
             self._flag(_is_default(leaf), pack_bin_head(kind.length or 0))
             self._place(f"{kind.length}s", f"{value} if t({value}) is bytes and len({value}) == {kind.length} else None")
-            self._names[f"b{leaf.number}"] = leaf.default
+            self._names[f"default{leaf.number}"] = None if leaf.default is NO_DEFAULT else bytes(leaf.default)
         else:
             self._varying(leaf, value)
 
@@ -150,14 +151,9 @@ class SaverMaker:
         head = self._constant + NIL
         self._constant = b""
         is_at, unset = (repr(head + flag + wire.first) for flag in (b"\1", b"\0"))
-        if kind.enum:
-            self._names[f"E{leaf.number}"] = kind.enum
-            flagged = unset if leaf.default is NO_DEFAULT else f"{is_at} if {_is_default(leaf)} else {unset}"
-            expression = f"({flagged}) if t({value}) is E{leaf.number} else None"
-        else:
-            expression = _flagged(leaf.default, value, is_at, unset)
+        self._names[f"E{leaf.number}"] = kind.enum
         self._tests += tests(kind.constraints, value, self._names)
-        self._place(f"{len(head) + 2}s", expression)
+        self._place(f"{len(head) + 2}s", _flagged(leaf, is_at, unset))
         self._place(wire.code, value)
 
     def _varying(self, leaf: Leaf, value: str) -> None:
@@ -213,26 +209,34 @@ def _head(field: Field) -> bytes:
 
 
 def _is_default(leaf: Leaf) -> str:
-    """Python that is true where a leaf is at its default."""
+    """Python that is true where a leaf is at its default; wrong, perhaps, of a number that is no `int`: `_flagged` refuses it."""
+    kind = leaf.field.type
+    if not (is_bool(kind) or is_number(kind) or is_short_buffer(kind)):
+        return f"d{leaf.number}"
     if leaf.default is NO_DEFAULT:
         return "False"
-    kind = leaf.field.type
+    if is_short_buffer(kind):
+        return f"v{leaf.number} == default{leaf.number}"
+    number = index(leaf.default)
     if is_bool(kind):
-        return f"v{leaf.number} is {leaf.default}"
-    if is_number(kind):
-        return f"v{leaf.number} {'is zero' if leaf.default == 0 and not kind.enum else f'== {int(leaf.default)}'}"
-    return f"v{leaf.number} == b{leaf.number}" if is_short_buffer(kind) else f"d{leaf.number}"
+        return f"v{leaf.number} is {bool(number)}"
+    # Most numbers are at zero, and then the very object: that is told sooner than that they are equal.
+    return f"v{leaf.number} is zero" if number == 0 and not kind.enum else f"v{leaf.number} == {number}"
 
 
-def _flagged(default: Any, value: str, is_at: str, unset: str) -> str:
-    """Python that is one of two constants, by whether a number is at its default; None where it is a boolean."""
-    if default is NO_DEFAULT:
-        return f"None if {value} is True or {value} is False else {unset}"
-    if default == 0:  # that of most fields; a zero that is another object is left to `codec`
-        return f"{is_at} if {value} is zero else None if {value} is True or not {value} else {unset}"
+def _flagged(leaf: Leaf, is_at: str, unset: str) -> str:
+    """Python that is one of two constants, by whether a number is at its default; None where `codec` is to look at it."""
+    value, kind = f"v{leaf.number}", leaf.field.type
+    if kind.enum:
+        return f"({is_at} if {_is_default(leaf)} else {unset}) if t({value}) is E{leaf.number} else None"
+    default = None if leaf.default is NO_DEFAULT else index(leaf.default)
+    if default is None:
+        return f"{unset} if t({value}) is int else None"
+    if default == 0:
+        return f"{is_at} if {_is_default(leaf)} else {unset} if {value} and t({value}) is int else None"
     if default == 1:
-        return f"None if {value} is True or {value} is False else {is_at} if {value} == 1 else {unset}"
-    return f"{is_at} if {value} == {int(default)} else None if {value} is True or {value} is False else {unset}"
+        return f"None if t({value}) is not int else {is_at} if {_is_default(leaf)} else {unset}"
+    return f"{is_at} if {_is_default(leaf)} else {unset} if t({value}) is int else None"
 
 
 def _all_default(inside: Struct) -> str:
@@ -298,7 +302,7 @@ class Layout:
 
     Attributes:
         count: How many fields there are, those unknown to the table among them.
-        is_whole: Whether the table knows them all.
+        is_whole: Whether the table certainly knows them all.
     """
 
     def __init__(self, count: int, lines: Sequence[str], names: dict[str, Any], *, is_whole: bool, is_one: bool) -> None:
@@ -457,6 +461,7 @@ class Learner:
         self._cut()
         kind = leaf.field.type
         if leaf.field.table:
+            self._is_whole = False  # what is unknown in such a struct, its own layout knows
             elements = self._elements(leaf.field.table)
             learn, read = _structs_reader(kind, elements.learn), _structs_reader(kind, elements.read)
         else:

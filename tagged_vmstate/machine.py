@@ -9,11 +9,11 @@ import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar, cast, overload
+from typing import Any, BinaryIO, Final, Literal, TypeAlias, TypeVar, overload
 
 from tagged_vmstate.assign import New, Undo, all_or_none, restore_defaults
 from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised, structs
-from tagged_vmstate.devices import Device, Entry, check_apart, entry_of, table_of
+from tagged_vmstate.devices import Device, Entry, check_apart, check_instance, entry_of, table_of
 from tagged_vmstate.errors import Finding, LoadError, PathPart, StateError, TableError
 from tagged_vmstate.files import replacing
 from tagged_vmstate.frames import Lead
@@ -31,6 +31,8 @@ from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Opaque
 
 T = TypeVar("T")
+_DROPPING: Final = ("error", "ignore")
+"""Ways with unknown fields that carry nothing to the next save."""
 Target: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 
 
@@ -212,7 +214,7 @@ def _new(
 ) -> tuple[Sequence[New] | Rows, Carried]:
     """New states of devices, and what is carried to the next save. Raises as `Machine.load` does."""
     source = _read(source)
-    data = source if isinstance(source, bytes) and unknown != "keep" else None
+    data = source if isinstance(source, bytes) and unknown in _DROPPING else None
     new = None if data is None else usual.load(data)
     if new is not None:
         return new, Carried()
@@ -314,6 +316,7 @@ def load(
     """
     if (kind is None) == (into is None) or not isinstance(kind, type | Table | None):
         raise TypeError("load takes a class or table, or a state with into=")
+    check_instance(instance)
     entry = Entry(table_of(kind), instance, None) if into is None else entry_of(Device(into, instance, table))
     [new], _ = _new(plan(((entry.table, instance),)), [entry], source, unknown, keeps_devices=False)
     if into is not None:
@@ -327,10 +330,11 @@ def load(
 
 def loads(data: bytes, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T:
     """A new state from the bytes of a snapshot. See `load`."""
-    usual = plan_of(kind, instance) if unknown != "keep" and type(data) is bytes and isinstance(kind, type) else None
+    usual = plan_of(kind, instance) if unknown in _DROPPING and type(data) is bytes and isinstance(kind, type) else None
     rows = usual.rows(data) if usual else None
     if usual and rows:
-        return cast("T", usual.shapes[0].make(rows[0]))
+        state: T = usual.shapes[0].make(rows[0])
+        return state
     return load(data, kind, instance=instance, unknown=unknown)
 
 

@@ -128,7 +128,7 @@ class Plan:
         if not self._has_parts and 0 < len(sizes) <= SECTIONS and sum(sizes) <= SMALL and self._saves.is_over():
             leads = [Lead.of("section", table.name, instance, NO_ATTRIBUTES) for table, instance in self._places]
             calls = [
-                f"joined(f{number}(a{number}))" if may_be_big(each.table) else f"f{number}(a{number})[0]"
+                f"f{number}(a{number})[0]" if each.saver and not may_be_big(each.table) else f"joined(f{number}(a{number}))"
                 for number, each in enumerate(self._prepared)
             ]
             fields_of = _all_of(calls, [each.saver or each.save for each in self._prepared])

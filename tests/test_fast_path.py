@@ -15,9 +15,10 @@ from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Final
 
+import numpy as np
 import pytest
 import table_strategies
-from annotated_types import Le
+from annotated_types import Le, Predicate
 from hypothesis import given
 
 import tagged_vmstate as tv
@@ -95,7 +96,7 @@ def test_a_template_saves_what_the_loops_save(state: Board) -> None:
 def test_a_layout_reads_what_the_loops_read_or_nothing(learnt: Board, state: Board) -> None:
     each = Prepared(Board.__vmstate__)  # type: ignore[attr-defined]
     each.learn(Cursor(saved(learnt)), None)
-    found = each.load(saved(state), whole=True)
+    found = each.load(saved(state), whole=False)
     needs_more = (state.queues or state.extra) and not (learnt.queues or learnt.extra)
     assert found is not None or needs_more
     assert found is None or found.state == state
@@ -110,7 +111,7 @@ def test_any_table_saves_and_loads_by_templates_as_by_loops(plans: tuple[table_s
     assert joined(saver(Shape(table))(copy.deepcopy(state))) == data
     each = Prepared(table)
     each.learn(Cursor(data), None)
-    found = each.load(data, whole=True)
+    found = each.load(data, whole=False)
     assert found is not None
     assert found.state == loaded(table, data) == state
 
@@ -271,6 +272,156 @@ def test_two_writers_with_sections_of_the_same_sizes_are_both_known(asked: list[
         machine.load(data)
         assert machine.entries[0].state == tv.loads(data, Pair) == expected
     assert asked == []
+
+
+class Index:
+    """A number that only says which it is."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
+
+
+class Flag(enum.IntFlag):
+    A = 1
+    B = 2
+
+
+class Always(enum.IntEnum):
+    ZERO = 0
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@tv.vmstate("numbers")
+class Numbers:
+    zero: tv.uint32 = 0
+    one: tv.uint32 = 1
+    rate: tv.uint32 = 9600
+    flag: Annotated[Flag, tv.uint8] = Flag.A
+    some: Annotated[bool, tv.boolean, Predicate(lambda value: value)] = True
+    word: Annotated[bytes, Length(2), Predicate(lambda value: value != b"no")] = b"ok"
+
+
+@pytest.mark.parametrize("value", [0, 1, 9600, 7])
+@pytest.mark.parametrize("kind", [Index, np.uint32, np.int64, int])
+def test_whatever_says_that_it_is_a_number_is_saved_as_one(kind: Callable[[int], Any], value: int) -> None:
+    state = Numbers(zero=kind(value), one=kind(value), rate=kind(value))
+    by_loops = saved(state)
+    assert by_loops == saved(Numbers(zero=value, one=value, rate=value))
+    for _ in range(USES + 1):
+        tv.dumps(Numbers())
+    assert joined(prepared.prepared(Numbers.__vmstate__).save(state)) == by_loops  # type: ignore[attr-defined]
+    odd = Numbers(zero=Always.ZERO)
+    assert joined(prepared.prepared(Numbers.__vmstate__).save(odd)) == saved(odd)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("change", [{"some": False}, {"word": b"no"}])
+def test_what_a_predicate_refuses_is_refused_on_both_paths(change: dict[str, Any]) -> None:
+    @tv.vmstate("numbers")
+    class Free:
+        some: tv.boolean = True
+        word: Annotated[bytes, Length(2)] = b"ok"
+
+    for _ in range(2 * USES):
+        assert tv.loads(tv.dumps(Numbers()), Numbers) == Numbers()
+        tv.loads(tv.dumps(Free()), Numbers)
+    with pytest.raises(StateError):
+        tv.dumps(Numbers(**change))
+    with pytest.raises(LoadError):
+        tv.loads(tv.dumps(Free(**change)), Numbers)
+
+
+def test_a_flag_is_loaded_as_one_each_time() -> None:
+    data = tv.dumps(Numbers(flag=Flag.A | Flag.B))
+    for _ in range(3 * USES):
+        assert repr(tv.loads(data, Numbers).flag) == repr(Flag.A | Flag.B)
+
+
+def test_a_long_text_is_saved_whole_whatever_the_sizes_were_before() -> None:
+    @tv.vmstate("texts")
+    class Texts:
+        a: str = ""
+        b: str = ""
+
+        def __post_init__(self) -> None:
+            """It goes field by field."""
+
+    for _ in range(3 * USES):
+        tv.dumps(Texts(a="x" * 100))
+    long = Texts(a="x" * 101, b="y" * 70_000)
+    assert tv.loads(tv.dumps(long), Texts) == long
+
+
+def test_a_default_that_is_a_view_is_compared_by_its_bytes() -> None:
+    view = memoryview(array("H", [1, 2]))
+    table = Table("view", [Field("a", Annotated[bytes, Length(4)], default_factory=lambda: view)])
+    state = {"a": bytes(view)}
+    assert joined(saver(Shape(table))(state)) == joined(codec.save(table, state))
+
+
+@tv.vmstate
+class Inner:
+    queue: Queue | None
+
+
+@tv.vmstate("outer")
+class Outer:
+    inner: Inner
+
+
+def test_a_struct_with_a_required_one_that_may_be_absent_has_the_same_flag_each_time() -> None:
+    for state in (Outer(inner=Inner(queue=Queue())), Outer(inner=Inner(queue=None)), Outer(inner=Inner(queue=Queue(count=1)))):
+        assert joined(saver(Shape(Outer.__vmstate__))(state)) == saved(state)  # type: ignore[attr-defined]
+
+
+@tv.vmstate
+class More:
+    count: tv.int32 = 0
+    gone: tv.uint8 = 3
+
+
+@tv.vmstate
+class Less:
+    count: tv.int32 = 0
+
+
+@tv.vmstate("board")
+class Newer:
+    queues: Annotated[list[More], MaxLength(3)] = tv.field(default_factory=list)
+    extra: More | None = None
+
+
+@tv.vmstate("board")
+class Older:
+    queues: Annotated[list[Less], MaxLength(3)] = tv.field(default_factory=list)
+    extra: Less | None = None
+
+
+def test_what_is_kept_in_arrays_of_structs_is_kept_each_time() -> None:
+    data = tv.dumps(Newer(queues=[More(count=1)], extra=More()))
+    first = tv.dumps(tv.load(data, Older, unknown="keep"))
+    assert first.count(b"gone") == 2
+    for _ in range(3 * USES):
+        tv.loads(data, Older)
+    assert tv.dumps(tv.load(data, Older, unknown="keep")) == first
+
+
+def test_what_no_load_takes_is_refused_each_time() -> None:
+    data, machine = tv.dumps(Queue()), Machine([Queue()])
+    for _ in range(3 * USES):
+        tv.loads(data, Queue)
+        machine.load(data)
+    with pytest.raises(ValueError, match="unknown is one of"):
+        tv.loads(data, Queue, unknown="bogus")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(ValueError, match="unknown is one of"):
+        machine.load(data, unknown="bogus")  # type: ignore[arg-type]  # what is tested
+    for instance in (0.0, False, -1, 1 << 32):
+        with pytest.raises(tv.TableError, match="an instance of 0"):
+            tv.loads(data, Queue, instance=instance)  # type: ignore[arg-type]  # what is tested
 
 
 @pytest.mark.parametrize("devices", [0, 1, 40, 1025])
