@@ -230,13 +230,11 @@ def _flagged(leaf: Leaf, is_at: str, unset: str) -> str:
     if kind.enum:
         return f"({is_at} if {_is_default(leaf)} else {unset}) if t({value}) is E{leaf.number} else None"
     default = None if leaf.default is NO_DEFAULT else index(leaf.default)
-    if default is None:
-        return f"{unset} if t({value}) is int else None"
-    if default == 0:
-        return f"{is_at} if {_is_default(leaf)} else {unset} if {value} and t({value}) is int else None"
     if default == 1:
         return f"None if t({value}) is not int else {is_at} if {_is_default(leaf)} else {unset}"
-    return f"{is_at} if {_is_default(leaf)} else {unset} if t({value}) is int else None"
+    # What is above 1 is no boolean; to ask that first is faster than to ask for the type.
+    plain = f"{unset} if {value} > 1 else {unset} if {f'{value} and ' if default == 0 else ''}t({value}) is int else None"
+    return plain if default is None else f"{is_at} if {_is_default(leaf)} else {plain}"
 
 
 def _all_default(inside: Struct) -> str:
