@@ -12,7 +12,7 @@ import inspect
 import typing
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from types import FunctionType
+from types import FunctionType, MemberDescriptorType
 from typing import Any, ClassVar, Final, TypeVar, get_origin, overload
 
 from typing_extensions import dataclass_transform
@@ -214,10 +214,16 @@ def _slotted(cls: type, said: dict[str, _Said], unshown: Container[str]) -> type
 
 
 def _is_plain(made: type) -> bool:
-    """Whether nothing but a dataclass's own constructor makes and fills its objects."""
+    """Whether nothing but a dataclass's own constructor makes and fills its objects, and they hold nothing but its fields."""
     own: list[Any] = [made.__new__, made.__setattr__, made.__getattribute__, type(made).__call__]
     usual: list[Any] = [object.__new__, object.__setattr__, object.__getattribute__, type.__call__]
-    return own == usual and not hasattr(made, "__post_init__") and not inspect.isabstract(made)
+    if own != usual or hasattr(made, "__post_init__") or inspect.isabstract(made):
+        return False
+    fields = {each.name: each for each in dataclasses.fields(made)}
+    slots = {slot for base in made.__mro__ for slot in _slots(base)} - {"__weakref__"}
+    if slots != {*fields, KEPT} or made.__dictoffset__ or not all(each.init for each in fields.values()):
+        return False
+    return all(isinstance(inspect.getattr_static(made, slot), MemberDescriptorType) for slot in slots)
 
 
 def _slots(base: type) -> tuple[str, ...]:

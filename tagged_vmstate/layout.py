@@ -479,7 +479,11 @@ class Learner:
             self._names[f"D{member.number}"] = field.default_factory or field.default
             self._gather(f"D{member.number}{'()' if field.default_factory else ''}", member)
             return
-        look, make_default = Shape(cast("Table", field.table)).look, field.make_default
+        table = cast("Table", field.table)
+        shape = Shape(table)
+        if field.default_factory is not table.state or shape.has_checks:
+            raise MisfitError  # a default that may hold more than fields, or that nobody checks
+        look, make_default = shape.look, field.make_default
         self._names[f"D{member.number}s"] = lambda: look(make_default())[1]
         self._gather(f"*D{member.number}s()", *_leaves(member))
 

@@ -68,8 +68,16 @@ class Machine:
 
     def __init__(self, devices: Iterable[Any]) -> None:
         self.entries = tuple(map(entry_of, devices))
-        self._carried = Carried()
         check_apart(self.entries)
+        self.__setstate__((self.entries, Carried()))
+
+    def __getstate__(self) -> tuple[tuple[Entry, ...], Carried]:
+        """What `pickle` and `copy` take: all but what is prepared."""
+        return self.entries, self._carried
+
+    def __setstate__(self, state: tuple[tuple[Entry, ...], Carried]) -> None:
+        """Make it anew of that."""
+        self.entries, self._carried = state
         self._plan = plan(tuple((entry.table, entry.instance) for entry in self.entries))
         self._states = [entry.state for entry in self.entries]
 

@@ -114,6 +114,9 @@ class Shape:
         self.has_checks = any(each.table.check for each in self.structs)
         self._others = [(each.number, name) for each in self.structs for name, _, _ in _transients(each)]
         self._nested = [leaf for leaf in self.leaves if leaf.field.table]
+        members = list(_members(self.structs[0]))
+        first = next((place for place, each in enumerate(members) if isinstance(each, Leaf) and each.field.table), len(members))
+        self._is_ordered = all(isinstance(each, Leaf) for each in members[first:])
         self.is_plain = not any(each.is_dict for each in self.structs)
         self.is_simple = self.is_plain and not (self.has_checks or self._nested or self._others)
         self.make: Callable[[Row], Any] = self._compiled("make(row)", self._making())
@@ -137,7 +140,7 @@ class Shape:
 
     def fill(self, target: Any, row: Row, undo: Undo) -> bool:
         """Put a row into a state that is there, as `assign` puts one state into another; False where only that can."""
-        if not self.is_plain:
+        if not (self.is_plain and self._is_ordered):
             return False
         try:
             structs, before = self.look(target)
@@ -179,7 +182,7 @@ class Shape:
         targets = [f"v{leaf.number}" if leaf.struct.is_dict else leaf.place for leaf in self.leaves]
         if targets:
             yield f"{', '.join(targets)}, = row"
-        for struct in reversed(self.structs):
+        for struct in _inside_out(self.structs[0]):
             yield from _finishing(struct)
         yield "return o0"
 
@@ -194,6 +197,22 @@ class Shape:
             yield f"{''.join(f'{leaf.place}, ' for leaf in self.leaves)} = row"
         yield from (f"{_link(each)} = o{each.number}" for each in self.structs[1:])
         yield from (f"o{each.number}.{KEPT} = ()" for each in self.structs if not each.is_dict)
+
+
+def _members(inside: Struct) -> Iterator[Leaf | Struct]:
+    """Everything in a struct, in order."""
+    for each in inside.members:
+        yield each
+        if isinstance(each, Struct):
+            yield from _members(each)
+
+
+def _inside_out(struct: Struct) -> Iterator[Struct]:
+    """A struct and all in it, in the order in which they are whole."""
+    for each in struct.members:
+        if isinstance(each, Struct):
+            yield from _inside_out(each)
+    yield struct
 
 
 def is_inline(each: Field) -> bool:

@@ -208,7 +208,7 @@ class Table:
         minimum_version: The oldest section version of untagged bytes that can be read.
         description: For people.
         check: Sees every new state before anything is assigned, and every state before it is saved; raises where
-            fields do not fit each other.
+            fields do not fit each other. It only looks: it may be called more than once for a load, and in any order.
         pre_save: Sees a state before it is saved.
         post_load: Sees a state after it was loaded; one that raises undoes the whole load.
         legacy: Functions that read untagged bytes of versions which the fields cannot describe: see `untagged`.

@@ -23,7 +23,10 @@ def brief(value: object) -> str:
     """A value for an error message, cut where it is long."""
     if value is None:
         return "nothing"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # what is odd about a value may be its repr
+        text = f"a {type(value).__name__} that has no repr"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -6,8 +6,10 @@ That both paths give the same results is what the suites of loader, machine and 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import enum
 import io
+import pickle
 import struct
 from array import array
 from collections.abc import Callable
@@ -422,6 +424,157 @@ def test_what_no_load_takes_is_refused_each_time() -> None:
     for instance in (0.0, False, -1, 1 << 32):
         with pytest.raises(tv.TableError, match="an instance of 0"):
             tv.loads(data, Queue, instance=instance)  # type: ignore[arg-type]  # what is tested
+
+
+class Mixin:
+    """Its objects have a `__dict__`."""
+
+
+@tv.vmstate("caches")
+class Caches(Mixin):
+    x: tv.uint8 = 0
+
+    def post_load(self) -> None:
+        self.cache = self.x
+
+
+@tv.vmstate("fussy")
+class Fussy:
+    x: tv.uint8 = 0
+
+    def post_load(self) -> None:
+        if self.x == 9:
+            raise ValueError(self.x)
+
+
+def test_what_a_hook_set_beside_the_fields_is_put_back_each_time() -> None:
+    first = Caches()
+    machine = Machine([first, Fussy()])
+    for _ in range(3 * USES):
+        machine.load(bytes_of(machine))
+    first.cache = 77
+    with pytest.raises(LoadError):
+        machine.load(bytes_of(Machine([Caches(x=5), Fussy(x=9)])))
+    assert (first.x, first.cache) == (0, 77)
+
+
+@tv.vmstate
+class Level:
+    level: tv.uint8 = 0
+
+
+@tv.vmstate("dial")
+class Dial(Level):
+    y: tv.uint8 = 0
+
+    @property  # type: ignore[misc]  # what is tested
+    def level(self) -> int:
+        return Level.level.__get__(self)  # type: ignore[attr-defined,no-any-return]  # the slot
+
+    @level.setter
+    def level(self, value: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # what is tested
+        if value > 10:
+            raise ValueError(value)
+        Level.level.__set__(self, value)  # type: ignore[attr-defined]  # the slot
+
+
+@tv.vmstate("dial")
+class Wide:
+    level: tv.uint8 = 0
+    y: tv.uint8 = 0
+
+
+def test_what_a_property_raises_refuses_the_load_each_time() -> None:
+    machine = Machine([Dial()])
+    for _ in range(3 * USES):
+        tv.loads(tv.dumps(Wide(level=3)), Dial)
+        machine.load(tv.dumps(Wide(level=3)))
+    with pytest.raises(LoadError):
+        tv.loads(tv.dumps(Wide(level=200)), Dial)
+    with pytest.raises(LoadError):
+        machine.load(tv.dumps(Wide(level=200)))
+    assert machine.entries[0].state.level == 3
+
+
+@dataclasses.dataclass
+class Later:
+    later: int = dataclasses.field(init=False)
+
+
+@tv.vmstate("later")
+class HasLater(Later):
+    x: tv.uint8 = 0
+
+
+def test_an_attribute_that_is_set_later_hinders_no_load() -> None:
+    machine = Machine([HasLater()])
+    for _ in range(3 * USES):
+        machine.load(tv.dumps(HasLater(x=1)))
+        assert tv.loads(tv.dumps(HasLater(x=1)), HasLater).x == 1
+
+
+@tv.vmstate
+class Marked:
+    v: tv.uint8 = 0
+    mark: int = tv.transient(default=1)
+
+
+@tv.vmstate("marks")
+class Unmarked:
+    y: tv.uint8 = 0
+
+
+@tv.vmstate("marks")
+class Marks:
+    y: tv.uint8 = 0
+    inner: Marked = tv.field(default_factory=lambda: Marked(mark=5))
+
+
+def test_an_absent_struct_is_what_its_field_makes_each_time() -> None:
+    for _ in range(5 * USES):
+        assert tv.loads(tv.dumps(Unmarked(y=1)), Marks).inner.mark == 5
+
+
+@tv.vmstate("twice")
+class Twice:
+    extra: Level | None = None
+    main: Level = tv.field(default_factory=Level)
+
+
+def test_one_struct_in_two_places_stays_in_the_first_each_time() -> None:
+    state = Twice(extra=Level())
+    machine = Machine([state])
+    for _ in range(3 * USES):
+        machine.load(bytes_of(machine))
+    shared = state.extra = state.main
+    machine.load(tv.dumps(Twice(extra=Level(level=1), main=Level(level=2))))
+    assert state.extra is shared
+    assert (state.extra.level, state.main.level) == (1, 2)
+
+
+def test_a_machine_that_knows_its_snapshots_can_be_pickled_and_copied() -> None:
+    machine = Machine([Level(level=3)])
+    data = bytes_of(machine)
+    for _ in range(3 * USES):
+        machine.load(bytes_of(machine))
+    for other in (pickle.loads(pickle.dumps(machine)), copy.deepcopy(machine)):
+        assert bytes_of(other) == data
+        other.entries[0].state.level = 4
+    assert bytes_of(machine) == data
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def test_a_state_that_lacks_an_attribute_or_has_no_repr_is_a_state_error() -> None:
+    state = board()
+    del state.level
+    with pytest.raises(StateError):
+        tv.dumps(state)
+    with pytest.raises(StateError, match="a Unspeakable that has no repr"):
+        tv.dumps(board(level=Unspeakable()))
 
 
 @pytest.mark.parametrize("devices", [0, 1, 40, 1025])
