@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -51,6 +52,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         draft.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
+    """Write all of it, to a file without a buffer too, which may take a part at a time. Raises OSError."""
+    written = file.write(data)
+    if isinstance(file, io.RawIOBase):
+        while written is None or written < len(data):
+            if written is None:  # it would block, and has taken nothing
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            data = memoryview(data)[written:]
+            written = file.write(data)
 
 
 # A draft is locked as long as its writer lives. A file system without such locks keeps what is left over.

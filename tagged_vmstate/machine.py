@@ -15,7 +15,7 @@ from tagged_vmstate.assign import New, Undo, all_or_none, restore_defaults
 from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised, structs
 from tagged_vmstate.devices import Device, Entry, check_apart, check_instance, entry_of, table_of
 from tagged_vmstate.errors import Finding, LoadError, PathPart, StateError, TableError
-from tagged_vmstate.files import replacing
+from tagged_vmstate.files import replacing, write_all
 from tagged_vmstate.frames import Lead
 from tagged_vmstate.incoming import Carried, Incoming, Source
 from tagged_vmstate.plan import PLAIN, Plan, Rows, large_memory, plan, plan_of
@@ -110,7 +110,7 @@ class Machine:
             with replacing(target) as file:
                 file.write(data)
         else:
-            target.write(data)
+            write_all(target, data)
 
     def save_untagged(
         self, target: Target, *, stream: Literal[2, 3] = 3, versions: Mapping[str, int] | None = None, drop: Container[str] = ()

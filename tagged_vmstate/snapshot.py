@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from tagged_vmstate.compression import seeks_cheaply
 from tagged_vmstate.errors import FormatError, LimitError, StateError
-from tagged_vmstate.files import BLOCK, Input, Stretch, replacing
+from tagged_vmstate.files import BLOCK, Input, Stretch, replacing, write_all
 from tagged_vmstate.frames import (
     END_MARK,
     FRAME_MARKS,
@@ -377,7 +377,7 @@ class SnapshotWriter:
         self._order = Order(header)
         self._names = PartNames()
         self._frames = 0
-        file.write(header.encode())
+        write_all(file, header.encode())
 
     def __enter__(self) -> Self:
         return self
@@ -410,9 +410,9 @@ class SnapshotWriter:
             self._order.add(frame, 0)
         except FormatError as error:
             raise _unplaced(error) from None
-        self._file.write(frame.encode())
+        write_all(self._file, frame.encode())
         for piece in pieces:
-            self._file.write(piece)
+            write_all(self._file, piece)
 
     def _check_names(self, section: Section) -> None:
         self._frames += 1  # the fields of one frame were checked against each other when they became bytes
@@ -428,7 +428,7 @@ class SnapshotWriter:
             self._order.check_complete()
         except FormatError as error:
             raise _unplaced(error) from None
-        self._file.write(self._order.end().encode())
+        write_all(self._file, self._order.end().encode())
 
 
 def _unplaced(error: FormatError) -> StateError:

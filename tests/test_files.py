@@ -10,10 +10,11 @@ import signal
 import stat
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
+import tagged_vmstate as tv
 from tagged_vmstate.files import Input, replacing
 
 
@@ -239,3 +240,37 @@ def test_what_is_no_file_is_written_to_directly(tmp_path: Path) -> None:
         os.close(reader)
     with pytest.raises(IsADirectoryError):
         _save(tmp_path, b"")
+
+
+class Narrow(io.RawIOBase):
+    """A file without a buffer that takes a few bytes at a time, and at last none."""
+
+    def __init__(self, room: int) -> None:
+        self.taken = bytearray()
+        self.room = room
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int | None:
+        part = bytes(memoryview(data)[: min(7, self.room - len(self.taken))])
+        self.taken += part
+        return len(part) or None
+
+
+@tv.vmstate("narrow")
+class Slim:
+    data: Annotated[bytes, tv.Length(100)] = bytes(100)
+
+
+@pytest.mark.parametrize("loads", [0, 200])
+def test_a_file_without_a_buffer_gets_all_of_a_snapshot_or_says_that_it_is_full(loads: int) -> None:
+    machine = tv.Machine([Slim()])
+    whole = io.BytesIO()
+    for _ in range(loads + 1):
+        whole = io.BytesIO()
+        machine.save(whole)
+    machine.save(narrow := Narrow(1 << 20))  # type: ignore[arg-type]  # a file that is open for writing
+    assert narrow.taken == whole.getvalue()
+    with pytest.raises(BlockingIOError):
+        machine.save(Narrow(50))  # type: ignore[arg-type]  # a file that is open for writing
