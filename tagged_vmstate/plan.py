@@ -16,8 +16,8 @@ from tagged_vmstate.assign import New, Undo
 from tagged_vmstate.devices import is_instance
 from tagged_vmstate.errors import FormatError, StateError
 from tagged_vmstate.frames import VERSION, Header, Lead, label
-from tagged_vmstate.layout import may_be_big
 from tagged_vmstate.prepared import TABLES, Loaded, Patience, prepared
+from tagged_vmstate.saver import may_be_big
 from tagged_vmstate.sections import NO_ATTRIBUTES
 from tagged_vmstate.shape import Row, Shape
 from tagged_vmstate.skeleton import SECTIONS, Pack, Skeleton, Unpack

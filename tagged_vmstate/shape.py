@@ -14,9 +14,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from typing import Any, Final, TypeAlias, cast
 
 from tagged_vmstate.assign import Undo, filled
+from tagged_vmstate.blocks import BoolType, IntType
+from tagged_vmstate.fieldtype import Constraint, FieldType
 from tagged_vmstate.straight import compiled, tuple_of
 from tagged_vmstate.table import KEPT, NO_DEFAULT, Field, Table
 
@@ -25,6 +28,12 @@ Row: TypeAlias = Sequence[Any]
 
 MOST_LEAVES: Final = 4096
 """Straight code for a table larger than this would take longer to compile than its loops ever take."""
+
+BUFFER: Final = 4096
+"""Bytes of a buffer that is packed with other values; to copy more costs more than to cut the template."""
+TRUE: Final = 0xC3
+"""The byte that is true in MessagePack; the one before it is false."""
+_COMPARED: Final = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 class MisfitError(Exception):
@@ -114,9 +123,9 @@ class Shape:
         self.has_checks = any(each.table.check for each in self.structs)
         self._others = [(each.number, name) for each in self.structs for name, _, _ in _transients(each)]
         self._nested = [leaf for leaf in self.leaves if leaf.field.table]
-        members = list(_members(self.structs[0]))
-        first = next((place for place, each in enumerate(members) if isinstance(each, Leaf) and each.field.table), len(members))
-        self._is_ordered = all(isinstance(each, Leaf) for each in members[first:])
+        everything = members(self.structs[0])
+        behind = dropwhile(lambda each: isinstance(each, Struct) or not each.field.table, everything)
+        self._is_ordered = all(isinstance(each, Leaf) for each in behind)
         self.is_plain = not any(each.is_dict for each in self.structs)
         self.is_simple = self.is_plain and not (self.has_checks or self._nested or self._others)
         self.make: Callable[[Row], Any] = self._compiled("make(row)", self._making())
@@ -199,12 +208,12 @@ class Shape:
         yield from (f"o{each.number}.{KEPT} = ()" for each in self.structs if not each.is_dict)
 
 
-def _members(inside: Struct) -> Iterator[Leaf | Struct]:
+def members(inside: Struct) -> Iterator[Leaf | Struct]:
     """Everything in a struct, in order."""
     for each in inside.members:
         yield each
         if isinstance(each, Struct):
-            yield from _members(each)
+            yield from members(each)
 
 
 def _inside_out(struct: Struct) -> Iterator[Struct]:
@@ -213,6 +222,33 @@ def _inside_out(struct: Struct) -> Iterator[Struct]:
         if isinstance(each, Struct):
             yield from _inside_out(each)
     yield struct
+
+
+def is_number(kind: FieldType) -> bool:
+    """Whether a field is one integer, plain or of an enumeration."""
+    return isinstance(kind.wire, IntType) and not kind.is_array and bool(kind.enum or kind.holder is int)
+
+
+def is_bool(kind: FieldType) -> bool:
+    """Whether a field is one boolean, and either will do."""
+    return isinstance(kind.wire, BoolType) and not kind.is_array and kind.holder is bool and not kind.constraints
+
+
+def is_short_buffer(kind: FieldType) -> bool:
+    """Whether a field is bytes, any at all, of a length that a template holds."""
+    is_fixed = kind.wire.name == "buffer" and kind.holder is bytes and kind.capacity is None and not kind.constraints
+    return is_fixed and (kind.length or 0) <= BUFFER
+
+
+def tests(constraints: tuple[Constraint, ...], value: str, names: dict[str, Any]) -> Iterator[str]:
+    """Python that is true where a number meets its constraints."""
+    for each in constraints:
+        if each.kind in _COMPARED and type(each.bound) is int:
+            yield f"{value} {_COMPARED[each.kind]} {each.bound}"
+        else:
+            name = f"k{len(names)}"
+            names[name] = each.is_met
+            yield f"{name}({value})"
 
 
 def is_inline(each: Field) -> bool:

@@ -27,10 +27,10 @@ import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, LoadError, Machine, MaxLength, StateError, Table, codec, prepared
 from tagged_vmstate.frames import Lead
 from tagged_vmstate.fuzz.mutate import changed_bytes, changed_snapshot
-from tagged_vmstate.layout import saver
 from tagged_vmstate.plan import plan
 from tagged_vmstate.prepared import USES, Prepared
 from tagged_vmstate.records import decode_all
+from tagged_vmstate.saver import saver
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection
 from tagged_vmstate.shape import MisfitError, Shape
 from tagged_vmstate.snapshot import SnapshotWriter

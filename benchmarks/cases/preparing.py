@@ -10,9 +10,9 @@ from benchmarks.results import Row, Table, Unit
 from benchmarks.shapes import make
 from benchmarks.workload import machine
 from tagged_vmstate import codec
-from tagged_vmstate.layout import saver
 from tagged_vmstate.prepared import Prepared
 from tagged_vmstate.records import decode_all
+from tagged_vmstate.saver import saver
 from tagged_vmstate.shape import Shape
 from tagged_vmstate.wire import Cursor, joined
 
