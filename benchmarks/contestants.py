@@ -20,8 +20,9 @@ from benchmarks import schemas
 from benchmarks.classes import dataclass_of, models, structs, tagged
 from benchmarks.generated import Adapt, Pair, dicts, messages, positional
 from benchmarks.shapes import Shape, Values, make, plain
-from tagged_vmstate import prepared
+from tagged_vmstate import layout, prepared, saver
 from tagged_vmstate.plan import plan
+from tagged_vmstate.template import StraightPacker, StraightUnpacker
 
 OURS: Final = "tagged-vmstate"
 """What all others are compared with."""
@@ -31,6 +32,7 @@ MSGSPEC: Final = "msgspec Struct with ranges (C)"
 STRUCT: Final = "struct, generated code, positional"
 PROTOBUF: Final = "protobuf + copy to dataclasses"
 PICKLE: Final = "pickle 5"
+STRAIGHT: Final = f"{OURS}, nothing compiled"
 FIELD_BY_FIELD: Final = f"{OURS}, field by field"
 Encode: TypeAlias = "Callable[[Any], bytes]"
 Decode: TypeAlias = "Callable[[bytes], Any]"
@@ -111,8 +113,23 @@ class _Board:
         self.machine = tv.Machine(states.values())
 
 
+def _default_board(shape: Shape, classes: Mapping[str, Any]) -> _Board:
+    return _Board(**{field.name: classes[field.struct.name]() for field in shape.fields if field.struct})
+
+
 def _ours(shape: Shape) -> Codec:
     return _tagged(shape, tagged(shape))
+
+
+def _straight(shape: Shape) -> Codec:
+    """This library where there was no compiler. Its templates are made here, before others are."""
+    with mock.patch.object(saver, "Packer", StraightPacker), mock.patch.object(layout, "Unpacker", StraightUnpacker):
+        classes = tagged(shape)
+        found = _tagged(shape, classes)
+        state = _default_board(shape, classes) if shape.is_machine else classes[shape.name]()
+        for _ in range(4 * prepared.USES):
+            found.decode(found.encode(state))
+    return found
 
 
 def _field_by_field(shape: Shape) -> Codec:
@@ -128,7 +145,7 @@ def _tagged(shape: Shape, classes: Mapping[str, Any]) -> Codec:
     if not shape.is_machine:
         kind = classes[shape.name]
         return _codec(shape, tv.dumps, lambda data: tv.loads(data, kind), classes)
-    board = _Board(**{field.name: classes[field.struct.name]() for field in shape.fields if field.struct})
+    board = _default_board(shape, classes)
 
     def encode(state: _Board) -> bytes:
         file = io.BytesIO()
@@ -212,6 +229,7 @@ _OURS: Final = Contestant(
 )
 _ROWS: Final = (
     _OURS,
+    replace(_OURS, name=STRAIGHT, build=_straight, holders=(), evolves=False),
     replace(_OURS, name=FIELD_BY_FIELD, build=_field_by_field),
     Contestant(MSGSPEC, _msgspec, {"msgspec": "msgspec"}, checks="type, range", evolves=True),
     Contestant(STRUCT, _struct, names="-", holders=_ALL),

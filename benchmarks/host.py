@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contestants import CONTESTANTS
+from tagged_vmstate.template import IS_COMPILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Host:
         processor: What the processor calls itself.
         cores: How many there are.
         load: How many processes wanted them in the minute before.
+        is_compiled: Whether this library's templates are.
         versions: Package -> version, of all that took part; None where it is not installed.
     """
 
@@ -34,6 +36,7 @@ class Host:
     processor: str
     cores: int
     load: float
+    is_compiled: bool
     versions: Mapping[str, str | None]
 
     @classmethod
@@ -46,6 +49,7 @@ class Host:
             processor=_processor(),
             cores=os.cpu_count() or 1,
             load=round(os.getloadavg()[0], 1),
+            is_compiled=IS_COMPILED,
             versions={package: _version(package) for package in _packages()},
         )
 
@@ -55,7 +59,8 @@ class Host:
         absent = [package for package, version in self.versions.items() if not version]
         missing = f" Not installed: {', '.join(absent)}." if absent else ""
         where = f"{self.python} on {self.system}, {self.cores} cores ({self.processor}), load {self.load} before it began"
-        return f"{self.date}, {where}. {there}.{missing}"
+        compiled = "Templates are compiled." if self.is_compiled else "Nothing is compiled."
+        return f"{self.date}, {where}. {there}.{missing} {compiled}"
 
 
 def _packages() -> Iterable[str]:

@@ -9,24 +9,19 @@ absent, unknown at their default. Whatever a template does not fit, `codec` read
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import itemgetter
-from typing import Any, Final, Protocol, cast
+from typing import Any, Protocol, cast
 
 from tagged_vmstate.blocks import BlockType, IntType
 from tagged_vmstate.fieldtype import FieldType
 from tagged_vmstate.records import read_length, read_name, wire_type
-from tagged_vmstate.shape import TRUE, Leaf, MisfitError, Row, Shape, Struct, is_bool, is_number, is_short_buffer, members, tests
+from tagged_vmstate.shape import Leaf, Shape, Struct, is_bool, is_number, is_short_buffer, members, tests
 from tagged_vmstate.straight import compiled
 from tagged_vmstate.table import Field, Table
+from tagged_vmstate.template import MisfitError, Place, Row, Unpacker
 from tagged_vmstate.wire import Cursor
-
-MASKED: Final = 128
-"""Bytes of a buffer that are compared under a mask; to do so with more costs more than to cut the template."""
-SEGMENT: Final = 200
-"""Values that one unpack gives."""
 
 Reader = Callable[[bytes, int], tuple[Any, int]]
 """Reads what stands at a place: the value, and the place behind it. Raises MisfitError or an error of ours."""
@@ -52,10 +47,9 @@ class Layout:
         is_whole: Whether the table certainly knows them all.
     """
 
-    def __init__(self, count: int, lines: Sequence[str], names: dict[str, Any], *, is_whole: bool, is_one: bool) -> None:
+    def __init__(self, count: int, lines: Sequence[str], names: dict[str, Any], *, is_whole: bool) -> None:
         self.count = count
         self.is_whole = is_whole
-        self._is_one = is_one
         self._lines = lines
         self._names = names
 
@@ -69,8 +63,6 @@ class Layout:
     def read_all(self) -> Callable[[bytes], Row]:
         """Reads the row of fields after which nothing comes."""
         lines = ["at = 0", *self._lines, "if at != len(data): raise Misfit", "return row"]
-        if self._is_one:
-            lines[1] = "part = data"  # a slice of everything costs a tenth of the rest
         found: Callable[[bytes], Row] = compiled("read_all(data)", lines, self._names)
         return found
 
@@ -90,7 +82,7 @@ class Learner:
         self._shape = shape
         self._elements = elements
         self._cursor = cursor
-        self._names: dict[str, Any] = {"Misfit": MisfitError, "from_bytes": int.from_bytes}
+        self._names: dict[str, Any] = {"Misfit": MisfitError}
         self._lines: list[str] = []
         self._gathered: list[str] = []
         self._order: list[int] = []
@@ -99,7 +91,9 @@ class Learner:
         self._tests: list[str] = []
         self._is_whole = True
         self._start = cursor.pos
-        self._holes: list[tuple[int, int, str, Leaf | None]] = []
+        self._places: list[Place] = []
+        self._leaves: list[Leaf] = []
+        self._flags: list[int] = []
         self._cuts = 0
 
     def learnt(self, count: int | None) -> Layout:
@@ -107,8 +101,7 @@ class Learner:
         fields = self._fields(self._shape.structs[0], count)
         self._cut()
         self._finish()
-        is_one = self._cuts == 1 and self._gathered == ["*row0"]
-        return Layout(fields, self._lines, self._names, is_whole=self._is_whole, is_one=is_one)
+        return Layout(fields, self._lines, self._names, is_whole=self._is_whole)
 
     def _finish(self) -> None:
         """The lines that make one row of all that was gathered."""
@@ -166,39 +159,29 @@ class Learner:
             self._varying(member)
             return
         cursor.skip("a length")
-        self._holes.append((cursor.pos, 1, "flag", None))
+        self._flags.append(cursor.pos - self._start)
         if cursor.skip("flags") not in {b"\0", b"\1"}:
             raise MisfitError
         if isinstance(member, Struct):
             self._fields(member, cursor.read_array("a struct"))
         elif is_short_buffer(kind):
-            self._buffer(member, len(cursor.read_bin("a buffer")))
+            self._place(member, "s", len(cursor.read_bin("a buffer")))
         elif is_bool(kind):
             cursor.read_bool("a boolean")
-            self._holes.append((cursor.pos - 1, 1, "B", member))
+            self._place(member, "?", 1)
         else:
             self._number(member, wire)
-        if len(self._holes) >= 2 * SEGMENT:
-            self._cut()
-
-    def _buffer(self, leaf: Leaf, size: int) -> None:
-        if size <= MASKED:
-            self._holes.append((self._cursor.pos - size, size, f"{size}s", leaf))
-            return
-        self._cursor.pos -= size
-        self._cut()
-        name = f"v{leaf.number}"
-        self._gather(name, leaf)
-        self._lines += [f"{name} = data[at : at + {size}]", f"if len({name}) != {size}: raise Misfit", f"at += {size}"]
-        self._cursor.pos += size
-        self._start = self._cursor.pos
 
     def _number(self, leaf: Leaf, wire: object) -> None:
-        start = self._cursor.pos
         data = self._cursor.skip("a number")
         if not isinstance(wire, IntType) or data[:1] != wire.first or len(data) != 1 + wire.width:
             raise MisfitError  # a writer that takes the shortest form has no template
-        self._holes.append((start + 1, wire.width, wire.code, leaf))
+        self._place(leaf, wire.code, wire.width)
+
+    def _place(self, leaf: Leaf, code: str, size: int) -> None:
+        """The value of a leaf, which ends where the cursor is."""
+        self._places.append(Place(code, self._cursor.pos - size - self._start, size))
+        self._leaves.append(leaf)
 
     def _gather(self, expression: str, *leaves: Leaf) -> None:
         self._gathered.append(expression)
@@ -243,37 +226,20 @@ class Learner:
             return
         key = self._cuts
         self._cuts += 1
-        mask, codes, at = bytearray(b"\xff" * len(data)), [], 0
-        leaves: list[Leaf] = []
-        for start, size, code, leaf in self._holes:
-            begin = start - self._start
-            mask[begin : begin + size] = b"\xfe" if leaf is None or is_bool(leaf.field.type) else bytes(size)
-            if leaf:
-                codes.append(f"{begin - at}x{code}")
-                self._change(leaf, f"row[{len(self._order) + len(leaves)}]")
-                leaves.append(leaf)
-                at = begin + size
-        known = int.from_bytes(mask, "little")
-        self._names |= {f"mask{key}": known, f"template{key}": int.from_bytes(data, "little") & known}
-        self._lines += [
-            f"part = data[at : at + {len(data)}]",
-            f"if len(part) != {len(data)} or from_bytes(part, 'little') & mask{key} != template{key}: raise Misfit",
-            f"at += {len(data)}",
-        ]
-        if codes:
-            self._names[f"unpack{key}"] = struct.Struct(">" + "".join(codes) + f"{len(data) - at}x").unpack
-            self._lines.append(f"row{key} = unpack{key}(part)")
-            self._gather(f"*row{key}", *leaves)
-        self._holes = []
+        self._names[f"unpack{key}"] = Unpacker(bytes(data), tuple(self._places), tuple(self._flags)).unpack
+        self._lines += [f"row{key} = unpack{key}(data, at)", f"at += {len(data)}"]
+        for number, leaf in enumerate(self._leaves, len(self._order)):
+            self._change(leaf, f"row[{number}]")
+        if self._leaves:
+            self._gather(f"*row{key}", *self._leaves)
+        self._places, self._leaves, self._flags = [], [], []
         self._start = self._cursor.pos
 
     def _change(self, leaf: Leaf, value: str) -> None:
         """What an unpacked value has to meet, and what it becomes."""
         kind = leaf.field.type
         self._tests += tests(kind.constraints, value, self._names) if is_number(kind) else ()
-        if is_bool(kind):
-            self._changes.append(f"{value} = {value} == {TRUE}")
-        elif kind.enum:
+        if kind.enum:
             self._names[f"E{leaf.number}"] = {int(each): each for each in kind.enum}
             self._changes.append(f"{value} = E{leaf.number}[{value}]")
 

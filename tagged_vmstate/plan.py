@@ -19,11 +19,12 @@ from tagged_vmstate.frames import VERSION, Header, Lead, label
 from tagged_vmstate.prepared import TABLES, Loaded, Patience, prepared
 from tagged_vmstate.saver import may_be_big
 from tagged_vmstate.sections import NO_ATTRIBUTES
-from tagged_vmstate.shape import Row, Shape
+from tagged_vmstate.shape import Shape
 from tagged_vmstate.skeleton import SECTIONS, Pack, Skeleton, Unpack
 from tagged_vmstate.snapshot import HELD_BYTES, PART_BYTES, Snapshot
 from tagged_vmstate.straight import compiled
 from tagged_vmstate.table import Field, Table
+from tagged_vmstate.template import Row
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Opaque, joined
 

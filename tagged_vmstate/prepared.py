@@ -16,8 +16,9 @@ from tagged_vmstate import codec
 from tagged_vmstate.assign import Undo, assign
 from tagged_vmstate.layout import Layout, Learner
 from tagged_vmstate.saver import Saver, saver
-from tagged_vmstate.shape import MisfitError, Row, Shape
+from tagged_vmstate.shape import Shape
 from tagged_vmstate.table import Table
+from tagged_vmstate.template import MisfitError, Row
 from tagged_vmstate.wire import Cursor, Piece
 
 USES: Final = 32

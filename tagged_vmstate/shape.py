@@ -15,29 +15,21 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import dropwhile
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 from tagged_vmstate.assign import Undo, filled
 from tagged_vmstate.blocks import BoolType, IntType
 from tagged_vmstate.fieldtype import Constraint, FieldType
 from tagged_vmstate.straight import compiled, tuple_of
 from tagged_vmstate.table import KEPT, NO_DEFAULT, Field, Table
-
-Row: TypeAlias = Sequence[Any]
-"""The values of a shape's leaves."""
+from tagged_vmstate.template import MisfitError, Row
 
 MOST_LEAVES: Final = 4096
 """Straight code for a table larger than this would take longer to compile than its loops ever take."""
 
 BUFFER: Final = 4096
 """Bytes of a buffer that is packed with other values; to copy more costs more than to cut the template."""
-TRUE: Final = 0xC3
-"""The byte that is true in MessagePack; the one before it is false."""
 _COMPARED: Final = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-
-
-class MisfitError(Exception):
-    """A state or bytes that the straight code does not know; the loops then say what it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tagged_vmstate import prepared
+from tagged_vmstate import layout, plan, prepared, saver, template
 from tagged_vmstate.codec import Loader
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.records import decode_all
-from tagged_vmstate.shape import MisfitError
+from tagged_vmstate.template import MisfitError
 from tagged_vmstate.wire import Cursor
 
 DATA: Final = Path(__file__).parent / "data"
@@ -46,16 +47,41 @@ def stream_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return path
 
 
-@pytest.fixture(scope="module", params=["readable", "fast"])
+@pytest.fixture(scope="module", params=["readable", "straight", "installed"])
 def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs a module twice: field by field, and by templates from the first save and load on."""
+    """Runs a module field by field, and by templates from the first save and load on: those in Python, and those installed."""
+    is_readable = request.param == "readable"
     with pytest.MonkeyPatch.context() as patch:
-        prepared.prepared.cache_clear()
-        patch.setattr(prepared, "USES", 0 if request.param == "fast" else 1 << 60)
-        if request.param == "fast":
+        patch.setattr(prepared, "USES", 1 << 60 if is_readable else 0)
+        if not is_readable:
             patch.setattr(prepared.Prepared, "load", _learning(prepared.Prepared.load))
+        with _templates(request.param):
+            yield request.param
+
+
+@pytest.fixture(scope="module", params=["straight", "installed"])
+def templates(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a module by the templates in Python, and by those installed."""
+    with _templates(request.param):
         yield request.param
-        prepared.prepared.cache_clear()
+
+
+@contextlib.contextmanager
+def _templates(which: str) -> Iterator[None]:
+    """Tables and machines of which nothing is known yet, and what makes their templates."""
+    with pytest.MonkeyPatch.context() as patch:
+        if which == "straight":
+            patch.setattr(saver, "Packer", template.StraightPacker)
+            patch.setattr(layout, "Unpacker", template.StraightUnpacker)
+        _forget()
+        yield
+    _forget()
+
+
+def _forget() -> None:
+    caches: list[Any] = [prepared.prepared, plan.plan, plan.plan_of]
+    for each in caches:
+        each.cache_clear()
 
 
 def _learning(load: Callable[..., prepared.Loaded | None]) -> Callable[..., prepared.Loaded | None]:

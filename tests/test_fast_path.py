@@ -32,9 +32,11 @@ from tagged_vmstate.prepared import USES, Prepared
 from tagged_vmstate.records import decode_all
 from tagged_vmstate.saver import saver
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection
-from tagged_vmstate.shape import MisfitError, Shape
+from tagged_vmstate.shape import Shape
 from tagged_vmstate.snapshot import SnapshotWriter
 from tagged_vmstate.wire import Cursor, joined
+
+pytestmark = pytest.mark.usefixtures("templates")
 
 
 class Mode(enum.IntEnum):
@@ -151,7 +153,7 @@ def test_an_odd_state_is_left_to_the_loops_which_tell_what_it_is(change: Callabl
         tv.dumps(board())
     state = board()
     change(state)
-    with pytest.raises((MisfitError, StateError, struct.error)):
+    with pytest.raises((ValueError, OverflowError, struct.error)):  # what a packer raises; a StateError is none of these
         saver(Shape(Board.__vmstate__))(state)  # type: ignore[attr-defined]
     with pytest.raises(StateError) as told:
         tv.dumps(state)

@@ -12,7 +12,7 @@ PACKAGE = Path(tagged_vmstate.__file__).parent
 # From the ground up; a room may import any room of a line above its own.
 FLOORS = [
     {"version", "errors", "sums", "straight"},
-    {"wire", "files"},
+    {"wire", "files", "template"},
     {"wiretype", "compression"},
     {"blocks"},
     {"types"},
@@ -75,6 +75,7 @@ SEES_NO_TABLE = {
     "records",
     "skeleton",
     "straight",
+    "template",
     "sections",
     "snapshot",
     "jsonform",

@@ -9,7 +9,7 @@ import subprocess
 from typing import Final
 
 from benchmarks.cases.states import DECODE, ENCODE
-from benchmarks.contestants import CONTESTANTS, FIELD_BY_FIELD, MSGSPEC, OURS, STRUCT, YARDSTICK
+from benchmarks.contestants import CONTESTANTS, FIELD_BY_FIELD, MSGSPEC, OURS, STRAIGHT, STRUCT, YARDSTICK
 from benchmarks.errors import BenchmarkError
 from benchmarks.lineup import absent
 from benchmarks.measure import Effort
@@ -19,7 +19,7 @@ from benchmarks.workload import machine
 
 COUNT: Final = 10
 """Calls; one run without any is subtracted, with all that Python does to start."""
-_COUNTED: Final = (OURS, FIELD_BY_FIELD, MSGSPEC, STRUCT, YARDSTICK)
+_COUNTED: Final = (OURS, STRAIGHT, FIELD_BY_FIELD, MSGSPEC, STRUCT, YARDSTICK)
 _VALGRIND: Final = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
 
 
