@@ -21,10 +21,12 @@ from tagged_vmstate.shape import Leaf, Shape, Struct, is_bool, is_number, is_sho
 from tagged_vmstate.straight import compiled
 from tagged_vmstate.table import Field, Table
 from tagged_vmstate.template import MisfitError, Place, Row, Unpacker
-from tagged_vmstate.wire import Cursor
+from tagged_vmstate.wire import Cursor, Piece
 
-Reader = Callable[[bytes, int], tuple[Any, int]]
+Reader = Callable[[Piece, int], tuple[Any, int]]
 """Reads what stands at a place: the value, and the place behind it. Raises MisfitError or an error of ours."""
+ReaderOfAll = Callable[[Piece], Row]
+"""Reads the row of fields after which nothing comes. Raises in the same way."""
 
 
 class Elements(Protocol):
@@ -60,10 +62,10 @@ class Layout:
         return found
 
     @cached_property
-    def read_all(self) -> Callable[[bytes], Row]:
+    def read_all(self) -> ReaderOfAll:
         """Reads the row of fields after which nothing comes."""
         lines = ["at = 0", *self._lines, "if at != len(data): raise Misfit", "return row"]
-        found: Callable[[bytes], Row] = compiled("read_all(data)", lines, self._names)
+        found: ReaderOfAll = compiled("read_all(data)", lines, self._names)
         return found
 
 
@@ -253,17 +255,30 @@ def _value_reader(kind: FieldType) -> Reader:
     wire = kind.wire
     is_block = isinstance(wire, BlockType)
 
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        taken: Any = memoryview(data) if is_block else data  # an array is copied once, by what holds it
-        cursor = Cursor(taken, pos=at)
+    def read(data: Piece, at: int) -> tuple[Any, int]:
+        source: Any = data
+        start = at
+        if is_block:
+            source = memoryview(data)  # an array is copied once, by what holds it
+        elif not isinstance(data, bytes):
+            source, start = _own(data, at), 0
+        cursor = Cursor(source, pos=start)
         length = read_length(cursor, wire)
         is_flag = cursor.read_int("flags") in {0, 1}
         value = wire.unpack(cursor, length)
         if not is_flag or not kind.takes_length(length) or kind.violation(value):
             raise MisfitError
-        return kind.from_wire(value, wire), cursor.pos
+        return kind.from_wire(value, wire), at + cursor.pos - start
 
     return read
+
+
+def _own(data: Piece, at: int) -> bytes:
+    """The length, flags and value at a place, in bytes of their own."""
+    cursor = Cursor(cast("bytes", data), pos=at)
+    for _ in range(3):
+        cursor.skip("length, flags and value")
+    return bytes(data[at : cursor.pos])
 
 
 def _structs_reader(kind: FieldType, read_one: Callable[[Cursor], Any]) -> Reader:
@@ -276,8 +291,8 @@ def _structs_reader(kind: FieldType, read_one: Callable[[Cursor], Any]) -> Reade
             raise MisfitError
         return None
 
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        cursor = Cursor(data, pos=at)
+    def read(data: Piece, at: int) -> tuple[Any, int]:
+        cursor = Cursor(cast("bytes", data), pos=at)
         length = read_length(cursor, kind.wire)
         if cursor.read_int("flags") not in {0, 1} or not kind.takes_length(length):
             raise MisfitError

@@ -28,7 +28,7 @@ from tagged_vmstate.snapshot import HELD_BYTES, PART_BYTES, write
 from tagged_vmstate.table import Table
 from tagged_vmstate.untagged import write as write_untagged
 from tagged_vmstate.version import PRODUCER
-from tagged_vmstate.wire import Opaque
+from tagged_vmstate.wire import Opaque, joined
 
 T = TypeVar("T")
 _DROPPING: Final = ("error", "ignore")
@@ -108,9 +108,11 @@ class Machine:
                 self._plan.saved(outgoing.sizes)
         elif isinstance(target, str | os.PathLike):
             with replacing(target) as file:
-                file.write(data)
+                for piece in data:
+                    file.write(piece)
         else:
-            write_all(target, data)
+            for piece in data:
+                write_all(target, piece)
 
     def save_untagged(
         self, target: Target, *, stream: Literal[2, 3] = 3, versions: Mapping[str, int] | None = None, drop: Container[str] = ()
@@ -283,7 +285,7 @@ def dumps(state: Any, *, instance: int = 0, table: Table | None = None) -> bytes
     usual = plan_of(type(state), instance) if table is None else None
     data = usual.save(PLAIN, (state,)) if usual else None
     if data is not None:
-        return data
+        return joined(data)
     file = io.BytesIO()
     dump(state, file, instance=instance, table=table)
     return file.getvalue()

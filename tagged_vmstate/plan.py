@@ -16,7 +16,7 @@ from tagged_vmstate.assign import New, Undo
 from tagged_vmstate.devices import is_instance
 from tagged_vmstate.errors import FormatError, StateError
 from tagged_vmstate.frames import VERSION, Header, Lead, label
-from tagged_vmstate.prepared import TABLES, Loaded, Patience, prepared
+from tagged_vmstate.prepared import TABLES, Loaded, Patience, Prepared, prepared
 from tagged_vmstate.saver import may_be_big
 from tagged_vmstate.sections import NO_ATTRIBUTES
 from tagged_vmstate.shape import Shape
@@ -26,10 +26,8 @@ from tagged_vmstate.straight import compiled
 from tagged_vmstate.table import Field, Table
 from tagged_vmstate.template import Row
 from tagged_vmstate.version import PRODUCER
-from tagged_vmstate.wire import Opaque, joined
+from tagged_vmstate.wire import APART, Opaque, Piece, joined
 
-SMALL: Final = 1 << 20
-"""Bytes of a snapshot that is made as a whole; a larger one is written piece after piece."""
 PLAIN: Final = Opaque.of({"producer": PRODUCER})
 """What stands in a header of which nobody said anything."""
 _PLAIN_HEADER: Final = Header(VERSION, PLAIN).encode()
@@ -82,7 +80,7 @@ class _Known:
 
     unpack: Unpack
     order: Sequence[int]
-    rows: Callable[[Sequence[bytes]], Sequence[Row]] | None
+    rows: Callable[[Sequence[Piece]], Sequence[Row]] | None
 
 
 class Plan:
@@ -97,7 +95,7 @@ class Plan:
         self._prepared = [prepared(table) for table, _ in places]
         self._has_parts = any(large_memory(table) for table, _ in places)
         self._saves = Patience()
-        self._saved: tuple[Pack, Callable[[Sequence[Any]], Sequence[bytes]]] | None = None
+        self._saved: tuple[Pack, Callable[[Sequence[Any]], Sequence[Any]], Sequence[bool]] | None = None
         self._loads = Patience()
         self._loaded: list[_Known] = []
 
@@ -107,18 +105,19 @@ class Plan:
         found = [each.shape for each in self._prepared if each.shape and each.shape.is_simple]
         return found if len(found) == len(self._places) else ()
 
-    def save(self, attributes: Opaque, states: Sequence[Any]) -> bytes | None:
-        """A snapshot of states, in the order of the devices; None where their sizes are not as before, or one does not fit."""
+    def save(self, attributes: Opaque, states: Sequence[Any]) -> Sequence[Piece] | None:
+        """A snapshot of states, in the order of the devices, in pieces; None where sizes are not as before, or one does not fit."""
         if self._saved is None:
             return None
-        pack, fields_of = self._saved
+        pack, fields_of, are_big = self._saved
         try:
             fields = fields_of(states)
         except Exception:  # noqa: BLE001  # whatever is odd about a state
             try:
-                fields = [joined(each.save(state)) for each, state in zip(self._prepared, states, strict=True)]
+                saved = [each.save(state) for each, state in zip(self._prepared, states, strict=True)]
             except StateError:
                 return None
+            fields = [each if is_big else joined(each) for each, is_big in zip(saved, are_big, strict=True)]
         data = pack(_PLAIN_HEADER if attributes is PLAIN else Header(VERSION, attributes).encode(), fields)
         if data is None:
             self._saved = None
@@ -126,14 +125,15 @@ class Plan:
 
     def saved(self, sizes: Sequence[int]) -> None:
         """Learn from the sizes of each device's fields, which were saved."""
-        if not self._has_parts and 0 < len(sizes) <= SECTIONS and sum(sizes) <= SMALL and self._saves.is_over():
+        if not self._has_parts and 0 < len(sizes) <= SECTIONS and self._saves.is_over():
             leads = [Lead.of("section", table.name, instance, NO_ATTRIBUTES) for table, instance in self._places]
+            are_big = [size >= APART for size in sizes]
             calls = [
-                f"f{number}(a{number})[0]" if each.saver and not may_be_big(each.table) else f"joined(f{number}(a{number}))"
-                for number, each in enumerate(self._prepared)
+                _fields_of(number, each, is_big)
+                for number, (each, is_big) in enumerate(zip(self._prepared, are_big, strict=True))
             ]
             fields_of = _all_of(calls, [each.saver or each.save for each in self._prepared])
-            self._saved = Skeleton(leads, sizes).packer(), fields_of
+            self._saved = Skeleton(leads, sizes).packer(), fields_of, are_big
 
     def rows(self, data: bytes) -> Sequence[Row] | None:
         """The rows of the devices; None where the snapshot is not as earlier ones were, or not all devices are simple."""
@@ -179,6 +179,14 @@ class Plan:
         if self.shapes and None not in readers:
             rows = _all_of([f"f{number}(a{place})" for number, place in enumerate(order)], readers)
         self._loaded = [_Known(skeleton.unpacker(header), order, rows), *self._loaded[: SKELETONS - 1]]
+
+
+def _fields_of(number: int, device: Prepared, is_big: bool) -> str:  # noqa: FBT001  # of one section
+    """Python that saves the fields of one device: in pieces where they are big, else as bytes."""
+    call = f"f{number}(a{number})"
+    if is_big:
+        return call
+    return f"{call}[0]" if device.saver and not may_be_big(device.table) else f"joined({call})"
 
 
 def _all_of(calls: Sequence[str], functions: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:

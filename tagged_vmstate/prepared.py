@@ -8,13 +8,13 @@ that loads one file once never does.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Final, cast
 
 from tagged_vmstate import codec
 from tagged_vmstate.assign import Undo, assign
-from tagged_vmstate.layout import Layout, Learner
+from tagged_vmstate.layout import Layout, Learner, ReaderOfAll
 from tagged_vmstate.saver import Saver, saver
 from tagged_vmstate.shape import Shape
 from tagged_vmstate.table import Table
@@ -110,7 +110,7 @@ class Prepared:
                 pass
         return codec.save(self.table, state)
 
-    def load(self, data: bytes, *, whole: bool) -> Loaded | None:
+    def load(self, data: Piece, *, whole: bool) -> Loaded | None:
         """A new state of some fields; None where no layout fits."""
         row = self.row(data, whole=whole)
         try:
@@ -118,7 +118,7 @@ class Prepared:
         except Exception:  # noqa: BLE001  # what a check refuses, too
             return None
 
-    def reader(self, data: bytes) -> Callable[[bytes], Row] | None:
+    def reader(self, data: Piece) -> ReaderOfAll | None:
         """What reads the row of such fields; None where no layout does."""
         for layout in self.layouts:
             with contextlib.suppress(Exception):  # another may fit
@@ -126,7 +126,7 @@ class Prepared:
                 return layout.read_all
         return None
 
-    def row(self, data: bytes, *, whole: bool) -> Row | None:
+    def row(self, data: Piece, *, whole: bool) -> Row | None:
         """The row of some fields; None where no layout fits."""
         for layout in self.layouts:
             if layout.is_whole or not whole:

@@ -20,7 +20,7 @@ Flags: TypeAlias = "tuple[int, tuple[int, ...]]"
 """The flag of a struct, and those of its fields."""
 Pack: TypeAlias = "Callable[[tuple[Any, ...]], bytes]"
 """The bytes of a row. Raises for an odd one."""
-Unpack: TypeAlias = "Callable[[bytes, int], Row]"
+Unpack: TypeAlias = "Callable[[bytes | memoryview, int], Row]"
 """The row of the bytes at a place. Raises for other bytes."""
 
 MASKED: Final = 128

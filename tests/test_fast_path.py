@@ -253,6 +253,49 @@ def test_a_buffer_of_any_size_is_part_of_what_is_known(size: int, place: int, as
             tv.dumps({"data": wrong, "x": 0}, table=table)
 
 
+@tv.vmstate("frame")
+class Frame:
+    name: str = ""
+    pixels: Annotated[array, tv.uint32, Length(20_000)] = tv.field(default_factory=lambda: array("I", bytes(80_000)))  # type: ignore[type-arg]  # Python 3.11 has no array[int]
+    blob: Annotated[bytes, Length(70_000)] = bytes(70_000)
+    notes: Annotated[bytes, MaxLength(9_000)] = b""
+    queues: Annotated[list[Queue], MaxLength(3)] = tv.field(default_factory=list)
+    on: tv.boolean = False
+
+
+def test_a_big_device_beside_small_ones_is_the_same_each_time_and_its_values_are_its_own(
+    asked: list[str], tmp_path: Path
+) -> None:
+    frame = Frame(name="a", pixels=array("I", range(20_000)), blob=b"x" * 70_000, notes=b"n" * 8_000, queues=[Queue(count=3)])
+    machine, path = Machine([board(), frame, (board(serial=9), 1)]), tmp_path / "vm.tvm"
+    first = bytes_of(machine)
+    for _ in range(4 * USES):
+        machine.save(path)
+        machine.load(path)
+        one = tv.loads(tv.dumps(frame), Frame)
+    asked.clear()
+    frame.on, frame.pixels[0] = True, 77
+    data = bytes_of(machine)
+    machine.save(path)
+    frame.on, frame.pixels[0] = False, 0
+    assert bytes_of(machine) == first
+    assert path.read_bytes() == data
+    machine.load(data)
+    one = tv.loads(tv.dumps(frame), Frame)
+    assert asked == []
+    assert one == frame
+    assert (frame.on, frame.pixels[0], frame.name, frame.queues) == (True, 77, "a", [Queue(count=3)])
+    assert [type(each) for each in (one.name, one.pixels, one.blob, one.notes)] == [str, array, bytes, bytes]
+    one.pixels[1] = 5
+    assert tv.loads(tv.dumps(frame), Frame).pixels[1] == frame.pixels[1] == 1
+    for place in (100, len(data) // 3, len(data) - 20):
+        with pytest.raises(tv.FormatError):
+            machine.load(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    frame.name = "longer"
+    machine.load(bytes_of(machine))
+    assert frame.name == "longer"
+
+
 def test_two_writers_with_sections_of_the_same_sizes_are_both_known(asked: list[str]) -> None:
     @tv.vmstate("pair")
     class Pair:
