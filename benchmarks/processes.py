@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -21,8 +22,12 @@ def job(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", "benchmarks.jobs", name, *map(str, arguments)]
 
 
-def run(line: list[str], env: Mapping[str, str] | None = None) -> bytes:
-    """What a process prints. Raises BenchmarkError where it fails."""
+def run(line: list[str], extra: Mapping[str, str] | None = None) -> bytes:
+    """What a process prints, with more in its environment. Raises BenchmarkError where it fails.
+
+    Python keeps what it compiled, as it does for a user from the second run on, whatever the environment here says.
+    """
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(extra or {})
     done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, check=False)
     if done.returncode:
         raise BenchmarkError(f"`{' '.join(line)}` ended with status {done.returncode}: {done.stderr.decode().strip()}")

@@ -106,7 +106,7 @@ class Plan:
         return found if len(found) == len(self._places) else ()
 
     def save(self, attributes: Opaque, states: Sequence[Any]) -> Sequence[Piece] | None:
-        """A snapshot of states, in the order of the devices, in pieces; None where sizes are not as before, or one does not fit."""
+        """The pieces of a snapshot of states, in the order of the devices; None where the sizes are others, or one is odd."""
         if self._saved is None:
             return None
         pack, fields_of, are_big = self._saved

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ _FASTER: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """A process: its command line, environment, and what its output must have."""
+    """A process: its command line, what its output must have, and what is more in its environment."""
 
     line: list[str]
     shows: bytes
@@ -31,7 +30,7 @@ class _Process:
 
     def run(self) -> None:
         """Run it. Raises BenchmarkError where it does not print what it should."""
-        if self.shows not in run(self.line, {**os.environ, **self.env}):
+        if self.shows not in run(self.line, self.env):
             raise BenchmarkError(f"`{' '.join(self.line)}` does not print {self.shows!r}")
 
 
