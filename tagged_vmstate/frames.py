@@ -19,7 +19,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.records import LIMITS, NAME_BYTES, Limits
-from tagged_vmstate.sums import crc32
+from tagged_vmstate.sums import crc32_of_few
 from tagged_vmstate.wire import Cursor, Opaque, TruncatedError, pack_str, pack_uint
 from tagged_vmstate.wiretype import brief
 
@@ -59,7 +59,7 @@ class Header:
     def encode(self) -> bytes:
         """Its bytes, the sum last."""
         head = MAGIC + pack_uint(self.version) + self.attributes.raw
-        return head + _packed_sum(crc32(head))
+        return head + _packed_sum(crc32_of_few(head))
 
     @classmethod
     def decode(cls, cursor: Cursor, limits: Limits) -> Header:
@@ -75,7 +75,7 @@ class Header:
         if version < 1:
             raise cursor.error("a version of 1 or more", str(version), len(MAGIC))
         attributes = _read_attributes(cursor, limits)
-        total = crc32(cursor.data[: cursor.pos])
+        total = crc32_of_few(cursor.data[: cursor.pos])
         crc = _read_sum(cursor)
         if crc != total:
             raise FormatError(f"the sum 0x{crc:08x} of the header", f"0x{total:08x} (damaged)", offset=0)
@@ -130,7 +130,7 @@ class Lead:
             raise cursor.error("an instance of 0 to 2**32-1", str(instance), at)
         attributes = _read_attributes(cursor, limits)
         raw = cursor.data[: cursor.pos]
-        found = cls(cast("Kind", kind), device, instance, attributes, raw, crc32(raw), label(device, instance))
+        found = cls(cast("Kind", kind), device, instance, attributes, raw, crc32_of_few(raw), label(device, instance))
         if raw != _encoded(kind, device, instance, attributes.raw):
             raise cursor.error("a head in MessagePack's shortest form", "another", 0)
         if len(raw) < LEAD_BYTES:
@@ -158,7 +158,7 @@ def _lead(kind: Kind, device: str, instance: int, attributes: bytes) -> Lead:
         error.section = label(device, instance)
         raise error
     raw = _encoded(kind, device, instance, attributes)
-    return Lead(kind, device, instance, Opaque(attributes), raw, crc32(raw), label(device, instance))
+    return Lead(kind, device, instance, Opaque(attributes), raw, crc32_of_few(raw), label(device, instance))
 
 
 _lead_again: Final = lru_cache(LEADS)(_lead)
@@ -229,7 +229,7 @@ def known_frame(data: bytes, limits: Limits) -> Frame | None:
 
 def sum_of_head(lead: Lead, size: int) -> int:
     """The sum over the head of a frame, before its fields."""
-    return crc32(_SIZE.pack(_U64, size), lead.crc)
+    return crc32_of_few(_SIZE.pack(_U64, size), lead.crc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ class Order:
     """What the frames of one snapshot must be among themselves, and the sum over their sums."""
 
     def __init__(self, header: Header) -> None:
-        self._sum = crc32(header.encode()[-4:])
+        self._sum = crc32_of_few(header.encode()[-4:])
         self._frames = 0
         self._open: dict[str, int] = {}
         self._done: set[str] = set()
@@ -286,7 +286,7 @@ class Order:
     def count(self, frame: Frame) -> None:
         """Take the sum of the next frame, whatever its head says."""
         self._frames += 1
-        self._sum = crc32(frame.crc.to_bytes(4, "big"), self._sum)
+        self._sum = crc32_of_few(frame.crc.to_bytes(4, "big"), self._sum)
 
     def add(self, frame: Frame, offset: int) -> None:
         """Take the next frame. Raises FormatError where its section was complete before."""
@@ -303,7 +303,7 @@ class Order:
     def end(self) -> End:
         """The end that belongs to the frames so far."""
         end = End(self._frames, 0)
-        return End(self._frames, crc32(end.summed(), self._sum))
+        return End(self._frames, crc32_of_few(end.summed(), self._sum))
 
     def check(self, end: End, offset: int) -> None:
         """Raise FormatError where an end does not belong to the frames before it."""

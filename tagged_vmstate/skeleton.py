@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from tagged_vmstate.frames import End, Lead, head_before_sum
 from tagged_vmstate.straight import compiled
-from tagged_vmstate.sums import crc32
+from tagged_vmstate.sums import FEW, crc32, crc32_of_few
 from tagged_vmstate.wire import APART, Piece
 
 SECTIONS: Final = 1 << 10
@@ -39,14 +39,15 @@ class Skeleton:
         self._end = f"{len(end)}sI"
         self._names: dict[str, Any] = {
             **{f"head{number}": head for number, head in enumerate(heads)},
-            **{f"sum{number}": crc32(head[:-1]) for number, head in enumerate(heads)},
+            **{f"sum{number}": crc32_of_few(head[:-1]) for number, head in enumerate(heads)},
             "end": end,
             "before_sum": end[:-1],
             "crc32": crc32,
+            "few": crc32_of_few,
             "pack_sums": struct.Struct(f">{len(leads)}I").pack,
         }
         self._fields = _list("p{0}", sizes)
-        self._sum = f"crc32(before_sum, crc32(pack_sums({_list('c{0}', sizes)}), header_sum))"
+        self._sum = f"few(before_sum, {_sum(4 * len(leads))}(pack_sums({_list('c{0}', sizes)}), header_sum))"
 
     def packer(self) -> Pack:
         """What makes such snapshots. What is big is not copied."""
@@ -75,14 +76,14 @@ class Skeleton:
         cut()
         is_other = (f"{'length' if size >= APART else 'len'}(p{number}) != {size}" for number, size in enumerate(self._sizes))
         sums = (
-            f"c{number} = {'sum_of' if size >= APART else 'crc32'}(p{number}, sum{number})"
+            f"c{number} = {'sum_of' if size >= APART else _sum(size)}(p{number}, sum{number})"
             for number, size in enumerate(self._sizes)
         )
         lines = (
             f"{self._fields} = fields",
             f"if {' or '.join(is_other)}: return None",
             *sums,
-            "header_sum = crc32(header[-4:])",
+            "header_sum = few(header[-4:])",
             f"return header + {pieces[0]}, {''.join(f'{each}, ' for each in pieces[1:])}",
         )
         return compiled("snapshot(header, fields)", lines, names)
@@ -99,7 +100,7 @@ class Skeleton:
             start += size
         layout = struct.Struct("".join([*codes, self._end]))
         is_other = " or ".join(
-            f"h{each} != head{each} or crc32(p{each}, sum{each}) != c{each}" for each in range(len(self._sizes))
+            f"h{each} != head{each} or {_sum(size)}(p{each}, sum{each}) != c{each}" for each, size in enumerate(self._sizes)
         )
         lines = (
             f"if len(data) != {layout.size}: return None",
@@ -108,8 +109,13 @@ class Skeleton:
             f"if first != header or {is_other} or last != end or {self._sum} != c: return None",
             f"return ({self._fields})",
         )
-        names = {**self._names, "header": header, "header_sum": crc32(header[-4:]), "unpack": layout.unpack}
+        names = {**self._names, "header": header, "header_sum": crc32_of_few(header[-4:]), "unpack": layout.unpack}
         return compiled("fields(data)", lines, names)
+
+
+def _sum(size: int) -> str:
+    """What computes the sum of so many bytes, as Python."""
+    return "few" if size < FEW else "crc32"
 
 
 def _length(pieces: Sequence[Piece]) -> int:
