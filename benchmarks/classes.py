@@ -101,7 +101,8 @@ def _dataclass(module: ModuleType, shape: Shape, classes: Classes, *, slots: boo
     fields: list[Any] = [
         (field.name, _plain_type(field, classes), *_default(field, classes, dataclasses.field)) for field in shape.fields
     ]
-    made = dataclasses.make_dataclass(shape.name, fields, slots=slots, namespace={"__module__": module.__name__})
+    made = dataclasses.make_dataclass(shape.name, fields, slots=slots)
+    made.__module__ = module.__name__  # from 3.12 on, make_dataclass puts that of its caller there
     setattr(module, shape.name, made)
     return made
 

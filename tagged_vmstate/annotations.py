@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import enum
 import types
+import typing
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, TypeAlias, Union, cast, get_args, get_origin
 
 import annotated_types
+import typing_extensions
 
 from tagged_vmstate.blocks import BlockType, FloatType, IntType
 from tagged_vmstate.errors import TableError
@@ -89,6 +91,10 @@ _BOUNDS: Final[dict[type, tuple[str, str]]] = {
 }
 
 
+_ALIASES: Final = (typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType))
+"""Python's own from 3.12 on, and its backport, which may be a class of its own there too."""
+
+
 def parse(annotation: Any) -> FieldType:
     """What an annotation says.
 
@@ -108,16 +114,47 @@ def parse(annotation: Any) -> FieldType:
 
 def _unwrap(annotation: Any) -> tuple[Any, list[Any]]:
     """What stands in `Annotated`, and its marks; a mark that is itself annotated (`uint8`) stands for its own."""
+    annotation = _without_alias(annotation)
     if get_origin(annotation) is not Annotated:
         return annotation, []
-    base, *marks = get_args(annotation)
-    found: list[Any] = []
+    inner, *marks = get_args(annotation)
+    base, found = _unwrap(inner)
     for mark in marks:
         if isinstance(mark, annotated_types.GroupedMetadata):
             found += mark
         else:
             found += _unwrap(mark)[1] or [mark]
     return base, found
+
+
+def _without_alias(annotation: Any) -> Any:
+    """What a type alias stands for: ``type Reg = uint8``, a `TypeAliasType`, with type parameters too."""
+    while isinstance(alias := get_origin(annotation) or annotation, _ALIASES):
+        name = f"`{alias.__name__}`"
+        try:
+            if _is_recursive(alias):
+                raise TableError("a type alias that does not stand for itself", name)
+            value = alias.__value__
+        except NameError as error:
+            raise TableError(f"the names in the type alias {name} to be defined", f"`{error.name}`, which is not") from None
+        given = dict(zip(alias.__type_params__, get_args(annotation), strict=False))
+        parameters = tuple(given.get(each, each) for each in getattr(value, "__parameters__", ()))
+        annotation = value[parameters] if parameters else value
+    return annotation
+
+
+def _is_recursive(alias: Any) -> bool:
+    seen: list[Any] = []
+    waiting = [alias.__value__]
+    while waiting:
+        each = waiting.pop()
+        if each is alias:
+            return True
+        if isinstance(each, _ALIASES) and each not in seen:
+            seen.append(each)
+            waiting.append(each.__value__)
+        waiting += filter(None, (get_origin(each), *get_args(each)))
+    return False
 
 
 def _parse_optional(base: Any, marks: list[Any]) -> FieldType:

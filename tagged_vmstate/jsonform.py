@@ -317,7 +317,9 @@ class _Text:
                     continue
                 self._at = error.pos
                 raise self.error(what, "nothing more (truncated)" if error.pos >= len(self._text) else error.msg) from None
-            except (ValueError, RecursionError) as error:
+            except RecursionError:
+                raise self.error(what, "values nested too deep") from None
+            except ValueError as error:
                 raise self.error(what, str(error)) from None
             # A number that ends where the text does so far may go on.
             if end < len(self._text) or not self._fill():

@@ -401,7 +401,9 @@ class Opaque:
         """
         try:
             return msgpack.unpackb(self.raw, strict_map_key=False, object_pairs_hook=_unique)
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        except RecursionError:
+            raise FormatError("an object with a Python form", "values nested too deep", offset=0) from None
+        except (ValueError, TypeError, OverflowError) as error:
             raise FormatError("an object with a Python form", str(error) or type(error).__name__, offset=0) from None
 
     def to_json(self) -> Json:
@@ -421,7 +423,9 @@ class Opaque:
             return cls(_checked(_from_hex(value["$msgpack"])))
         try:
             return cls.of(_from_plain(value))
-        except (OverflowError, RecursionError, UnicodeEncodeError) as error:
+        except RecursionError:
+            raise ValueError("values nested too deep") from None
+        except (OverflowError, UnicodeEncodeError) as error:
             raise ValueError(str(error)) from None
 
 
@@ -439,7 +443,10 @@ def _checked(raw: bytes) -> bytes:
 def _from_hex(text: Json) -> bytes:
     if not isinstance(text, str):
         raise ValueError("hex digits should be a string")  # noqa: TRY004  # one error for every odd form
-    return bytes.fromhex(text)
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise ValueError("no pairs of hex digits") from None
 
 
 def _to_plain(value: Json) -> Json:

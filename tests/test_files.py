@@ -194,7 +194,7 @@ class _Short(io.FileIO):
 @pytest.mark.parametrize("more", [1, 1_000], ids=["once", "for ever"])
 def test_short_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int) -> None:
     path, data = tmp_path / "vm.tvm", Random(1).randbytes(100_000)
-    monkeypatch.setattr(os, "fdopen", lambda handle, _mode: io.BufferedWriter(_Short(handle, "wb")))
+    monkeypatch.setattr(os, "fdopen", lambda handle, _mode: io.BufferedWriter(_Short(handle, "wb"), 8192))
     for place in range(1, 12):
         _Short.places, _Short.count = range(place, place + more), 0
         with replacing(path) as file:

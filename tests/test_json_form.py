@@ -146,7 +146,7 @@ def broken(old: str, new: str) -> bytes:
         (broken('"value": 7', '"value": NaN'), "NaN, which JSON lacks"),
         (broken('"value": 7', '"value": 7, "value": 8'), "the key 'value' twice in one object"),
         (broken('"value": 7', '"value": ' + "9" * 5000), "Exceeds the limit"),
-        (broken('"value": 7', '"value": ' + "[" * 100_000), "recursion"),
+        (broken('"value": 7', '"value": ' + "[" * 100_000), "nested too deep"),
         (broken('"61"', '"6"'), r"hex digits, JSON has '6' - at dev#0 s\[0\] / b \(line 5"),
         (broken('"name": "n"', '"name": ""'), "a name of 1 to 255 bytes"),
         (broken('"instance": 0', '"instance": -1'), '"instance" as an integer'),

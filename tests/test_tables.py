@@ -11,13 +11,14 @@ import weakref
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import annotated_types
 import numpy as np
 import pytest
 import typing_example
 from typing_example import Everything, Mode, More, Queue
+from typing_extensions import TypeAliasType
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, MaxLength, Table, TableError
@@ -85,6 +86,62 @@ def test_arrays_are_saved_from_anything_with_their_elements() -> None:
         state.numbers = wrong  # type: ignore[assignment]
         with pytest.raises(tv.StateError, match=r"uint32.* - at everything#0 numbers"):
             tv.dumps(state)
+
+
+_T = TypeVar("_T")
+_ALIAS = TypeAliasType("_ALIAS", tv.uint16)
+_FOUR = TypeAliasType("_FOUR", Annotated[list[_T], Length(4)], type_params=(_T,))
+_NUMPY = TypeAliasType("_NUMPY", np.ndarray[tuple[int, ...], np.dtype[_T]], type_params=(_T,))  # as numpy 2.5 has it
+_TABLE = TypeAliasType("_TABLE", Annotated[dict[str, Any], Table("t", [Field("x", tv.uint8, default=0)])])
+
+
+@pytest.mark.parametrize(
+    ("annotation", "written"),
+    [
+        (_ALIAS, "uint16"),
+        (Annotated[_ALIAS, annotated_types.Le(5)], "uint16"),
+        (Annotated[_ALIAS, Length(4)], None),
+        (Annotated[list[_ALIAS], Length(2)], "uint16[2]"),
+        (Annotated[Mode, TypeAliasType("Byte", tv.uint8)], "uint8"),
+        (_FOUR[tv.uint8], "uint8[4]"),
+        (_FOUR[_ALIAS], "uint16[4]"),
+        (TypeAliasType("Twice", _FOUR[_ALIAS]), "uint16[4]"),
+        (Annotated[_NUMPY[np.uint32], MaxLength(3)], "uint32[up to 3]"),
+        (TypeAliasType("Maybe", Queue | None), "struct"),
+        (_TABLE, "struct"),
+        (_TABLE | None, "struct"),
+        (Annotated[list[_TABLE], MaxLength(3)], "struct[up to 3]"),
+    ],
+)
+def test_a_type_alias_is_what_it_stands_for(annotation: Any, written: str | None) -> None:
+    if written is None:
+        with pytest.raises(TableError, match="no length for a single `uint16`"):
+            Field("f", annotation)
+    else:
+        assert Field("f", annotation).type.describe() == written
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the `type` statement came with Python 3.12")
+def test_a_type_statement_is_a_type_alias() -> None:
+    names = {"tv": tv, "Annotated": Annotated, "Length": Length}
+    source = """
+type Register = tv.uint32
+type Bank[T] = Annotated[list[T], Length(2)]
+type Ring = Annotated[Ring, Length(1)]
+type Gone = tv.uint8 | missing
+@tv.vmstate
+class Cpu:
+    pc: Register = 0
+    bank: Bank[Register] = tv.field(default_factory=lambda: [0, 0])
+"""
+    exec(compile(source, "aliases", "exec", dont_inherit=True), names)  # annotations that are no strings
+    made: Any = names["Cpu"]
+    assert tv.loads(tv.dumps(made(pc=7, bank=[1, 2])), made).bank == [1, 2]
+    assert [field.type.describe() for field in made.__vmstate__.fields] == ["uint32", "uint32[2]"]
+    with pytest.raises(TableError, match="does not stand for itself, got `Ring` - at f"):
+        Field("f", names["Ring"])
+    with pytest.raises(TableError, match="the names in the type alias `Gone` to be defined, got `missing`"):
+        Field("f", names["Gone"])
 
 
 def test_loaded_arrays_can_be_written() -> None:

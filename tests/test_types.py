@@ -377,7 +377,7 @@ def _json(**changes: Any) -> dict[str, Any]:
         (_json(type="odd", value={"$msgpack": "9201"}), "no MessagePack object"),
         (_json(type="odd", value={"$msgpack": "0101"}), "bytes after the MessagePack object"),
         (_json(type="odd", value={"$msgpack": 5}), "hex digits should be a string"),
-        (_json(type="odd", value={"$hex": "0"}), "non-hexadecimal number"),
+        (_json(type="odd", value={"$hex": "0"}), "no pairs of hex digits"),
         (_json(type="odd", value={"a": {"$b": 1}}), r"a key that begins with \$ means"),
         (_json(type="odd", value=1 << 64), "expected `odd`"),
         (_json(type="odd", value="\ud800"), "surrogates not allowed"),
