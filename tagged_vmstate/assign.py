@@ -7,7 +7,7 @@ all of them, for hooks set more than fields; what a hook changes within such an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -31,9 +31,14 @@ class New(Protocol):
 
 
 class Undo:
-    """What states were before they were changed."""
+    """What states were before they were changed.
+
+    Attributes:
+        troubles: What went wrong while they were put back, in sentences.
+    """
 
     def __init__(self) -> None:
+        self.troubles: list[str] = []
         self._back: list[Callable[[], None]] = []
         self._seen: set[int] = set()
 
@@ -100,11 +105,13 @@ def all_or_none(work: Callable[[Undo], None]) -> None:
     undo = Undo()
     try:
         work(undo)
-    except BaseException:
+    except BaseException as error:
         try:
             undo.undo()
         finally:
             undo.undo()  # an interrupt may have ended the first
+            for trouble in undo.troubles:
+                error.add_note(trouble)
         raise
 
 
@@ -126,14 +133,10 @@ def assign(table: Table, target: Any, source: Any, undo: Undo) -> None:
     for field in table.fields:
         value = table.get(source, field)
         if field.table:
-            value = filled(field.type, _present(table, target, field.attribute), value, undo)
+            value = filled(field.type, table.present(target, field.attribute), value, undo)
         table.set(target, field.attribute, value)
     if table.kept(source) or table.kept(target):
         table.set_kept(target, table.kept(source))
-
-
-def _present(table: Table, state: Any, attribute: str) -> Any:
-    return state.get(attribute) if table.state is dict else getattr(state, attribute, None)
 
 
 def filled(kind: FieldType, old: Any, new: Any, undo: Undo) -> Any:
@@ -151,25 +154,3 @@ def _one_filled(table: Table, old: Any, new: Any, undo: Undo) -> Any:
         return new
     assign(table, old, new, undo)
     return old
-
-
-def restore_defaults(table: Table, target: Any, undo: Undo) -> None:
-    """Give every field that has a default its default; what is required stays, the structs in it are reset.
-
-    Raises:
-        StateError: The state lacks something that its table has.
-    """
-    undo.remember(table, target)
-    values: Mapping[str, Any] = {field.attribute: field.make_default() for field in table.fields if not field.is_required}
-    for field in table.fields:
-        old = _present(table, target, field.attribute)
-        if field.attribute in values:
-            value = values[field.attribute]
-            table.set(target, field.attribute, filled(field.type, old, value, undo) if field.table else value)
-        elif field.table:
-            elements = old if field.type.is_array else (old,)
-            for element in elements:
-                if element is not None:
-                    restore_defaults(field.table, element, undo)
-    if table.kept(target):
-        table.set_kept(target, ())

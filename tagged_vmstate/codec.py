@@ -36,6 +36,7 @@ from tagged_vmstate.rules import (
     IGNORED_FIELD,
     KEPT,
     MISSING_FIELD,
+    NOT_MADE,
     OUT_OF_RANGE,
     TWICE,
     UNKNOWN_FIELD,
@@ -44,7 +45,7 @@ from tagged_vmstate.rules import (
     WRONG_TYPE,
     Rule,
 )
-from tagged_vmstate.table import Field, Hook, Table, elements_of
+from tagged_vmstate.table import Field, Hook, Table, elements_held, elements_of
 from tagged_vmstate.wire import NIL, Cursor, Piece, equal, gathered, pack_array_head, pack_uint
 
 Unknown: TypeAlias = Literal["error", "ignore", "keep"]
@@ -222,13 +223,14 @@ class Loader:
         self._top: Record | None = None
         self._refused = 0
 
-    def load(self, table: Table, records: Sequence[Record], offset: int | None = None) -> Any | None:
+    def load(self, table: Table, records: Sequence[Record], offset: int | None = None, old: Any = None) -> Any | None:
         """A new state of the fields; None where one does not fit.
 
         Args:
             table: The table.
             records: The fields, those of all parts of the section.
             offset: Where the section begins, for what is missing in it.
+            old: The state that will take the values, where there is one: the new one is a copy of it.
         """
         refused = self._refused
         matched, kept = self._match(table, records)
@@ -241,9 +243,9 @@ class Loader:
             if not self._path:
                 self._top = record
             self._path.append(record.name)
-            values[field.attribute] = self._field(field, record)
+            values[field.attribute] = self._field(field, record, None if old is None else table.present(old, field.attribute))
             self._path.pop()
-        return self._made(table, values, kept, offset) if self._refused == refused else None
+        return self._made(table, values, kept, offset, old) if self._refused == refused else None
 
     def _note(self, rule: Rule, expected: str, found: str, offset: int | None, *path: PathPart) -> None:
         self._refused += rule.refuses
@@ -297,7 +299,7 @@ class Loader:
         self._note(FILLED, f"`{field.type.describe()}`", "no such field", offset, field.name)
         return field.make_default()
 
-    def _field(self, field: Field, record: Record) -> Any:
+    def _field(self, field: Field, record: Record, old: Any) -> Any:
         """The value of a record in Python; what does not fit is noted."""
         kind = field.type
         if record.type != kind.wire.name:
@@ -307,38 +309,93 @@ class Loader:
         if not kind.takes_length(record.length):
             return self._note(WRONG_LENGTH, f"`{kind.describe()}`", f"`{record.describe()}`", record.offset)
         if kind.table is not None:
-            return self._structs(kind, record)
+            if old is None and field.table and not (field.table.can_make or field.is_required):
+                old = field.make_default()
+            return self._structs(kind, record, old)
         problem = kind.violation(record.value)
         if problem:
             return self._note(OUT_OF_RANGE, problem[1], problem[2], record.offset, *problem[0])
         return kind.from_wire(record.value, wire_type(record.type))
 
-    def _structs(self, kind: FieldType, record: Record) -> Any:
+    def _structs(self, kind: FieldType, record: Record, old: Any) -> Any:
         if not kind.is_array:
-            return self._one_struct(kind, cast("Records | None", record.value), record.offset)
+            return self._one_struct(kind, cast("Records | None", record.value), record.offset, *elements_held(kind, old, 1))
         found = []
-        for index, element in enumerate(cast("Sequence[Records | None]", record.value)):
+        elements = cast("Sequence[Records | None]", record.value)
+        for index, (element, held) in enumerate(zip(elements, elements_held(kind, old, len(elements)), strict=True)):
             self._path.append(index)
-            found.append(self._one_struct(kind, element, record.offset))
+            found.append(self._one_struct(kind, element, record.offset, held))
             self._path.pop()
         return kind.holder(found)
 
-    def _one_struct(self, kind: FieldType, records: Records | None, offset: int) -> Any:
+    def _one_struct(self, kind: FieldType, records: Records | None, offset: int, old: Any) -> Any:
         if records is not None:
-            return self.load(cast("Table", kind.table), records, offset)
+            return self.load(cast("Table", kind.table), records, offset, old)
         if not kind.is_optional:
             self._note(ABSENT_STRUCT, "`struct`", "nil (an absent one)", offset)
         return None
 
-    def _made(self, table: Table, values: dict[str, Any], kept: list[tuple[bytes, bool]], offset: int | None) -> Any | None:
+    def _made(
+        self, table: Table, values: dict[str, Any], kept: list[tuple[bytes, bool]], offset: int | None, old: Any
+    ) -> Any | None:
         """A new state, checked by its own check."""
+        expected = f"values that a `{table.owner}` can be made of"
         try:
-            state = table.make(values)
+            state = None if old is None else table.remade(old, values)
+            if state is None and not table.can_make:
+                return self._note(NOT_MADE, f"a `{table.owner}` to load into", "one, where there is none", offset)
+            state = table.make(values) if state is None else state
+            expected = f"what `check` of `{table.owner}` takes"
             if table.check:
                 table.check(state)
         except Exception as error:  # noqa: BLE001  # whatever a class says of its own values refuses them
-            self._note(CHECK, f"what `check` of `{table.owner}` takes", raised(error), offset)
+            self._note(CHECK, expected, raised(error), offset)
             return None
         if kept:
             table.set_kept(state, tuple(kept))
         return state
+
+
+def restored(table: Table, state: Any) -> Any:
+    """A state as a reset makes it of one that is there; what is required stays, the structs in it are reset.
+
+    Raises:
+        StateError: The state lacks something that its table has, cannot be copied, or a check refuses it.
+    """
+    found = _restored(table, state, None)
+    if "check" in table.hooks:
+        for inner, each, path in structs(table, found):
+            call(inner.check, each, f"what `check` of `{inner.owner}` takes", path)
+    return found
+
+
+def _restored(table: Table, state: Any, default: Any) -> Any:
+    """A state with the values of another, or with its table's defaults."""
+    values: dict[str, Any] = {}
+    for field in table.fields:
+        try:
+            values[field.attribute] = _restored_value(table, field, state, default)
+        except StateError as error:
+            error.under(field.name)
+            raise
+    made = table.remade(state, values)
+    if made is None and not table.can_make:
+        raise StateError(f"a `{table.owner}` that can be copied, or make= in its table", "neither")
+    return table.make(values) if made is None else made
+
+
+def _restored_value(table: Table, field: Field, state: Any, default: Any) -> Any:
+    kind, stays = field.type, default is None and field.is_required
+    if stays:
+        value = table.get(state, field)
+    else:
+        value = field.make_default() if default is None else table.get(default, field)
+    if field.table is None:
+        return value
+    news = elements_of(kind, value)
+    olds = elements_held(kind, table.present(state, field.attribute), len(news))
+    found = [
+        new if new is None or old is None else _restored(field.table, old, None if stays else new)
+        for old, new in zip(olds, news, strict=True)
+    ]
+    return kind.holder(found) if kind.is_array else found[0]

@@ -102,6 +102,7 @@ def vmstate(
     minimum_version: int = ...,
     description: str = "",
     legacy: Iterable[Legacy] = (),
+    make: Callable[[], Any] | None = None,
 ) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(kw_only_default=True, field_specifiers=(field, transient))
 def vmstate(name: Any = None, /, **more: Any) -> Any:
@@ -109,8 +110,10 @@ def vmstate(name: Any = None, /, **more: Any) -> Any:
 
     Args:
         name: Of the device in the snapshot; the class's own, unless given.
-        more: `aliases`, `version`, `minimum_version`, `description` and `legacy`: see `Table`. A subclass has the versions of
-            its base, unless given: its fields came with them.
+        more: `aliases`, `version`, `minimum_version`, `description`, `legacy` and `make`: see `Table`. A subclass has the
+            versions of its base, unless given: its fields came with them.
+
+    A class that has an `__init__` of its own keeps it; where that does not take the fields, only `make` makes new states.
 
     Methods `check`, `pre_save` and `post_load` are called as `Table` says.
 

@@ -122,6 +122,8 @@ class Finding:
         expected: What the table has.
         found: What the snapshot has.
         offset: Byte offset in the snapshot; None where nothing is there to point at.
+
+    Where nothing was expected, `expected` is empty and `found` a sentence of its own.
     """
 
     rule: str
@@ -131,10 +133,15 @@ class Finding:
     found: str
     offset: int | None
 
+    @property
+    def sentence(self) -> str:
+        """It in words, without the place."""
+        return f"expected {self.expected}, snapshot has {self.found}" if self.expected else self.found
+
     def __str__(self) -> str:
         place = format_path(self.section, self.path)
         spot = "" if self.offset is None else f" (byte {self.offset})"
-        return f"expected {self.expected}, snapshot has {self.found} - at {place}{spot}"
+        return f"{self.sentence} - at {place}{spot}"
 
 
 class LoadError(VMStateError):

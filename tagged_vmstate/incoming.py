@@ -147,7 +147,8 @@ class Incoming:
     def _first(self, section: Section, known: str, offset: int | None) -> _Found:
         """What a snapshot has of a device, by its first frame: at once all of it, where a template fits."""
         found = _Found(section, offset)
-        if isinstance(section, StoredSection) and section.kind == "section" and section.size <= HELD_BYTES and not self._tells:
+        is_plain = isinstance(section, StoredSection) and section.kind == "section" and untagged(section) is None
+        if is_plain and section.size <= HELD_BYTES and not self._tells:
             found.data = section.fields()
             found.new = prepared(self._tables[known]).load(found.data, whole=self._unknown == "keep")
         return found
@@ -192,7 +193,7 @@ class Incoming:
         if found and found.new:
             return found.new
         loader = Loader(entry.label, self._unknown, tells=self._tells and found is not None)
-        state = loader.load(entry.table, merged(found.records) if found else (), found.offset if found else None)
+        state = loader.load(entry.table, merged(found.records) if found else (), found.offset if found else None, entry.state)
         self.findings += loader.findings
         if found is None and self._tells:
             self.findings.append(Finding(FILLED_DEVICE.id, entry.label, (), "a section", "none", None))

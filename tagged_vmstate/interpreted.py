@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from tagged_vmstate.devices import Entry
-from tagged_vmstate.errors import FormatError
+from tagged_vmstate.errors import FormatError, TableError
 from tagged_vmstate.frames import label
 from tagged_vmstate.qemu.savevm import nowhere, untagged
 from tagged_vmstate.records import Records
@@ -61,3 +61,8 @@ def read_section(section: str, table: Table, data: bytes, version: int, offset: 
     except FormatError as error:
         error.section = section
         raise
+    except TableError as error:  # the table is good for snapshots; it is these bytes that ask for what it does not say
+        found = f"untagged bytes, which `{table.owner}` cannot read (expected {error.expected}, got {error.found})"
+        refused = FormatError("a section whose fields are described", found, offset=offset, path=error.path, source="section")
+        refused.section = section
+        raise refused from error

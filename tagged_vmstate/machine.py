@@ -11,18 +11,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, TypeVar, overload
 
-from tagged_vmstate.assign import New, Undo, all_or_none, restore_defaults
-from tagged_vmstate.codec import Unknown, call, memory_records, prepare, raised, structs
+from tagged_vmstate.assign import Made, New, Undo, all_or_none
+from tagged_vmstate.codec import Unknown, memory_records, prepare, restored
 from tagged_vmstate.devices import Device, Entry, check_apart, check_instance, entry_of, table_of
-from tagged_vmstate.errors import Finding, LoadError, PathPart, StateError, TableError
+from tagged_vmstate.errors import Finding, LoadError, StateError, TableError
 from tagged_vmstate.files import replacing, write_all
 from tagged_vmstate.frames import Lead
+from tagged_vmstate.hooks import change, finish, refusal, refused, rehearsed
 from tagged_vmstate.incoming import Carried, Incoming, Source
 from tagged_vmstate.plan import PLAIN, Plan, Rows, large_memory, plan, plan_of
 from tagged_vmstate.prepared import save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
 from tagged_vmstate.records import encode
-from tagged_vmstate.rules import HOOK, problems
+from tagged_vmstate.rules import problems
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
 from tagged_vmstate.snapshot import HELD_BYTES, PART_BYTES, write
 from tagged_vmstate.table import Table
@@ -142,8 +143,20 @@ class Machine:
         (write_v2 if stream == 2 else write_v3)(sections, target)
 
     def check(self, source: Source, unknown: Unknown = "error") -> Report:
-        """What loading a snapshot would meet; nothing is changed. Raises FormatError and OSError as `load` does."""
-        return Report(tuple(Incoming(self.entries, source, unknown, tells=True).findings))
+        """What loading a snapshot would meet; nothing is changed.
+
+        Where all fits, `post_load` is called on copies of the states with the new values. A state from which a hook could
+        reach anything but plain data is left out, and the report says so (rule ``hook-not-run``).
+
+        Raises:
+            FormatError: This is no intact snapshot.
+            OSError: It cannot be read.
+        """
+        incoming = Incoming(self.entries, source, unknown, tells=True)
+        findings = incoming.findings
+        if not problems(findings):
+            findings = [*findings, *rehearsed(self.entries, [new.state for new in incoming.accepted()])]
+        return Report(tuple(findings))
 
     def load(self, source: Source, unknown: Unknown = "error") -> None:
         """Load all devices, or none.
@@ -164,16 +177,26 @@ class Machine:
             self._carry(carried, undo)
             _commit(self.entries, new, undo)
 
-        all_or_none(commit)
+        with _refusing():
+            all_or_none(commit)
 
     def reset(self) -> None:
-        """Give every field that has a default its default; what is required stays. Raises StateError and changes nothing."""
+        """Give every field that has a default its default; what is required stays. Hooks are called as for a load.
+
+        Raises:
+            StateError: A state lacks something that its table has, or a hook raised; nothing was changed.
+        """
+
+        def fill(undo: Undo) -> None:
+            news = []
+            for entry in self.entries:
+                with _labelled(entry):
+                    news.append(Made(entry.table, restored(entry.table, entry.state)))
+            _fill(self.entries, news, undo)
 
         def restore(undo: Undo) -> None:
             self._carry(replace(self._carried, sections=[]), undo)
-            for entry in self.entries:
-                with _labelled(entry):
-                    restore_defaults(entry.table, entry.state, undo)
+            change(self.entries, undo, fill)
 
         all_or_none(restore)
 
@@ -243,36 +266,72 @@ def _read(source: Source) -> Source:
 
 
 def _commit(entries: Sequence[Entry], news: Sequence[New] | Rows, undo: Undo) -> None:
-    """Put new states into the devices, and call their hooks. Raises LoadError from what one raises."""
-    if not isinstance(news, Rows) or not news.fill([entry.state for entry in entries], undo):
-        for entry, new in zip(entries, news, strict=True):
-            try:
-                new.fill(entry.state, undo)
-            except Exception as error:  # whatever a state says of being filled refuses the load
-                raise _refusal(entry, error) from error
-    for entry in entries:
-        if entry.table.is_hooked:
-            finish(entry, entry.state)
+    """Put new states into the devices, and call their hooks. Raises StateError from what one raises."""
+    change(entries, undo, lambda filled: _fill(entries, news, filled))
 
 
-def _refusal(entry: Entry, error: Exception) -> Exception:
-    """What a load raises where a device, or a hook of it, raised."""
-    if isinstance(error, TableError):
-        return error
-    path: tuple[PathPart, ...] = ()
-    expected, found = f"`{entry.table.owner}` to take its values", raised(error)
-    if isinstance(error, StateError):
-        path, expected, found = error.path, error.expected, error.found
-    return LoadError([Finding(HOOK.id, entry.label, path, expected, found, None)])
+def _fill(entries: Sequence[Entry], news: Sequence[New] | Rows, undo: Undo) -> None:
+    if isinstance(news, Rows) and news.fill([entry.state for entry in entries], undo):
+        return
+    for entry, new in zip(entries, news, strict=True):
+        try:
+            new.fill(entry.state, undo)
+        except TableError:
+            raise
+        except Exception as error:  # whatever a state says of being filled refuses the load
+            raise refused(entry, error) from error
 
 
-def finish(entry: Entry, state: Any) -> None:
-    """Call `post_load` of all structs in a state, then its own. Raises LoadError from what one raises."""
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what a state, or a hook of it, raised into what a load raises."""
     try:
-        for inner, each, path in reversed([*structs(entry.table, state)]):
-            call(inner.post_load, each, f"`post_load` of `{inner.owner}` to return", path)
+        yield
     except StateError as error:
-        raise _refusal(entry, error) from error
+        found = LoadError([refusal(error)])
+        for note in getattr(error, "__notes__", ()):
+            found.add_note(note)
+        raise found from error
+
+
+def check_by_loading(entries: Sequence[Entry], source: Source, unknown: Unknown = "error") -> Report:
+    """What loading a snapshot meets, from a load with all hooks into states that may be given up.
+
+    Args:
+        entries: The devices; for those without a state, a new one is made.
+        source: A path, bytes, a file open for reading, or sections.
+        unknown: As for `Machine.load`.
+
+    Raises:
+        TableError: A new state is needed that cannot be made.
+        FormatError: This is no intact snapshot.
+        OSError: It cannot be read.
+    """
+    _check_can_make(entries)
+    incoming = Incoming(entries, source, unknown, tells=True)
+    findings = incoming.findings
+    if not problems(findings):
+        news = incoming.accepted()
+        live = [
+            entry if entry.state is not None else Entry(entry.table, entry.instance, new.state)
+            for entry, new in zip(entries, news, strict=True)
+        ]
+        there = [(entry, new) for entry, new in zip(entries, news, strict=True) if entry.state is not None]
+
+        def fill(undo: Undo) -> None:
+            _fill([entry for entry, _ in there], [new for _, new in there], undo)
+
+        try:
+            all_or_none(lambda undo: change(live, undo, fill))
+        except StateError as error:
+            findings = [*findings, refusal(error)]
+    return Report(tuple(findings))
+
+
+def _check_can_make(entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        if entry.state is None:
+            entry.table.check_can_make()
 
 
 def dump(state: Any, target: Target, *, instance: int = 0, table: Table | None = None) -> None:
@@ -320,6 +379,7 @@ def load(
         The state.
 
     Raises:
+        TableError: A new state of this class cannot be made.
         LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
         FormatError: This is no whole snapshot.
         OSError: It cannot be read.
@@ -328,14 +388,14 @@ def load(
         raise TypeError("load takes a class or table, or a state with into=")
     check_instance(instance)
     entry = Entry(table_of(kind), instance, None) if into is None else entry_of(Device(into, instance, table))
+    _check_can_make([entry])
     [new], _ = _new(plan(((entry.table, instance),)), [entry], source, unknown, keeps_devices=False)
-    if into is not None:
-        all_or_none(lambda undo: _commit([entry], [new], undo))
-        return into
-    state = new.state
-    if entry.table.is_hooked:
-        finish(entry, state)
-    return state
+    with _refusing():
+        if into is not None:
+            all_or_none(lambda undo: _commit([entry], [new], undo))
+            return into
+        finish(Entry(entry.table, instance, new.state))
+    return new.state
 
 
 def loads(data: bytes, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T:

@@ -17,6 +17,7 @@ from tagged_vmstate.devices import is_instance
 from tagged_vmstate.errors import FormatError, StateError
 from tagged_vmstate.frames import VERSION, Header, Lead, label
 from tagged_vmstate.prepared import TABLES, Loaded, Patience, Prepared, prepared
+from tagged_vmstate.qemu.savevm import untagged
 from tagged_vmstate.saver import may_be_big
 from tagged_vmstate.sections import NO_ATTRIBUTES
 from tagged_vmstate.shape import Shape
@@ -166,6 +167,8 @@ class Plan:
 
     def _learn(self, snapshot: Snapshot) -> None:
         sections = list(snapshot)
+        if any(untagged(section) for section in sections):
+            return  # a table reads their bytes, not their fields
         found = {section.label: place for place, section in enumerate(sections) if section.kind == "section"}
         order: list[int] = []
         for table, number in self._places:

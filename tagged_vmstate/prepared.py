@@ -155,7 +155,7 @@ class Prepared:
 
     def learn(self, cursor: Cursor, count: int | None) -> None:
         """Learn the layout of so many fields, or of all up to the end. Raises MisfitError where it cannot be."""
-        if self.shape is None:
+        if self.shape is None or self.shape.sees_more:
             raise MisfitError
         layout = Learner(self.shape, Elements, cursor).learnt(count)
         self.layouts = (layout, *self.layouts[: LAYOUTS - 1])

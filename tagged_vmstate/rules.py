@@ -67,6 +67,11 @@ TWICE: Final = _refuses(
     "twice", "one field or device twice, or by its name and an alias", "remove one of the two from the snapshot"
 )
 CHECK: Final = _refuses("check", "fields that do not fit each other", "mend the snapshot, or the check if the values are right")
+NOT_MADE: Final = _refuses(
+    "not-made",
+    "a new object of a class whose constructor takes more than the fields",
+    "put an object there before loading, or give its table make=",
+)
 HOOK: Final = _refuses("hook", "a hook that raised after all was loaded; everything is as it was", "mend the hook")
 
 IGNORED_FIELD: Final = _tells("ignored-field", "an unknown field at its default, ignored")
@@ -77,6 +82,9 @@ FILLED: Final = _tells("filled", "a field that the snapshot lacks, filled with i
 FILLED_DEVICE: Final = _tells("filled-device", "a device that the snapshot lacks, filled with its defaults")
 BY_ALIAS: Final = _tells("by-alias", "taken by an alias")
 WIDENED: Final = _tells("widened", "taken from a narrower type")
+HOOK_NOT_RUN: Final = _tells(
+    "hook-not-run", "a `post_load` that could reach outside of the state, which a check does not run", "load to see"
+)
 
 
 def problems(findings: Iterable[Finding]) -> list[Finding]:

@@ -99,6 +99,7 @@ class Shape:
         leaves: What a row holds.
         make: A new state of a row; raises what a check raises.
         has_checks: Whether a table in it checks its states.
+        sees_more: Whether a check looks at states that hold more than fields: it has to see the rest of the state that is there.
         is_plain: Whether no state in it is a dict.
         is_simple: Whether it is plain, unchecked, and has no structs in arrays and no attributes that are no fields.
         look: The structs and the row of a state; raises where it is no plain one.
@@ -114,6 +115,7 @@ class Shape:
         self._flatten(table, None, NO_DEFAULT)
         self.has_checks = any(each.table.check for each in self.structs)
         self._others = [(each.number, name) for each in self.structs for name, _, _ in _transients(each)]
+        self.sees_more = any(each.table.check and (each.is_dict or any(_transients(each))) for each in self.structs)
         self._nested = [leaf for leaf in self.leaves if leaf.field.table]
         everything = members(self.structs[0])
         behind = dropwhile(lambda each: isinstance(each, Struct) or not each.field.table, everything)

@@ -7,6 +7,7 @@ Everything that can be wrong with a declaration is said here, with the names of 
 from __future__ import annotations
 
 import enum
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MemberDescriptorType
@@ -202,28 +203,35 @@ class Table:
     Args:
         name: Of the device, in the snapshot.
         fields: Its fields, in the order in which they are written.
-        state: What holds them: a class whose constructor takes each by its attribute, or `dict`.
+        state: What holds them: a class, or `dict`. An object that is there is loaded into, without its constructor. A new one
+            is made by the constructor with each field by its attribute, or by `make`.
+        make: Makes a new state, where the constructor takes other arguments: called without any; its fields are set then.
         aliases: Other names under which the device is found in a snapshot.
         version: The section version that this describes. Only the reader of untagged bytes asks.
         minimum_version: The oldest section version of untagged bytes that can be read.
         description: For people.
-        check: Sees every new state before anything is assigned, and every state before it is saved; raises where
-            fields do not fit each other. It only looks: it may be called more than once for a load, and in any order.
-        pre_save: Sees a state before it is saved.
-        post_load: Sees a state after it was loaded; one that raises undoes the whole load.
+        check: Called before anything is assigned, with a shallow copy of the state that has the new values, and with every
+            state before it is saved; raises where fields do not fit each other. It must change nothing: it may be called
+            more than once for a load, and in any order.
+        pre_save: Called with a state before it is saved, to fetch what lies outside of it; and, if the device has a
+            `post_load`, before a load or reset replaces the values, so that they can be restored.
+        post_load: Called with a state after it was loaded or reset, to push its values outward; one that raises undoes
+            everything, and those that had run are called again with the old values.
         legacy: Functions that read untagged bytes of versions which the fields cannot describe: see `untagged`.
         is_plain: A state is made by nothing but setting its attributes, and has a slot for what a load keeps.
 
     Attributes:
         attributes: All that a state holds outside of a `__dict__`: fields, what is kept, and slots that are no fields.
+        hooks: The names of the hooks of this table and all in it.
+        can_make: Whether a new state can be made.
 
     Raises:
         TableError: Something of this is wrong.
     """
 
     __slots__ = (
-        *("aliases", "attributes", "by_name", "check", "depth", "description", "fields", "is_hooked", "is_plain", "legacy"),
-        *("minimum_version", "name", "owner", "post_load", "pre_save", "state", "version"),
+        *("aliases", "attributes", "by_name", "can_make", "check", "depth", "description", "fields", "hooks", "is_hooked"),
+        *("is_plain", "legacy", "maker", "minimum_version", "name", "owner", "post_load", "pre_save", "state", "version"),
     )
 
     def __init__(
@@ -232,6 +240,7 @@ class Table:
         fields: Iterable[Field],
         *,
         state: type = dict,
+        make: Callable[[], Any] | None = None,
         aliases: Iterable[str] = (),
         version: int = 1,
         minimum_version: int = 0,
@@ -244,6 +253,7 @@ class Table:
     ) -> None:
         self.name = name
         self.state = state
+        self.maker = make
         self.is_plain = is_plain
         self.owner = str(name) if state is dict else state.__name__
         self.fields = tuple(fields)
@@ -261,7 +271,12 @@ class Table:
             self.by_name = self._indexed()
             self.attributes = tuple(dict.fromkeys((*(field.attribute for field in self.fields), KEPT, *_slots(state))))
             inner: list[Table] = [field.table for field in self.fields if field.table]
-            self.is_hooked: bool = any((check, pre_save, post_load, *(each.is_hooked for each in inner)))
+            own = {"check": check, "pre_save": pre_save, "post_load": post_load}
+            self.hooks: frozenset[str] = frozenset(name for name, hook in own.items() if hook).union(
+                *(each.hooks for each in inner)
+            )
+            self.is_hooked = bool(self.hooks)
+            self.can_make = bool(make) or is_plain or state is dict or _takes(state, [each.attribute for each in self.fields])
             self.depth: int = 1 + max((each.depth for each in inner), default=0)
             if self.depth > NESTING:
                 raise TableError(f"at most {NESTING} structs within each other", str(self.depth))
@@ -305,9 +320,66 @@ class Table:
             error.section = self.owner
             raise error from None
 
+    def present(self, state: Any, attribute: str) -> Any:
+        """What a state holds for a field; None where it has nothing."""
+        return state.get(attribute) if self.state is dict else getattr(state, attribute, None)
+
+    def others(self, state: Any) -> dict[str, Any]:
+        """What a state holds beside its fields and what is kept, by attribute."""
+        own = {KEPT, *(field.attribute for field in self.fields)}
+        held = {**_slotted(state), **_unslotted(state)} if self.state is not dict else state
+        return {name: value for name, value in held.items() if name not in own}
+
+    def replace_others(self, state: Any, others: dict[str, Any]) -> None:
+        """Replace what `others` found, without the code of the class."""
+        for name, value in others.items():
+            if self.state is dict:
+                state[name] = value
+            elif name in _unslotted(state):
+                _unslotted(state)[name] = value
+            else:
+                object.__setattr__(state, name, value)
+
     def make(self, values: dict[str, Any]) -> Any:
         """A new state of the values by attribute."""
-        return dict(values) if self.state is dict else self.state(**values)
+        if self.maker is None:
+            return dict(values) if self.state is dict else self.state(**values)
+        state = self.maker()
+        for attribute, value in values.items():
+            self.set(state, attribute, value)
+        return state
+
+    def remade(self, state: Any, values: dict[str, Any]) -> Any | None:
+        """A shallow copy of a state with other values in its fields; no code of its class runs.
+
+        Returns:
+            The copy, or None where there can be none: setting a property would reach the state's own surroundings, and
+            an object of a class written in C is not all in its attributes.
+        """
+        if self.state is dict:
+            return {**self.others(state), **values}
+        if any(_is_computed(self.state, attribute) for attribute in values):
+            return None
+        try:
+            made = object.__new__(self.state)
+        except TypeError:
+            return None
+        _unslotted(made).update(_unslotted(state))
+        kept = {KEPT: ()} if hasattr(state, KEPT) else {}
+        for attribute, value in {**_slotted(state), **values, **kept}.items():
+            object.__setattr__(made, attribute, value)
+        return made
+
+    def check_can_make(self) -> None:
+        """Raise TableError where a new state, or one that always lies in it, cannot be made."""
+        if not self.can_make:
+            found = f"`{self.owner}`, which takes others: load into one that is there (into=), or give its table make="
+            error = TableError("a class whose constructor takes its fields", found)
+            error.section = self.owner
+            raise error
+        for field in self.fields:
+            if field.table and field.is_required and not field.type.is_optional and field.type.capacity is None:
+                field.table.check_can_make()
 
     def is_state(self, value: Any) -> bool:
         """Whether a value is a state of this table."""
@@ -396,6 +468,39 @@ def elements_of(kind: FieldType, value: Any) -> tuple[Any, ...]:
             path = (index,) if kind.is_array else ()
             raise StateError(f"a `{table.owner}`{' or None' if kind.is_optional else ''}", brief(element), path=path)
     return elements
+
+
+def elements_held(kind: FieldType, value: Any, count: int) -> list[Any]:
+    """The states that a field of structs holds, for as many new ones; None where there is none."""
+    table = cast("Table", kind.table)
+    held = value if kind.is_array and isinstance(value, list | tuple) else () if kind.is_array else (value,)
+    found = [each if table.is_state(each) else None for each in held[:count]]
+    return found + [None] * (count - len(found))
+
+
+def _takes(state: type, attributes: Iterable[str]) -> bool:
+    """Whether a constructor takes the fields, and needs nothing else."""
+    try:
+        inspect.signature(state).bind(**dict.fromkeys(attributes))
+    except TypeError:
+        return False
+    except ValueError:  # a class written in C says nothing of its arguments
+        return True
+    return True
+
+
+def _is_computed(state: type, attribute: str) -> bool:
+    """Whether setting an attribute runs code of the class: a property does, a slot does not."""
+    found = next((vars(base)[attribute] for base in state.__mro__ if attribute in vars(base)), None)
+    return hasattr(type(found), "__set__") and not isinstance(found, MemberDescriptorType)
+
+
+def _slotted(state: Any) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in _slots(type(state)) if hasattr(state, name)}
+
+
+def _unslotted(state: Any) -> dict[str, Any]:
+    return vars(state) if hasattr(state, "__dict__") else {}
 
 
 def _slots(state: type) -> list[str]:

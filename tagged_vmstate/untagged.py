@@ -13,7 +13,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from tagged_vmstate.blocks import BlockType, from_big_endian, to_big_endian, word_swapped
-from tagged_vmstate.codec import save
+from tagged_vmstate.codec import raised, save
 from tagged_vmstate.errors import FormatError, StateError, TableError
 from tagged_vmstate.legacy import Legacy, Reader, read_by_function, record_of
 from tagged_vmstate.qemu.stream import SUBSECTION
@@ -55,7 +55,7 @@ def _read_struct(table: Table, reader: Reader, version: int) -> Records:
     found: list[Record] = []
     values: dict[str, Any] = {}
     for field in _fields(table, version):
-        if field.untagged.when and not field.untagged.when(values):
+        if field.untagged.when and not _is_there(field, reader, values):
             continue
         try:
             record = _read_field(field, reader, values)
@@ -65,6 +65,16 @@ def _read_struct(table: Table, reader: Reader, version: int) -> Records:
         values[field.name] = record.value
         found.append(record)
     return (*found, *_read_subsections(table, reader, version))
+
+
+def _is_there(field: Field, reader: Reader, values: Mapping[str, Any]) -> bool:
+    """What the field's `when` says of the values before it. Raises FormatError where that raises."""
+    try:
+        return bool(field.untagged.when and field.untagged.when(values))
+    except Exception as error:
+        raise FormatError(
+            f"`when` of `{field.name}` to return", raised(error), offset=reader.offset, path=(field.name,), source="section"
+        ) from error
 
 
 def _fields(table: Table, version: int) -> Iterator[Field]:

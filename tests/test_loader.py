@@ -381,7 +381,7 @@ class TestHooks:
         target = Outer(inner=inner)
         tv.load(tv.dumps(Outer(inner=Hooked(x=4), more=[Hooked(x=5)])), into=target)
         assert target.inner is inner
-        assert inner.log == ["post_load 4"]
+        assert inner.log == ["pre_save 0", "post_load 4"], "what is there is fetched first, to be able to return"
         assert target.log == ["post_load ['post_load 4', 'post_load 5']"]
         assert tv.loads(tv.dumps(target), Outer).log == ["post_load ['post_load 4', 'post_load 5']"]
 
@@ -413,9 +413,158 @@ class TestHooks:
             tv.load(tv.dumps(Stubborn(2, 2), table=table), into=state, table=table)
         assert state.x == 1
 
+    def test_what_a_class_with_a_constructor_of_its_own_holds_is_seen_by_its_check(self) -> None:
+        bus = object()
+        checked: list[object] = []
+        table = Table("uart", [Field("ier", tv.uint8, default=0)], state=Wired, check=lambda state: checked.append(state.bus))
+        wired = Wired(bus)
+        tv.load(tv.dumps(wired, table=table), into=wired, table=table)
+        assert checked == [bus, bus]
+
+    @pytest.mark.parametrize("times", [1, 100])
+    def test_a_check_sees_what_else_the_state_that_is_there_holds(self, times: int) -> None:
+        target, table = Fitted(room=4), Table("d", [Field("x", tv.uint8, default=0)], check=lambda state: state["room"])
+        for _ in range(times):
+            tv.load(tv.dumps(Fitted(x=4, room=9)), into=target)
+            with pytest.raises(LoadError, match="no room for 5"):
+                tv.load(tv.dumps(Fitted(x=5, room=9)), into=target)
+            tv.load(tv.dumps({"x": 1, "room": 2}, table=table), into={"x": 3, "room": 2}, table=table)
+        assert (target.x, target.room) == (4, 4)
+
 
 def _interrupt(_state: object) -> None:
     raise KeyboardInterrupt
+
+
+@tv.vmstate("fitted")
+class Fitted:
+    x: tv.uint8 = 0
+    room: int = tv.transient(default=0)
+
+    def check(self) -> None:
+        if self.x > self.room:
+            raise ValueError(f"no room for {self.x}")
+
+
+class Wired:
+    """Somebody else's class: its constructor wants what is no state."""
+
+    def __init__(self, bus: object) -> None:
+        self.bus = bus
+        self.ier = 0
+
+
+WIRED = Table("wired", [Field("ier", tv.uint8, default=0)], state=Wired)
+
+
+@tv.vmstate("own")
+class Own:
+    ier: tv.uint8 = 0
+    bus: object = tv.transient(default=None)
+
+    def __init__(self, bus: object) -> None:
+        self.bus = bus
+        self.ier = 0
+
+
+@tv.vmstate("holder")
+class Holder:
+    one: Own | None = None
+    many: Annotated[list[Own], MaxLength(3)] = tv.field(default_factory=list)
+    fixed: Own = tv.field(default_factory=lambda: Own("default"))
+
+
+def own(ier: int, bus: object = "bus") -> Own:
+    state = Own(bus)
+    state.ier = ier
+    return state
+
+
+class TestConstructors:
+    """None is called for an object that is there; a new one needs a constructor that takes the fields, or `make`."""
+
+    def test_a_class_with_one_of_its_own_loads_into_what_is_there(self) -> None:
+        first, second = own(5), Wired("bus")
+        second.ier = 7
+        machine = tv.Machine([first, tv.Device(second, table=WIRED)])
+        file = io.BytesIO()
+        machine.save(file)
+        first.ier = second.ier = 1
+        assert machine.check(file.getvalue()).problems == ()
+        machine.load(file.getvalue())
+        assert (first.ier, first.bus, second.ier, second.bus) == (5, "bus", 7, "bus")
+        machine.reset()
+        assert (first.ier, first.bus, second.ier, second.bus) == (0, "bus", 0, "bus")
+
+    def test_a_new_one_is_refused_before_anything_is_read(self) -> None:
+        words = r"`{}`, which takes others: load into one that is there \(into=\), or give its table make= - at {}$"
+        with pytest.raises(tv.TableError, match=words.format("Own", "Own")):
+            tv.loads(b"no snapshot at all", Own)
+        with pytest.raises(tv.TableError, match=words.format("Wired", "Wired")):
+            tv.load("/nowhere", WIRED)
+        with pytest.raises(tv.TableError, match=words.format("Own", "Own")):
+            tv.load("/nowhere", Table("holder", [Field("own", Own)]))
+
+    def test_structs_of_such_a_class(self) -> None:
+        data = tv.dumps(Holder(one=own(1), many=[own(2), own(3)], fixed=own(4)))
+        target = Holder(one=own(0, "a"), many=[own(0, "b"), own(0, "c")], fixed=own(0, "d"))
+        before = [target.one, *target.many, target.fixed]
+        tv.load(data, into=target)
+        found = [target.one, *target.many, target.fixed]
+        assert all(new is old for new, old in zip(found, before, strict=True))
+        assert [(each.ier, each.bus) for each in found] == [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
+        with pytest.raises(LoadError) as caught:
+            tv.load(data, into=Holder(many=[own(0)]))
+        assert [(each.rule, each.path) for each in caught.value.problems] == [("not-made", ("one",)), ("not-made", ("many", 1))]
+        assert "expected a `Own` to load into, snapshot has one, where there is none - at holder#0 one" in str(caught.value)
+        data = tv.dumps(Holder(fixed=own(9)))
+        assert (tv.loads(data, Holder).fixed.ier, tv.loads(data, Holder).fixed.bus) == (9, "default")
+
+    def test_make_makes_new_ones(self) -> None:
+        table = Table("wired", WIRED.fields, state=Wired, make=lambda: Wired("made"))
+        wired = Wired("bus")
+        wired.ier = 3
+        found = tv.load(tv.dumps(wired, table=table), table)
+        assert (found.ier, found.bus) == (3, "made")
+
+        @tv.vmstate("own", make=lambda: Made("made"))
+        class Made:
+            ier: tv.uint8 = 0
+            bus: object = tv.transient(default=None)
+
+            def __init__(self, bus: object) -> None:
+                self.bus = bus
+
+        made = Made("bus")
+        made.ier = 3
+        again = tv.loads(tv.dumps(made), Made)
+        assert (again.ier, again.bus) == (3, "made")
+
+    def test_properties_that_reach_outside_are_set_only_when_all_is_checked(self) -> None:
+        table = Table("ported", [Field("ier", tv.uint8, default=0), Field("x", tv.uint8)], state=Ported)
+        ported = Ported([1])
+        with pytest.raises(LoadError) as caught:
+            tv.load(tv.dumps(Ported([5]), table=table), into=ported, table=table)
+        assert ([each.rule for each in caught.value.problems], ported.port) == (["not-made"], [1])
+        making = Table("ported", table.fields, state=Ported, make=lambda: Ported([0]))
+        tv.load(tv.dumps(Ported([5]), table=making), into=ported, table=making)
+        assert ported.port == [5]
+
+
+class Ported:
+    """Its register lies in a list that others hold."""
+
+    def __init__(self, port: list[int]) -> None:
+        self.port = port
+        self.x = 0
+
+    @property
+    def ier(self) -> int:
+        return self.port[0]
+
+    @ier.setter
+    def ier(self, value: int) -> None:
+        self.port[0] = value
 
 
 class Stubborn:
@@ -573,6 +722,47 @@ def test_a_reset_restores_every_default() -> None:
     tv.reset(used)
     assert used == Everything(required=9)
     assert used.queue is queue
+
+
+@tv.vmstate("ticker")
+class Ticker:
+    period: tv.uint32 = 0
+    least: tv.uint32
+    running: bool = tv.transient(default=False)
+    refuses: bool = tv.transient(default=False)
+
+    def check(self) -> None:
+        if self.period < self.least:
+            raise ValueError("too fast")
+
+    def post_load(self) -> None:
+        self.running = self.period > 0
+        if self.refuses:
+            raise ValueError("not now")
+
+
+def test_a_reset_ends_as_a_load_of_the_reset_state_does() -> None:
+    ticker = Ticker(least=0)
+    tv.load(tv.dumps(Ticker(period=5, least=0)), into=ticker)
+    assert ticker.running
+    tv.reset(ticker)
+    loaded = Ticker(least=0, running=True)
+    tv.load(tv.dumps(Ticker(least=0)), into=loaded)
+    assert ticker.running is loaded.running is False
+
+
+@pytest.mark.parametrize(
+    ("ticker", "words"),
+    [
+        (Ticker(period=5, least=2, running=True), "what `check` of `Ticker` takes, got ValueError: too fast - at ticker#0"),
+        (Ticker(period=5, least=0, running=True, refuses=True), "`post_load` of `Ticker` to return, got ValueError: not now"),
+    ],
+)
+def test_a_reset_that_a_hook_refuses_changes_nothing(ticker: Ticker, words: str) -> None:
+    other = Ticker(period=3, least=0, running=True)
+    with pytest.raises(tv.StateError, match=words):
+        tv.Machine([(other, 1), ticker]).reset()
+    assert [(each.period, each.running) for each in (ticker, other)] == [(5, True), (3, True)]
 
 
 def test_a_reset_goes_into_structs_that_are_required() -> None:

@@ -206,6 +206,121 @@ def test_what_a_hook_set_beside_the_fields_is_undone_too() -> None:
     assert (timer.deadline, timer.armed) == (5, True)
 
 
+class Chip:
+    """What lies outside of all states."""
+
+    v = 0
+
+
+@tv.vmstate("adapter")
+class Adapter:
+    v: tv.uint8 = 0
+    chip: Chip = tv.transient(default_factory=Chip)
+    calls: list[str] = tv.transient(default_factory=list)
+
+    def pre_save(self) -> None:
+        self.v = self.chip.v
+
+    def post_load(self) -> None:
+        self.chip.v = self.v
+        self.calls.append("post_load")
+
+
+@tv.vmstate("refusing")
+class Refusing(Adapter):
+    raises: BaseException = tv.transient(default=ValueError("the chip refuses"))
+
+    def post_load(self) -> None:
+        self.chip.v = self.v
+        raise self.raises
+
+
+@tv.vmstate("later")
+class LaterAdapter(Adapter):
+    """Comes after the one that raises."""
+
+
+@pytest.mark.parametrize("raises", [ValueError("the chip refuses"), KeyboardInterrupt()])
+@pytest.mark.parametrize("times", [0, 100])
+def test_a_refused_load_leaves_what_adapters_push_to_as_it_was(raises: BaseException, times: int) -> None:
+    chips = [Chip(), Chip(), Chip()]
+    devices = [Adapter(chip=chips[0]), Refusing(chip=chips[1], raises=raises), LaterAdapter(chip=chips[2])]
+    machine = Machine(devices)
+    for chip in chips:
+        chip.v = 7
+    data = saved(machine)
+    for _ in range(times):
+        saved(machine)
+        Machine([devices[0], devices[2]]).load(saved(Machine([devices[0], devices[2]])))
+    for number, chip in enumerate(chips):
+        chip.v = number + 1
+    calls = len(devices[2].calls)
+    with pytest.raises(LoadError if isinstance(raises, Exception) else KeyboardInterrupt) as caught:
+        machine.load(data)
+    assert [chip.v for chip in chips] == [1, 2, 3]
+    assert [device.v for device in devices] == [7, 7, 7], "the states are as they were, though older than the chips"
+    assert len(devices[2].calls) == calls, "one that had not run is not called"
+    if isinstance(raises, Exception):
+        assert "the chip refuses - at refusing#0" in str(caught.value)
+        [note] = caught.value.__notes__
+        assert note.startswith("while everything was restored: ")
+        assert "the chip refuses - at refusing#0" in note
+
+
+def test_a_reset_that_an_adapter_refuses_leaves_the_others_as_they_were() -> None:
+    first, second = Chip(), Chip()
+    first.v, second.v = 3, 4
+    with pytest.raises(tv.StateError, match="the chip refuses - at refusing#0"):
+        Machine([Adapter(chip=first), Refusing(chip=second)]).reset()
+    assert (first.v, second.v) == (3, 4)
+
+
+def test_a_device_whose_old_state_cannot_be_fetched_can_still_be_loaded() -> None:
+    def absent(state: dict[str, int]) -> None:
+        raise ValueError(f"no chip at {state['x']}")
+
+    pushed: list[int] = []
+    fields = [Field("x", tv.uint8, default=0)]
+    table = Table("odd", fields, pre_save=absent, post_load=lambda state: pushed.append(state["x"]))
+    state = {"x": 1}
+    data = saved(Machine([Device({"x": 2}, table=Table("odd", fields)), Refusing()]))
+    with pytest.raises(LoadError) as caught:
+        Machine([Device(state, table=table), Refusing()]).load(data)
+    assert (state, pushed) == ({"x": 1}, [2])
+    assert "what odd#0 had pushed outward is not restored: expected `pre_save` of `odd`" in caught.value.__notes__[0]
+    Machine([Device(state, table=table)]).load(data, unknown="ignore")
+    assert (state, pushed) == ({"x": 2}, [2, 2])
+
+
+def test_check_runs_post_load_on_copies_where_nothing_leads_outside() -> None:
+    fussy, adapter = Fussy(), Adapter()
+    adapter.calls.append("mine")
+    machine = Machine([fussy, adapter])
+    good, bad = (saved(Machine([Fussy(x=x), Adapter()])) for x in (3, 9))
+    report = machine.check(good)
+    assert report.problems == ()
+    [note] = [each for each in report.findings if each.rule == "hook-not-run"]
+    words = "`post_load` of `Adapter` was not run: `chip` holds a `Chip`, which a copy would share - at adapter#0"
+    assert str(note) == words
+    assert [str(each) for each in machine.check(bad).problems] == [
+        "expected `post_load` of `Fussy` to return, snapshot has ValueError: nine - at fussy#0"
+    ]
+    assert (fussy.x, fussy.seen, adapter.calls) == (0, [], ["mine"])
+    with pytest.raises(LoadError, match="nine"):
+        machine.load(bad)
+
+
+@tv.vmstate("fussy")
+class Fussy:
+    x: tv.uint8 = 0
+    seen: list[int] = tv.transient(default_factory=list)
+
+    def post_load(self) -> None:
+        self.seen.append(self.x)
+        if self.x == 9:
+            raise ValueError("nine")
+
+
 def test_a_load_that_fails_leaves_what_is_carried_for_the_next_save() -> None:
     table = Table("later", [Field("x", tv.uint8, default=0)], post_load=_raise_at_9)
     device = Device({"x": 1}, table=table)

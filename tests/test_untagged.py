@@ -257,6 +257,66 @@ class TestWrong:
                 read(Table("t", [f("x", kind, default)]), bytes(4), 1)
 
 
+@tv.vmstate("dev", version=2)
+class Since2:
+    data: Annotated[bytes, Length(4)] = tv.field(default=bytes(4), since=2)
+
+
+@tv.vmstate("dev")
+class Named:
+    name: str = ""
+
+
+def undescribed(name: str, version: int) -> bytes:
+    """A snapshot with one section, of which its attributes say that nothing describes it."""
+    file = io.BytesIO()
+    attributes = {"qemu": {"described": False, "version": version, "offset": 7}}
+    with tv.SnapshotWriter(file) as writer:
+        writer.write(tv.Section("dev", 0, [tv.Record(name, "buffer", 4, b"ABCD")], attributes=attributes))
+    return file.getvalue()
+
+
+class TestWhatIsUntagged:
+    """One rule says so, whether templates have been learned or not: the one field is what an import keeps bytes as."""
+
+    @pytest.mark.parametrize("times", [0, 400])
+    def test_fields_with_names_are_fields_whatever_the_attributes_say(self, times: int) -> None:
+        good, described = tv.dumps(Since2(data=b"good")), undescribed("data", 1)
+        machine = tv.Machine([Since2()])
+        for _ in range(times):
+            tv.loads(good, Since2)
+            machine.load(good)
+        assert machine.check(described).problems == ()
+        assert tv.loads(described, Since2) == Since2(data=b"ABCD")
+        machine.load(described)
+        assert machine.entries[0].state == Since2(data=b"ABCD")
+        assert tv.loads(undescribed("bytes@0", 2), Since2) == Since2(data=b"ABCD")
+        for read_by in (machine.check, machine.load, lambda data: tv.loads(data, Since2)):
+            with pytest.raises(FormatError, match="the end of the section, section has 4 more bytes - at dev#0"):
+                read_by(undescribed("bytes@0", 1))
+
+    @pytest.mark.parametrize("times", [1, 200])
+    def test_a_field_of_that_name_hides_nothing(self, times: int) -> None:
+        table = Table("dev", [f("bytes@0", Annotated[bytes, Length(4)], bytes(4)), f("x", tv.uint8, since=2)], version=2)
+        machine = tv.Machine([tv.Device({"bytes@0": bytes(4), "x": 3}, table=table)])
+        plain, untagged = tv.dumps({"bytes@0": b"good", "x": 1}, table=table), undescribed("bytes@0", 2)
+        for _ in range(times):
+            machine.load(plain)
+            with pytest.raises(FormatError, match="x"):
+                machine.load(untagged)
+
+    def test_a_table_that_cannot_read_bytes_is_no_error_of_the_table(self) -> None:
+        words = "section has untagged bytes, which `Named` cannot read .* - at dev#0"
+        for read_by in (tv.Machine([Named()]).check, tv.Machine([Named()]).load, lambda data: tv.loads(data, Named)):
+            with pytest.raises(FormatError, match=words):
+                read_by(undescribed("bytes@0", 1))
+
+    def test_a_condition_that_raises_is_named(self) -> None:
+        table = Table("dev", [f("x", tv.uint8, untagged=Untagged(when=lambda values: bool(values["y"])))])
+        with pytest.raises(FormatError, match="`when` of `x` to return, section has KeyError: 'y' - at x"):
+            read(table, b"\1", 1)
+
+
 # --- the cases of the 2009 thread
 
 

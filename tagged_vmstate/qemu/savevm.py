@@ -23,6 +23,8 @@ from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Opaque
 
 VERSION: Final = 2
+UNDESCRIBED: Final = "bytes@0"
+"""The field of an imported section that nothing describes."""
 MAGIC_2: Final = MAGIC + struct.pack(">I", VERSION)
 
 
@@ -49,7 +51,10 @@ def nowhere(section: str, size: int) -> str:
 
 
 def untagged(section: Section) -> tuple[int, bytes, int] | None:
-    """Version, bytes and their offset of an imported section that nothing describes; None for any other."""
+    """Version, bytes and their offset of an imported section that nothing describes; None for any other.
+
+    Such a section has one field, which an import names `UNDESCRIBED`; what has fields of other names is described by them.
+    """
     try:
         said: Any = section.attributes.get("qemu")
     except FormatError:
@@ -58,14 +63,12 @@ def untagged(section: Section) -> tuple[int, bytes, int] | None:
         return None
     version, offset = said.get("version"), said.get("offset")
     records = section.records()
-    if (
-        not isinstance(version, int)
-        or not isinstance(offset, int)
-        or len(records) != 1
-        or not isinstance(records[0].value, bytes)
-    ):
+    if not isinstance(version, int) or not isinstance(offset, int) or len(records) != 1:
         return None
-    return version, records[0].value, offset
+    [record] = records
+    if record.name != UNDESCRIBED or record.type != "buffer" or not isinstance(record.value, bytes):
+        return None
+    return version, record.value, offset
 
 
 class ImportV2:
@@ -118,7 +121,7 @@ class ImportV2:
             raise error
         data = take(self._source, size, "a record")
         attributes = {"version": version, "offset": start, "described": False, "record": offset}
-        return Section(name, instance, [Record("bytes@0", "buffer", len(data), data)], attributes={"qemu": attributes})
+        return Section(name, instance, [Record(UNDESCRIBED, "buffer", len(data), data)], attributes={"qemu": attributes})
 
 
 def write_v2(sections: Iterable[RawSection], target: BinaryIO) -> None:
