@@ -386,10 +386,7 @@ def _restored(table: Table, state: Any, default: Any) -> Any:
 
 def _restored_value(table: Table, field: Field, state: Any, default: Any) -> Any:
     kind, stays = field.type, default is None and field.is_required
-    if stays:
-        value = table.get(state, field)
-    else:
-        value = field.make_default() if default is None else table.get(default, field)
+    value = table.get(state if stays else default, field) if stays or default is not None else field.make_default()
     if field.table is None:
         return value
     news = elements_of(kind, value)

@@ -38,6 +38,9 @@ TYPE_CHANGED: Final = ChangeRule(
 LENGTH_CHANGED: Final = ChangeRule("length-changed", "another length", "declare a MaxLength that holds both")
 RANGE_CHANGED: Final = ChangeRule("range-changed", "other bounds", "widen the bounds of the reader if such values are right")
 MEMBERS_CHANGED: Final = ChangeRule("members-changed", "other members of an enum", "add the members to the reader's enum")
+CHECK_ADDED: Final = ChangeRule(
+    "check-added", "a check that the writer lacks", "make sure that the check takes what the writer saves"
+)
 OPTIONAL_CHANGED: Final = ChangeRule("optional-changed", "a struct that may be absent", "declare it as `Struct | None`")
 
 
@@ -86,6 +89,8 @@ def _can_be_default(field: Field) -> bool:
 
 def _fields(device: str, path: tuple[PathPart, ...], writer: Table, reader: Table) -> Iterator[Change]:
     """What differs in one struct."""
+    if reader.check and not writer.check:
+        yield Change(CHECK_ADDED, device, path, "no check", "a check", WHILE, "the check takes it")
     taken = set()
     for field in writer.fields:
         here = (*path, field.name)
@@ -151,9 +156,9 @@ def _range(writer: Field, reader: Field) -> Verdict | None:
     ours, theirs = _interval(writer.type), _interval(reader.type)
     if writer.type.wire is reader.type.wire and not theirs[0] <= ours[0] <= ours[1] <= theirs[1]:
         return WHILE, f"it is {theirs[0]} to {theirs[1]}", f"{ours[0]} to {ours[1]}", f"{theirs[0]} to {theirs[1]}"
-    said = {(each.kind, str(each.bound)) for each in writer.type.constraints}
+    said = {(each.kind, each.name) for each in writer.type.constraints}
     for each in reader.type.constraints:
-        if each.kind in {"mask", "multiple_of", "predicate"} and (each.kind, str(each.bound)) not in said:
+        if each.kind in {"mask", "multiple_of", "predicate"} and (each.kind, each.name) not in said:
             return WHILE, f"it is one {each.words}", "no such bound", f"one {each.words}"
     return None
 

@@ -35,7 +35,7 @@ BOUNDS: Final[dict[str, tuple[Callable[[Any, Any], bool], str]]] = {
     "lt": (operator.lt, "below {}"),
     "multiple_of": (lambda value, step: value % step == 0, "as a multiple of {}"),
     "mask": (lambda value, mask: value & ~mask == 0, "with no bits but 0x{:x}"),
-    "predicate": (lambda value, function: bool(function(value)), "that meets {0.__name__}"),
+    "predicate": (lambda value, function: bool(function(value)), "that meets {0}"),
 }
 """What can bound a value: test, and what fits in words."""
 
@@ -55,13 +55,18 @@ class Constraint:
     @property
     def words(self) -> str:
         """What fits, for an error: ``of at most 256``."""
-        return BOUNDS[self.kind][1].format(self.bound)
+        return BOUNDS[self.kind][1].format(self.name if self.kind == "predicate" else self.bound)
+
+    @property
+    def name(self) -> str:
+        """What it bounds with, as text that is the same in another process."""
+        return str(getattr(self.bound, "__name__", type(self.bound).__name__)) if self.kind == "predicate" else str(self.bound)
 
     def is_met(self, value: object) -> bool:
         """Whether a value fits; one that cannot even be asked does not."""
         try:
             return BOUNDS[self.kind][0](value, self.bound)
-        except (TypeError, ValueError):
+        except Exception:  # noqa: BLE001  # a predicate is somebody's code
             return False
 
 

@@ -1,26 +1,75 @@
 """Tables as JSON, to keep beside a release: what a build can load is then known without the build.
 
 Hooks, predicates and classes stay behind; everything that decides on names, types, lengths, bounds and defaults
-goes along. Tables read back hold their states in dicts.
+goes along. Tables read back hold their states in dicts, and name the checks, `post_load` hooks and predicates that they
+lack: see `not_carried`.
 """
 
 from __future__ import annotations
 
 import copy
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import StateError, TableError, VMStateError
 from tagged_vmstate.fieldtype import BOUNDS, Constraint, FieldType, nonzero_runs
 from tagged_vmstate.records import is_known_type, wire_type
-from tagged_vmstate.table import Field, Table, elements_of
+from tagged_vmstate.table import Field, Hook, Table, elements_of
 from tagged_vmstate.wire import Json
 from tagged_vmstate.wiretype import brief
 
 FORMAT: Final = "tagged-vmstate tables"
 VERSION: Final = 1
+
+
+HOOKS: Final = ("check", "post_load")
+"""The hooks that can refuse a load."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotCarried:
+    """A function that tables had before they were exported; in its place, everything passes.
+
+    Attributes:
+        kind: ``check``, ``post_load`` or ``predicate``; ``unknown`` in tables whose release did not say whether there were any.
+        owner: The class of the states, or the name of the table.
+        name: The name of the function.
+        field: The field that a predicate bounds.
+    """
+
+    kind: str
+    owner: str
+    name: str
+    field: str | None = None
+
+    @property
+    def __name__(self) -> str:
+        """The name of the function, as functions have it."""
+        return self.name
+
+    def __call__(self, _value: Any) -> bool:
+        """Let everything pass."""
+        return True
+
+
+def not_carried(entries: Iterable[Entry]) -> list[NotCarried]:
+    """The functions that exported tables of devices lack, each once."""
+    found: dict[NotCarried, None] = {}
+    for entry in entries:
+        found |= dict.fromkeys(_lacking(entry.table))
+    return list(found)
+
+
+def _lacking(table: Table) -> Iterator[NotCarried]:
+    functions = [table.check, table.post_load]
+    functions += [each.bound for field in table.fields for each in field.type.constraints]
+    yield from (each for each in functions if isinstance(each, NotCarried))
+    for field in table.fields:
+        if field.table:
+            yield from _lacking(field.table)
 
 
 def tables_to_json(entries: Iterable[Entry]) -> Json:
@@ -36,6 +85,8 @@ def _table_to_json(table: Table) -> dict[str, Json]:
     found: dict[str, Json] = {"device": table.name, "version": table.version, "minimum_version": table.minimum_version}
     found |= {"aliases": list(table.aliases)} if table.aliases else {}
     found |= {"description": table.description} if table.description else {}
+    if not (isinstance(table.check, NotCarried) and table.check.kind == "unknown"):
+        found |= {"class": table.owner, "hooks": [name for name in HOOKS if getattr(table, name)]}
     return {**found, "fields": [_field_to_json(field) for field in table.fields]}
 
 
@@ -48,6 +99,7 @@ def _field_to_json(field: Field) -> dict[str, Json]:
         "optional": kind.is_optional or None,
         "struct": _table_to_json(field.table) if field.table else None,
         "bounds": {each.kind: each.bound for each in kind.constraints if each.kind != "predicate"} or None,
+        "predicates": [each.name for each in kind.constraints if each.kind == "predicate"] or None,
         "enum": {member.name: int(member) for member in kind.enum} if kind.enum else None,
         "aliases": list(field.aliases) or None,
         "widens_from": cast("Json", sorted(field.widens_from)) or None,
@@ -106,30 +158,44 @@ _KINDS: Final = {list: "array", dict: "object", str: "string", int: "integer"}
 
 def _table_from_json(value: Json) -> Table:
     name = _typed(value, "device", str)
+    owner = _typed(value, "class", str, name)
     try:
-        fields = [_field_from_json(each) for each in _typed(value, "fields", list)]
+        fields = [_field_from_json(each, owner) for each in _typed(value, "fields", list)]
+        hooks = _hooks_from_json(value, owner)
     except TableError as error:
         error.section = error.section or name
         raise
-    return Table(
+    table = Table(
         name,
         fields,
         aliases=_typed(value, "aliases", list, []),
         version=_typed(value, "version", int, 1),
         minimum_version=_typed(value, "minimum_version", int, 0),
         description=_typed(value, "description", str, ""),
+        **hooks,
     )
+    table.owner = owner  # its states are dicts, but messages name the class that is known
+    return table
+
+
+def _hooks_from_json(value: Json, owner: str) -> dict[str, Hook]:
+    if isinstance(value, dict) and "hooks" not in value:
+        return {"check": NotCarried("unknown", owner, "")}
+    hooks = _typed(value, "hooks", list)
+    if not all(each in HOOKS for each in hooks):
+        raise TableError(f"hooks among {', '.join(HOOKS)}", brief(hooks))
+    return {each: NotCarried(each, owner, each) for each in hooks}
 
 
 _PLAIN: Final = ("aliases", "description", "display", "since", "until", "versions")
 """What stands in JSON as a `Field` takes it."""
 
 
-def _field_from_json(value: Json) -> Field:
+def _field_from_json(value: Json, owner: str) -> Field:
     name = _typed(value, "name", str)
     said = cast("dict[str, Any]", value)
     try:
-        kind = _type_from_json(said)
+        kind = _type_from_json(said, owner)
         more: dict[str, Any] = {
             key: said[key] for key in ("description", "display", "since", "until", "versions", "aliases") if key in said
         }
@@ -146,7 +212,7 @@ def _field_from_json(value: Json) -> Field:
         raise TableError("a field as tables are exported", str(error), path=(name,)) from None
 
 
-def _type_from_json(said: dict[str, Any]) -> FieldType:
+def _type_from_json(said: dict[str, Any], owner: str) -> FieldType:
     name = said.get("type")
     if not isinstance(name, str) or not is_known_type(name):
         raise TableError("a type that this build knows", brief(name))
@@ -156,6 +222,10 @@ def _type_from_json(said: dict[str, Any]) -> FieldType:
     bounds: dict[str, Any] = said.get("bounds", {})
     if not bounds.keys() <= BOUNDS.keys() - {"predicate"}:
         raise TableError("bounds that this build knows", brief(bounds))
+    predicates = _typed(said, "predicates", list, [])
+    if not all(isinstance(each, str) for each in predicates):
+        raise TableError("predicates as names", brief(predicates))
+    lacking = [NotCarried("predicate", owner, each, said["name"]) for each in predicates]
     members = said.get("enum")
     return FieldType(
         wire=wire,
@@ -165,7 +235,9 @@ def _type_from_json(said: dict[str, Any]) -> FieldType:
         enum=cast("type[enum.IntEnum]", enum.IntEnum("enum", members)) if members else None,
         table=_table_from_json(said.get("struct")) if name == "struct" else None,
         is_optional=bool(said.get("optional")),
-        constraints=tuple(Constraint(kind, bound) for kind, bound in bounds.items()),
+        constraints=tuple(
+            Constraint(kind, bound) for kind, bound in [*bounds.items(), *(("predicate", each) for each in lacking)]
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from annotated_types import Interval, Le
+from annotated_types import Interval, Le, Predicate
 from conftest import DATA
 from hypothesis import given
 from table_strategies import Growth, growths
@@ -23,7 +23,14 @@ from tagged_vmstate.changes import Change
 from tagged_vmstate.compat import compare
 from tagged_vmstate.devices import Entry, entry_of
 from tagged_vmstate.qemu import dumpstate
-from tagged_vmstate.tablejson import tables_from_json, tables_to_json
+from tagged_vmstate.tablejson import not_carried, tables_from_json, tables_to_json
+
+
+def is_even(number: int) -> bool:
+    return number % 2 == 0
+
+
+EVEN = Annotated[tv.uint8, Predicate(is_even)]
 
 
 class Smaller(enum.IntEnum):
@@ -44,11 +51,15 @@ def f(annotation: Any, default: Any = 0, **more: Any) -> Field:
 
 INNER = Table("inner", [f(tv.uint8)])
 NEEDY = Table("inner", [Field("x", tv.uint8)])
+CHECKED = Table("inner", [f(tv.uint8)], check=id)
 STRUCT = Annotated[dict, INNER]
 
 PAIRS: list[tuple[list[Entry], list[Entry], list[tuple[str, str]], list[tuple[str, str]]]] = [
     # old, new, upgrade, downgrade
     (entries(f(tv.uint8)), entries(f(tv.uint8)), [], []),
+    (entries(f(tv.uint8)), entries(f(EVEN)), [("range-changed", "loads while it is one that meets is_even")], []),
+    ([Entry(Table("dev", [f(STRUCT, {"x": 0})]), 0, None)], [Entry(Table("dev", [f(Annotated[dict, CHECKED], {"x": 0})]), 0, None)],
+     [("check-added", "loads while the check takes it")], []),
     (entries(), [], [("device-unknown", "loads while all of it is at its default")], [("device-missing", "fine")]),
     (entries(Field("x", tv.uint8)), [], [("device-unknown", "refused")], [("device-missing", "refused")]),
     (entries(), entries(name="new", aliases=("dev",)), [("device-renamed", "fine")],
@@ -137,6 +148,32 @@ class TestTablesAsJson:
         assert state["numbers"] == [1, 2, 3]
         assert tv.dumps(state, table=again[0].table) == data
 
+    def test_they_name_what_they_cannot_carry(self) -> None:
+        inner = Table(
+            "inner", [Field("even", EVEN, default=0)], post_load=print, pre_save=print
+        )
+        fields = [Field("one", Annotated[dict, inner]), Field("two", Annotated[dict, inner])]
+        machine = [Entry(Table("device", fields, check=print), 0, None), Entry(Table("other", fields), 0, None)]
+        found = not_carried(self.roundtrip(machine))
+        assert [(each.kind, each.owner, each.name, each.field) for each in found] == [
+            ("check", "device", "check", None),
+            ("post_load", "inner", "post_load", None),
+            ("predicate", "inner", "is_even", "even"),
+        ]
+        again = self.roundtrip(machine)
+        assert tables_to_json(again) == tables_to_json(machine)
+        assert compare(machine, again) == compare(again, machine) == []
+        assert not_carried(machine) == []
+
+    def test_those_of_earlier_releases_do_not_say_what_they_lack(self) -> None:
+        [entry] = self.roundtrip([Entry(Table("t", [Field("x", tv.uint8)]), 0, None)])
+        assert not_carried([entry]) == []
+        found: Any = tables_to_json([entry])
+        del found["devices"][0]["hooks"]
+        again = tables_from_json(found)
+        assert [each.kind for each in not_carried(again)] == ["unknown"]
+        assert "hooks" not in json.dumps(tables_to_json(again))
+
     @given(growths())
     def test_any_table_comes_back(self, growth: Growth) -> None:
         table = table_of(growth.new)
@@ -155,6 +192,9 @@ class TestTablesAsJson:
             (lambda found: _set(found, "type", "int7"), "a type that this build knows, got 'int7' - at dev x"),
             (lambda found: _set(found, "default", 300), r"a default: `uint8` \(0 to 255\), got 300 - at dev x"),
             (lambda found: _set(found, "bounds", {"odd": 1}), "bounds that this build knows"),
+            (lambda found: _set(found, "predicates", 3), '"predicates" as a JSON array, got 3'),
+            (lambda found: _set(found, "predicates", [3]), "predicates as names, got "),
+            (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": [[]]}]}, "hooks among check, post_load, got"),
             (lambda found: _set(found, "aliases", 3), "a field as tables are exported"),
             (lambda found: _set(found, "name", None), '"name" as a JSON string'),
         ],

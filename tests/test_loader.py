@@ -508,6 +508,7 @@ class TestConstructors:
     def test_structs_of_such_a_class(self) -> None:
         data = tv.dumps(Holder(one=own(1), many=[own(2), own(3)], fixed=own(4)))
         target = Holder(one=own(0, "a"), many=[own(0, "b"), own(0, "c")], fixed=own(0, "d"))
+        assert target.one
         before = [target.one, *target.many, target.fixed]
         tv.load(data, into=target)
         found = [target.one, *target.many, target.fixed]

@@ -14,6 +14,8 @@ import pytest
 from conftest import DATA
 from test_command import refused, run, shown
 
+import tagged_vmstate as tv
+
 STREAM = DATA / "pc-qemu7.2.mig.xz"
 RESET = DATA / "pc-qemu7.2-reset.mig.xz"
 DUMP = DATA / "pc-qemu7.2.vmstate.json.xz"
@@ -108,6 +110,99 @@ class TestCheck:
         for each in (*first["findings"], *second["findings"]):
             each["found"] = each["found"].replace("`Clock`", "`mc146818rtc`")
         assert first == second
+
+
+RING = """
+from typing import Annotated
+from annotated_types import Predicate
+import tagged_vmstate as tv
+
+def is_even(x): return x % 2 == 0
+
+@tv.vmstate("ring")
+class Ring:
+    count: tv.uint8 = 0
+    even: Annotated[tv.uint8, Predicate(is_even)] = 0
+    chip: object = tv.transient(default=None)
+
+    def check(self):
+        if self.count > 3: raise ValueError("count too big")
+
+    def post_load(self):
+        if self.chip: self.chip.append(self.count)
+        if self.count == 2: raise ValueError("no twos")
+
+@tv.vmstate("ring")
+class Plain:
+    count: tv.uint8 = 0
+    even: tv.uint8 = 0
+
+@tv.vmstate("ring")
+class Wired(Ring):
+    def __init__(self, chip):
+        self.chip, self.count, self.even = chip, 0, 0
+
+MACHINE = [Ring]
+LIVE = tv.Machine([Ring(chip=[1])])
+def make(): return [Wired([1])]
+WIRED = [Wired]
+"""
+
+
+class TestHooks:
+    """A check refuses what a load refuses; exported tables say what they cannot know."""
+
+    @pytest.fixture(autouse=True)
+    def ring(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "ring.py").write_text(RING)
+        monkeypatch.chdir(tmp_path)
+        for name, count, even in (("good", 1, 2), ("check", 4, 2), ("predicate", 1, 1), ("hook", 2, 2)):
+            records = [tv.Record("count", "uint8", None, count), tv.Record("even", "uint8", None, even)]
+            with (tmp_path / f"{name}.tvm").open("wb") as file, tv.SnapshotWriter(file) as writer:
+                writer.write(tv.Section("ring", 0, records))
+
+    @pytest.mark.parametrize("machine", ["MACHINE", "LIVE", "make"])
+    def test_against_a_module_all_hooks_run(self, machine: str) -> None:
+        for name, rule in (("check", "check"), ("predicate", "out-of-range"), ("hook", "hook")):
+            found = report("check", f"{name}.tvm", "--against", f"ring:{machine}", status=1)
+            assert [each["rule"] for each in found["findings"] if each["refuses"]] == [rule]
+            assert not found["loads"]
+        assert shown("check", "good.tvm", "--against", f"ring:{machine}") == "can be loaded: 0 problems\n"
+
+    def test_a_class_of_which_no_object_can_be_made_is_named(self) -> None:
+        assert "ring:WIRED" not in refused("tables", "nowhere:X")
+        assert "`Wired`, which takes others" in refused("check", "good.tvm", "--against", "ring:WIRED")
+        shown("tables", "ring:WIRED")
+
+    def test_exported_tables_say_what_they_lack(self) -> None:
+        shown("tables", "ring:MACHINE", "-o", "ring.json")
+        for name in ("good", "check", "predicate", "hook"):
+            found = report("check", f"{name}.tvm", "--against", "ring.json", status=0)
+            assert [(each["kind"], each["class"], each["name"], each["field"]) for each in found["not_in_tables"]] == [
+                ("check", "Ring", "check", None),
+                ("post_load", "Ring", "post_load", None),
+                ("predicate", "Ring", "is_even", "even"),
+            ]
+            words = "can be loaded as far as these tables say: 1 check, 1 predicate, 1 post_load are not in them\n"
+            assert shown("check", f"{name}.tvm", "--against", "ring.json") == words
+        value = json.loads(Path("ring.json").read_text())
+        value["devices"][0].pop("hooks")
+        Path("old.json").write_text(json.dumps(value))
+        words = "can be loaded as far as these tables say: an earlier release exported them, without its checks and predicates\n"
+        assert shown("check", "good.tvm", "--against", "old.json") == words
+        Path("wrong.json").write_text(json.dumps({**value, "devices": [{**value["devices"][0], "fields": []}]}))
+        assert (
+            run("check", "good.tvm", "--against", "wrong.json").stdout.decode().splitlines()[-1] == "cannot be loaded: 2 problems"
+        )
+
+    def test_compat_compares_them_by_name(self) -> None:
+        shown("tables", "ring:MACHINE", "-o", "ring.json")
+        assert shown("compat", "ring.json", "ring:MACHINE").count("0 refused, 0 on a condition, 0 fine") == 2
+        found = report("compat", "ring:Plain", "ring.json", status=0)
+        assert [(each["rule"], each["condition"]) for each in found["upgrade"]["changes"]] == [
+            ("check-added", "the check takes it"),
+            ("range-changed", "it is one that meets is_even"),
+        ]
 
 
 class TestCompat:
