@@ -129,7 +129,7 @@ class _Broken(Target):
         return "good"
 
     def reproducer(self, path: str) -> str:
-        return path
+        return path[:0]
 
 
 @pytest.mark.parametrize("found", [KeyError("x"), RecursionError(), MemoryError(), Defect("otherwise"), None])
@@ -145,6 +145,91 @@ def test_a_hook_that_refuses_is_no_finding() -> None:
 
     table = Table("t", [tv.Field("a", tv.uint8, default=0)], post_load=refuse)
     assert fuzz(Devices([Entry(table, 0, None)], "t"), Limits(runs=300)).findings == {}
+
+
+SHARED = """
+import tagged_vmstate as tv
+
+class Bus: pass
+
+@tv.vmstate("a")
+class A:
+    v: tv.uint8 = 0
+    bus: object = tv.transient(default=None)
+    def post_load(self): self.bus.v = self.v
+
+@tv.vmstate("b")
+class B:
+    w: tv.uint8 = 0
+    bus: object = tv.transient(default=None)
+    def post_load(self):
+        assert self.bus.v is not None, "A is loaded first"
+        self.bus.v = None
+
+def make():
+    bus = Bus()
+    bus.v = None
+    return tv.Machine([A(bus=bus), B(bus=bus)])
+
+LIST = list(entry.state for entry in make().entries)
+
+LOADS = []
+
+@tv.vmstate("c")
+class C:
+    x: tv.uint8 = 0
+    def post_load(self):
+        LOADS.append(self)
+        if len(LOADS) > 40: raise KeyError("once too often")
+
+CLASS = C
+HELD = [A(bus=open(__file__))]
+"""
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shared.py").write_text(SHARED)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("machine", ["make", "LIST"])
+def test_what_devices_share_is_shared_in_each_run(machine: str) -> None:
+    done = run("fuzz", f"shared:{machine}", "--runs", "300")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"0 findings" in done.stdout
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_finding_that_its_reproducer_does_not_show_is_none_and_is_reported() -> None:
+    done = run("fuzz", "shared:CLASS", "--runs", "1000")
+    assert done.returncode == 0
+    said = done.stderr.decode()
+    assert "not shown by its reproducer, so perhaps left over from an earlier run: KeyError _ in shared.py:post_load\n" in said
+    assert "finding:" not in said
+    [text] = Path("findings").glob("*.txt")
+    assert text.read_text().splitlines()[2].startswith("Run on its own, this line does not show it")
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_machine_that_cannot_be_copied_needs_a_function() -> None:
+    done = run("fuzz", "shared:HELD", "--runs", "10")
+    assert done.returncode == 2
+    assert b"shared:HELD cannot be copied (TypeError: " in done.stderr
+    assert b"name a function that makes the machine; it is called for each run" in done.stderr
+
+
+@pytest.mark.parametrize("target", [Snapshots(), Json(), Streams()], ids=lambda target: str(target.name))
+def test_a_reproducer_does_what_a_run_does(target: Target, tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    [data] = target.seeds()
+    for each, is_good in ((data, True), (data[:-9], False)):
+        path = tmp_path / f"input{target.suffix}"
+        path.write_bytes(each)
+        line = target.reproducer(str(path))
+        done = subprocess.run(line, shell=True, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) is is_good, done.stderr
 
 
 def test_several_processes_share_the_folders(tmp_path: Path) -> None:

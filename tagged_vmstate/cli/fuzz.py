@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import multiprocessing
 import operator
 import os
@@ -16,7 +17,7 @@ import click
 
 from tagged_vmstate.cli.files import Trouble
 from tagged_vmstate.cli.messages import say
-from tagged_vmstate.cli.modules import tables
+from tagged_vmstate.cli.modules import devices, tables
 from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.fuzz import Devices, Json, Limits, Outcome, Snapshots, Streams, Target, fuzz
 from tagged_vmstate.fuzz.coverage import fuzz_by_coverage
@@ -45,7 +46,10 @@ def fuzz_command(target: str, engine: str, **options: Any) -> None:
     """Run mutated inputs: TARGET is module:MACHINE, for your own devices, or one of the readers: snapshot, json, stream.
 
     For devices, anything but a clean load or LoadError is a finding; a hook refuses a state by ValueError. Each finding is
-    made small and saved, with a line that shows it without this harness. Exit status 1 where there was one.
+    made small, and saved with a line that shows it without this harness. Exit status 1 where there was one that this line,
+    when it was run, did show.
+
+    Each run has a machine of its own: where MACHINE is a function, it is called for each run.
 
     \b
     Examples:
@@ -94,6 +98,7 @@ class Plan:
         for outcome in outcomes:
             whole.runs += outcome.runs
             whole.findings |= outcome.findings
+            whole.unshown |= outcome.unshown
             for behaviour, count in outcome.behaviours.items():
                 whole.behaviours[behaviour] = whole.behaviours.get(behaviour, 0) + count
         return whole
@@ -125,28 +130,30 @@ def _target(name: str) -> Target:
     """The reader, or the devices, that are named."""
     if name in _READERS:
         return _READERS[name]()
-    devices = tables(name)
+    tables(name)  # what is wrong with them is said at once
     module, _, path = name.partition(":")
     if not path:
         raise Trouble(f"{name}: expected module:MACHINE, or one of {', '.join(_READERS)}")
-    return Devices(devices, name, _loading(module, path))
+    return Devices(devices(name), name, _loading(module, path))
 
 
 def _loading(module: str, path: str) -> str:
-    """Python that loads PATH into what is named, without the harness."""
+    """Python that loads PATH into what is named and saves it again, without the harness."""
     named: Any = operator.attrgetter(path)(sys.modules[module])
-    text = f"{module}.{path}"
+    is_name = all(part.isidentifier() and not keyword.iskeyword(part) for part in module.split("."))
+    imports = f"import {module}" if is_name else "from importlib import import_module"
+    text = f"{module}.{path}" if is_name else f"import_module({module!r}).{path}"
     if callable(named) and not isinstance(named, type):
         named, text = named(), f"{text}()"
-    if isinstance(named, Machine):
-        return f"import {module}; {text}.load(PATH)"
-    if isinstance(named, list | tuple) and not any(isinstance(each, Table) for each in named):
-        made = f"[each() if isinstance(each, type) else each for each in {text}]"
-        return f"import {module}; import tagged_vmstate as tv; tv.Machine({made}).load(PATH)"
-    each = "each" if isinstance(named, list | tuple) else text
-    loop = f" for each in {text}" if isinstance(named, list | tuple) else ""
-    load = f"tv.load(PATH, {each}, unknown='ignore')"
-    return f"import {module}; import tagged_vmstate as tv; [{load}{loop}]"
+    if isinstance(named, type | Table):
+        named, text = [named], f"[{text}]"
+    if isinstance(named, list | tuple) and all(isinstance(each, type | Table) for each in named):
+        state, table = "tv.load(PATH, each, unknown='ignore')", "each if isinstance(each, tv.Table) else None"
+        return f"{imports}; import tagged_vmstate as tv; [tv.dumps({state}, table={table}) for each in {text}]"
+    if not isinstance(named, Machine):
+        devices = text if isinstance(named, list | tuple) else f"[{text}]"
+        text = f"tv.Machine([each() if isinstance(each, type) else each for each in {devices}])"
+    return f"{imports}; import io, tagged_vmstate as tv; machine = {text}; machine.load(PATH); machine.save(io.BytesIO())"
 
 
 class _Live:
@@ -175,6 +182,10 @@ def _summary(target: Target, outcome: Outcome, folder: Path) -> int:
     print(_figures(target.name, outcome) + f", {outcome.seconds:.1f} s")
     for behaviour in outcome.findings:
         say(f"finding: {behaviour}")
-    if outcome.findings:
+    for behaviour in outcome.unshown:
+        say(f"not shown by its reproducer, so perhaps left over from an earlier run: {behaviour}")
+    if outcome.unshown:
+        say("a machine that a function makes anew for each run leaves nothing over: name the function")
+    if outcome.findings or outcome.unshown:
         say(f"saved in {folder}, each with a line that shows it")
     return 1 if outcome.findings else 0

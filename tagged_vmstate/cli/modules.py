@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -28,11 +29,32 @@ def tables(spec: str) -> Sequence[Entry]:
     return found
 
 
+def devices(spec: str) -> Callable[[], Sequence[Entry]]:
+    """What makes the devices that are named, for one run after another.
+
+    A function is called each time. States that are there are copied, all at once, so that what they share stays shared.
+    """
+    found = _object(spec)
+    if _is_factory(found):
+        return lambda: _made_entries(spec, found)
+    entries = _made_entries(spec, found)
+
+    def copied() -> Sequence[Entry]:
+        try:
+            states = copy.deepcopy([entry.state for entry in entries])
+        except Exception as error:  # noqa: BLE001  # a person's own objects may raise anything
+            cure = "name a function that makes the machine; it is called for each run"
+            raise Trouble(f"{spec} cannot be copied ({type(error).__name__}: {error}): {cure}") from None
+        return [Entry(entry.table, entry.instance, state) for entry, state in zip(entries, states, strict=True)]
+
+    return copied
+
+
 def any_tables(spec: str, aliases: Mapping[str, str]) -> Sequence[Entry] | dumpstate.Dump:
     """The devices, or the dump, that are named."""
     is_file = spec == STANDARD or Path(spec).exists() or ":" not in spec
     if not is_file:
-        return _named(spec)
+        return _made_entries(spec, _object(spec))
     with opened_file(spec) as file:
         try:
             value = json.loads(file.read())
@@ -44,8 +66,8 @@ def any_tables(spec: str, aliases: Mapping[str, str]) -> Sequence[Entry] | dumps
             raise Trouble(f"{spec}: nested too deep") from None
 
 
-def _named(spec: str) -> Sequence[Entry]:
-    """What a module has under a name: a Machine, what makes one, or a list of what it is made of."""
+def _object(spec: str) -> Any:
+    """What a module has under a name."""
     module_name, _, name = spec.partition(":")
     module = _module(module_name)
     try:
@@ -55,7 +77,16 @@ def _named(spec: str) -> Sequence[Entry]:
     except AttributeError:
         near = get_close_matches(name, [each for each in vars(module) if not each.startswith("_")], 3, 0.5)
         raise Trouble(f"{module_name} has no `{name}`" + (f"; near it: {', '.join(near)}" if near else "")) from None
-    if callable(found) and not isinstance(found, type):
+    return found
+
+
+def _is_factory(found: object) -> bool:
+    return callable(found) and not isinstance(found, type)
+
+
+def _made_entries(spec: str, found: Any) -> Sequence[Entry]:
+    """The devices of a Machine, of what makes one, or of a list of what it is made of."""
+    if _is_factory(found):
         try:
             found = found()
         except Exception as error:  # noqa: BLE001  # a person's own code may raise anything

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -18,12 +22,17 @@ from random import Random
 from types import FrameType
 from typing import Final
 
-from tagged_vmstate.fuzz.targets import Target, kind_of
+from tagged_vmstate.fuzz.targets import Defect, Target, kind_of
 
 SLOW_SECONDS: Final = 1.0
 """An input of a fuzzer is small: one that takes longer is a finding."""
 SMALLER_RUNS: Final = 2000
 TOLD_EVERY: Final = 0.2
+SHOWN_SECONDS: Final = 30.0
+"""A reproducer that takes longer hangs."""
+CANNOT_RUN: Final = (126, 127)
+"""What a shell returns for a command that it cannot run."""
+UNSHOWN: Final = "Run on its own, this line does not show it: the runs may share something that an earlier one had changed."
 
 
 class _HangError(BaseException):
@@ -54,6 +63,7 @@ class Outcome:
         behaviours: Everything that a target did, and how often.
         corpus: The inputs that did something new.
         findings: What kind of defect -> the smallest input that shows it.
+        unshown: The same, where the target's reproducer, run on its own, did not show it.
         seconds: How long it took.
         first: Seconds until the first finding.
     """
@@ -62,6 +72,7 @@ class Outcome:
     behaviours: dict[str, int] = field(default_factory=dict)
     corpus: list[bytes] = field(default_factory=list)
     findings: dict[str, bytes] = field(default_factory=dict)
+    unshown: dict[str, bytes] = field(default_factory=dict)
     seconds: float = 0.0
     first: float | None = None
 
@@ -137,7 +148,9 @@ class Engine:
     def is_over(self) -> bool:
         """Whether a limit is reached."""
         outcome, limits = self.outcome, self._limits
-        if len(outcome.findings) >= limits.findings or (limits.runs is not None and outcome.runs >= limits.runs):
+        if len(outcome.findings) + len(outcome.unshown) >= limits.findings or (
+            limits.runs is not None and outcome.runs >= limits.runs
+        ):
             return True
         return limits.seconds is not None and outcome.seconds >= limits.seconds
 
@@ -151,11 +164,14 @@ class Engine:
         outcome = self.outcome
         behaviour, error = self._behaviour(data)
         if error is not None:
-            if behaviour not in outcome.findings:
-                outcome.first = outcome.first or time.monotonic() - self._start
-                outcome.findings[behaviour] = data
-                outcome.findings[behaviour] = self._smallest(data, behaviour)
-                self._save_finding(behaviour, outcome.findings[behaviour])
+            if behaviour not in {**outcome.findings, **outcome.unshown}:
+                first = time.monotonic() - self._start
+                data = self._smallest(data, behaviour)
+                is_shown = self._is_shown(data, error)
+                if is_shown:
+                    outcome.first = outcome.first or first
+                (outcome.findings if is_shown else outcome.unshown)[behaviour] = data
+                self._save_finding(behaviour, data, "" if is_shown else f"{UNSHOWN}\n")
             return
         count = outcome.behaviours.get(behaviour, 0)
         outcome.behaviours[behaviour] = count + 1
@@ -191,13 +207,47 @@ class Engine:
                     break
         return data
 
-    def _save_finding(self, behaviour: str, data: bytes) -> None:
+    def _is_shown(self, data: bytes, error: BaseException) -> bool:
+        """Whether the reproducer shows a finding, in a shell of its own."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"finding{self._target.suffix}"
+            path.write_bytes(data)
+            line = self._target.reproducer(str(path))
+            return not line or _shows(line, error)
+
+    def _save_finding(self, behaviour: str, data: bytes, note: str) -> None:
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{_digest(behaviour.encode())}{self._target.suffix}"
         path.write_bytes(data)
-        path.with_suffix(".txt").write_text(f"{behaviour}\n{self._target.reproducer(str(path))}\n")
+        path.with_suffix(".txt").write_text(f"{behaviour}\n{self._target.reproducer(str(path))}\n{note}")
+
+
+def _shows(line: str, error: BaseException) -> bool:
+    """Whether a line for a shell fails with an error, or takes as long."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    start = time.monotonic()
+    shell = subprocess.Popen(  # noqa: S602  # the line is for a shell
+        line,
+        shell=True,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        said = shell.communicate(timeout=SHOWN_SECONDS)[1].decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.communicate()
+        return isinstance(error, _HangError)
+    if isinstance(error, _HangError):
+        return time.monotonic() - start >= SLOW_SECONDS
+    if isinstance(error, Defect):
+        return shell.returncode not in {0, *CANNOT_RUN}
+    return shell.returncode != 0 and type(error).__name__ in said
 
 
 def _digest(data: bytes) -> str:

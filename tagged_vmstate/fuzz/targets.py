@@ -74,7 +74,7 @@ class Target(ABC):
 
     @abstractmethod
     def reproducer(self, path: str) -> str:
-        """A line for a shell that shows a finding without the harness."""
+        """A line for a shell that shows a finding without the harness: it fails, and prints the error. Empty for none."""
 
     def mutate(self, data: bytes, random: Random) -> bytes:
         """Another input."""
@@ -114,7 +114,11 @@ class Snapshots(Target):
 
     @override
     def reproducer(self, path: str) -> str:
-        code = f"import tagged_vmstate as tv; print([s.records() for s in tv.Snapshot.read({path!r})])"
+        code = (
+            "import io, tagged_vmstate as tv; from tagged_vmstate.snapshot import write; "
+            f"data = open({path!r}, 'rb').read(); print([s.records() for s in tv.Snapshot.read(data)]); "
+            "again = io.BytesIO(); write(tv.Snapshot.read(data), again); assert again.getvalue() == data"
+        )
         return f'python -c "{code}"'
 
     @override
@@ -161,7 +165,8 @@ class Json(Target):
 
     @override
     def reproducer(self, path: str) -> str:
-        return f"tagged-vmstate from-json {path} -o /dev/null"
+        turn = f"tagged-vmstate to-json {path}.1 -o {path}.2 && tagged-vmstate from-json {path}.2 -o {path}.3"
+        return f"tagged-vmstate from-json {path} -o {path}.1 && {turn} && cmp {path}.1 {path}.3"
 
 
 class Streams(Target):
@@ -206,23 +211,28 @@ class Devices(Target):
     """Somebody's devices: a load is clean, or raises LoadError; a hook refuses by ValueError or an error of ours.
 
     Args:
-        devices: The tables, and states where there are any.
+        devices: The tables, and states where there are any; or a function that makes them anew, called for each run. States
+            are copied for each run, all at once, so that what they share stays shared.
         name: What a person calls them: ``module:MACHINE``.
         loading: Python that loads the file PATH into them, for reproducers.
     """
 
     suffix = ".tvm"
 
-    def __init__(self, devices: Sequence[Entry], name: str, loading: str = "") -> None:
+    def __init__(self, devices: Sequence[Entry] | Callable[[], Sequence[Entry]], name: str, loading: str = "") -> None:
         self.name = name
         self._devices = devices
         self._loading = loading
 
     def machine(self) -> Machine:
         """The machine with states of its own."""
+        entries = self._devices() if callable(self._devices) else self._devices
+        states = [entry.state for entry in entries]
+        if not callable(self._devices):
+            states = copy.deepcopy(states)
         return Machine(
-            Device(_state(entry.table) if entry.state is None else copy.deepcopy(entry.state), entry.instance, entry.table)
-            for entry in self._devices
+            Device(_state(entry.table) if state is None else state, entry.instance, entry.table)
+            for entry, state in zip(entries, states, strict=True)
         )
 
     @override
@@ -248,7 +258,7 @@ class Devices(Target):
 
     @override
     def reproducer(self, path: str) -> str:
-        return f'python -c "{self._loading.replace("PATH", repr(path))}"'
+        return f'python -c "{self._loading.replace("PATH", repr(path))}"' if self._loading else ""
 
     @override
     def mutate(self, data: bytes, random: Random) -> bytes:
