@@ -209,12 +209,14 @@ class Loader:
         section: The section, as ``device#instance``.
         unknown: What to do with fields in use that the table does not know.
         tells: Gather what does not refuse the load, too.
+        taken: The ids of states that take values, over all sections: one in two places takes only those of the first.
 
     Attributes:
         findings: What was noticed.
     """
 
-    def __init__(self, section: str, unknown: Unknown = "error", *, tells: bool = False) -> None:
+    def __init__(self, section: str, unknown: Unknown = "error", *, tells: bool = False, taken: set[int] | None = None) -> None:
+        self._taken = set() if taken is None else taken
         self.findings: list[Finding] = []
         self._section = section
         self._unknown = unknown
@@ -233,6 +235,8 @@ class Loader:
             old: The state that will take the values, where there is one: the new one is a copy of it.
         """
         refused = self._refused
+        is_second = id(old) in self._taken
+        self._taken.add(id(old))
         matched, kept = self._match(table, records)
         values = {}
         for field in table.fields:
@@ -245,7 +249,9 @@ class Loader:
             self._path.append(record.name)
             values[field.attribute] = self._field(field, record, None if old is None else table.present(old, field.attribute))
             self._path.pop()
-        return self._made(table, values, kept, offset, old) if self._refused == refused else None
+        if self._refused != refused:
+            return None
+        return self._made(table, values, kept, offset, None if is_second and table.can_make else old)
 
     def _note(self, rule: Rule, expected: str, found: str, offset: int | None, *path: PathPart) -> None:
         self._refused += rule.refuses
@@ -343,7 +349,8 @@ class Loader:
         try:
             state = None if old is None else table.remade(old, values)
             if state is None and not table.can_make:
-                return self._note(NOT_MADE, f"a `{table.owner}` to load into", "one, where there is none", offset)
+                self._note(NOT_MADE, f"a `{table.owner}` to load into", "one, where there is none", offset)
+                return None
             state = table.make(values) if state is None else state
             expected = f"what `check` of `{table.owner}` takes"
             if table.check:

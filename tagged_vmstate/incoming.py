@@ -103,7 +103,8 @@ class Incoming:
         self._tables = {entry.label: entry.table for entry in entries}
         self._read(source)
         self._tell_strange()
-        self.states = [self._load(entry) for entry in entries]
+        taken: set[int] = set()
+        self.states = [self._load(entry, taken) for entry in entries]
 
     def accepted(self) -> list[New]:
         """The new states. Raises LoadError where there is a problem."""
@@ -147,8 +148,9 @@ class Incoming:
     def _first(self, section: Section, known: str, offset: int | None) -> _Found:
         """What a snapshot has of a device, by its first frame: at once all of it, where a template fits."""
         found = _Found(section, offset)
-        is_plain = isinstance(section, StoredSection) and section.kind == "section" and untagged(section) is None
-        if is_plain and section.size <= HELD_BYTES and not self._tells:
+        if self._tells or not isinstance(section, StoredSection) or section.kind != "section" or untagged(section) is not None:
+            return found
+        if section.size <= HELD_BYTES:
             found.data = section.fields()
             found.new = prepared(self._tables[known]).load(found.data, whole=self._unknown == "keep")
         return found
@@ -186,13 +188,13 @@ class Incoming:
         if rule.refuses or self._tells:
             self.findings.append(Finding(rule.id, section.label, (), expected, found, offset))
 
-    def _load(self, entry: Entry) -> New | None:
+    def _load(self, entry: Entry, taken: set[int]) -> New | None:
         found = self._found.get(entry.label)
         if found and self._unknown == "keep":
             self.carried.raw_attributes[entry.label] = found.section.raw_attributes
         if found and found.new:
             return found.new
-        loader = Loader(entry.label, self._unknown, tells=self._tells and found is not None)
+        loader = Loader(entry.label, self._unknown, tells=self._tells and found is not None, taken=taken)
         state = loader.load(entry.table, merged(found.records) if found else (), found.offset if found else None, entry.state)
         self.findings += loader.findings
         if found is None and self._tells:

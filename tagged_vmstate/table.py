@@ -224,14 +224,16 @@ class Table:
         attributes: All that a state holds outside of a `__dict__`: fields, what is kept, and slots that are no fields.
         hooks: The names of the hooks of this table and all in it.
         can_make: Whether a new state can be made.
+        can_copy: Whether a copy of a state can be given other values: setting a property could reach outside.
 
     Raises:
         TableError: Something of this is wrong.
     """
 
     __slots__ = (
-        *("aliases", "attributes", "by_name", "can_make", "check", "depth", "description", "fields", "hooks", "is_hooked"),
-        *("is_plain", "legacy", "maker", "minimum_version", "name", "owner", "post_load", "pre_save", "state", "version"),
+        *("aliases", "attributes", "by_name", "can_copy", "can_make", "check", "depth", "description", "fields", "hooks"),
+        *("is_hooked", "is_plain", "legacy", "maker", "minimum_version", "name", "owner", "post_load", "pre_save", "slots"),
+        *("state", "version"),
     )
 
     def __init__(
@@ -269,14 +271,17 @@ class Table:
             self.aliases = _names(aliases, "aliases")
             self._check()
             self.by_name = self._indexed()
-            self.attributes = tuple(dict.fromkeys((*(field.attribute for field in self.fields), KEPT, *_slots(state))))
+            names = [field.attribute for field in self.fields]
+            self.slots = tuple(_slots(state))
+            self.attributes = tuple(dict.fromkeys((*names, KEPT, *self.slots)))
             inner: list[Table] = [field.table for field in self.fields if field.table]
             own = {"check": check, "pre_save": pre_save, "post_load": post_load}
             self.hooks: frozenset[str] = frozenset(name for name, hook in own.items() if hook).union(
                 *(each.hooks for each in inner)
             )
             self.is_hooked = bool(self.hooks)
-            self.can_make = bool(make) or is_plain or state is dict or _takes(state, [each.attribute for each in self.fields])
+            self.can_make = bool(make) or is_plain or state is dict or _takes(state, names)
+            self.can_copy = is_plain or state is dict or not any(_is_computed(state, name) for name in names)
             self.depth: int = 1 + max((each.depth for each in inner), default=0)
             if self.depth > NESTING:
                 raise TableError(f"at most {NESTING} structs within each other", str(self.depth))
@@ -327,7 +332,7 @@ class Table:
     def others(self, state: Any) -> dict[str, Any]:
         """What a state holds beside its fields and what is kept, by attribute."""
         own = {KEPT, *(field.attribute for field in self.fields)}
-        held = {**_slotted(state), **_unslotted(state)} if self.state is not dict else state
+        held = state if self.state is dict else {**self._slotted(state), **_unslotted(state)}
         return {name: value for name, value in held.items() if name not in own}
 
     def replace_others(self, state: Any, others: dict[str, Any]) -> None:
@@ -353,22 +358,25 @@ class Table:
         """A shallow copy of a state with other values in its fields; no code of its class runs.
 
         Returns:
-            The copy, or None where there can be none: setting a property would reach the state's own surroundings, and
-            an object of a class written in C is not all in its attributes.
+            The copy, or None where there can be none: setting a property could reach what the state shares with others,
+            and an object of a class written in C is not all in its attributes.
         """
         if self.state is dict:
             return {**self.others(state), **values}
-        if any(_is_computed(self.state, attribute) for attribute in values):
+        if not self.can_copy:
             return None
         try:
-            made = object.__new__(self.state)
+            made: Any = object.__new__(self.state)
         except TypeError:
             return None
         _unslotted(made).update(_unslotted(state))
         kept = {KEPT: ()} if hasattr(state, KEPT) else {}
-        for attribute, value in {**_slotted(state), **values, **kept}.items():
+        for attribute, value in {**self._slotted(state), **values, **kept}.items():
             object.__setattr__(made, attribute, value)
         return made
+
+    def _slotted(self, state: Any) -> dict[str, Any]:
+        return {name: getattr(state, name) for name in self.slots if hasattr(state, name)}
 
     def check_can_make(self) -> None:
         """Raise TableError where a new state, or one that always lies in it, cannot be made."""
@@ -493,10 +501,6 @@ def _is_computed(state: type, attribute: str) -> bool:
     """Whether setting an attribute runs code of the class: a property does, a slot does not."""
     found = next((vars(base)[attribute] for base in state.__mro__ if attribute in vars(base)), None)
     return hasattr(type(found), "__set__") and not isinstance(found, MemberDescriptorType)
-
-
-def _slotted(state: Any) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in _slots(type(state)) if hasattr(state, name)}
 
 
 def _unslotted(state: Any) -> dict[str, Any]:

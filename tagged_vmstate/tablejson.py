@@ -172,7 +172,8 @@ def _table_from_json(value: Json) -> Table:
         version=_typed(value, "version", int, 1),
         minimum_version=_typed(value, "minimum_version", int, 0),
         description=_typed(value, "description", str, ""),
-        **hooks,
+        check=hooks.get("check"),
+        post_load=hooks.get("post_load"),
     )
     table.owner = owner  # its states are dicts, but messages name the class that is known
     return table

@@ -718,6 +718,27 @@ def test_one_struct_in_two_places_becomes_two() -> None:
     assert shared in (pair.first, pair.second)
 
 
+@tv.vmstate
+class Labelled:
+    x: tv.uint8 = 0
+    label: str = tv.transient(default="new")
+
+
+@pytest.mark.parametrize("times", [1, 3 * USES])
+def test_the_second_of_one_struct_in_two_places_is_new_each_time(times: int) -> None:
+    @tv.vmstate("pair")
+    class Pair:
+        first: Labelled = tv.field(default_factory=Labelled)
+        second: Labelled = tv.field(default_factory=Labelled)
+
+    data = tv.dumps(Pair(first=Labelled(x=1), second=Labelled(x=2)))
+    for _ in range(times):
+        shared = Labelled(label="old")
+        pair = Pair(first=shared, second=shared)
+        tv.load(data, into=pair)
+        assert [(each.x, each.label) for each in (pair.first, pair.second)] == [(1, "old"), (2, "new")]
+
+
 def test_what_holds_a_struct_sees_its_new_values() -> None:
     state = board()
     queue, data = state.queue, tv.dumps(board(queue=Queue(count=7)))
