@@ -17,7 +17,7 @@ from tagged_vmstate.records import decode_all, encode_plain, from_json, to_json
 from tagged_vmstate.snapshot import Snapshot
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/evolution.md", "docs/legacy.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/evolution.md", "docs/hooks.md", "docs/legacy.md"])
 def test_what_a_page_shows_runs(page: str) -> None:
     found = doctest.testfile(str(ROOT / page), module_relative=False)
     assert found.attempted > 3
