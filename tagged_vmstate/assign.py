@@ -70,6 +70,11 @@ class Undo:
             self._back[-1]()
             self._back.pop()
 
+    def replay(self) -> None:
+        """Put everything back, and remember it still."""
+        for back in reversed(self._back):
+            back()
+
 
 def _dict_back(state: dict[Any, Any]) -> Callable[[], None]:
     before = dict(state)

@@ -2,8 +2,8 @@
 
 A change of states whose hooks push goes through these steps; whatever fails in one, the steps before it are taken back:
 
-    1. remember the states; call their `pre_save`, so that they hold what lies outside of them
-    2. remember them again; fill all of them
+    1. remember the states that have a `pre_save`, and call it, so that they hold what lies outside of them
+    2. remember all states, and fill them
     3. call `post_load` of one device after another
 
 Taken back: the states as step 2 found them, then `post_load` of the devices that step 3 reached, with these old values,
@@ -32,28 +32,34 @@ _PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, bytearray, r
 _HOLDERS: Final = (list, tuple, set, frozenset, deque)
 
 
+def pushing(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """The devices whose hooks push values outward."""
+    return [entry for entry in entries if POST_LOAD in entry.table.hooks]
+
+
 def change(entries: Sequence[Entry], undo: Undo, fill: Callable[[Undo], None]) -> None:
     """Change the states of devices, then call their `post_load`.
 
     Args:
-        entries: The devices.
+        entries: The devices that push.
         undo: Takes everything back, where this or something after it fails.
         fill: Changes the states, and lets the `Undo` that it is given remember them first.
 
     Raises:
         StateError: A hook raised.
     """
-    pushing = [entry for entry in entries if POST_LOAD in entry.table.hooks]
-    if not pushing:
+    if not entries:
         fill(undo)
         return
-    unpulled = {entry.label: trouble for entry in pushing if (trouble := _pull(entry, undo))}
+    pulling = (entry for entry in entries if "pre_save" in entry.table.hooks)
+    unpulled = {entry.label: trouble for entry in pulling if (trouble := _pull(entry, undo))}
     reached: list[Entry] = []
-    undo.add(lambda: _push_back(reached, unpulled, undo.troubles))
     filled = Undo()
-    undo.add(filled.undo)
+    undo.add(filled.replay)  # after hooks that changed what had been restored
+    undo.add(lambda: _push_back(reached, unpulled, undo.troubles))
+    undo.add(filled.replay)
     fill(filled)
-    for entry in pushing:
+    for entry in entries:
         reached.append(entry)
         finish(entry)
 

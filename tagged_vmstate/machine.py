@@ -17,7 +17,7 @@ from tagged_vmstate.devices import Device, Entry, check_apart, check_instance, e
 from tagged_vmstate.errors import Finding, LoadError, StateError, TableError
 from tagged_vmstate.files import replacing, write_all
 from tagged_vmstate.frames import Lead
-from tagged_vmstate.hooks import change, finish, refusal, refused, rehearsed
+from tagged_vmstate.hooks import change, finish, pushing, refusal, refused, rehearsed
 from tagged_vmstate.incoming import Carried, Incoming, Source
 from tagged_vmstate.plan import PLAIN, Plan, Rows, large_memory, plan, plan_of
 from tagged_vmstate.prepared import save
@@ -81,6 +81,7 @@ class Machine:
         self.entries, self._carried = state
         self._plan = plan(tuple((entry.table, entry.instance) for entry in self.entries))
         self._states = [entry.state for entry in self.entries]
+        self._pushing = pushing(self.entries)
 
     def save(self, target: Target, attributes: Mapping[str, object] | None = None) -> None:
         """Save all devices; a path is replaced as a whole, or stays as it was.
@@ -175,10 +176,12 @@ class Machine:
 
         def commit(undo: Undo) -> None:
             self._carry(carried, undo)
-            _commit(self.entries, new, undo)
+            change(self._pushing, undo, lambda filled: _fill(self.entries, new, filled))
 
-        with _refusing():
+        try:
             all_or_none(commit)
+        except StateError as error:
+            raise _refusal(error) from error
 
     def reset(self) -> None:
         """Give every field that has a default its default; what is required stays. Hooks are called as for a load.
@@ -196,7 +199,7 @@ class Machine:
 
         def restore(undo: Undo) -> None:
             self._carry(replace(self._carried, sections=[]), undo)
-            change(self.entries, undo, fill)
+            change(self._pushing, undo, fill)
 
         all_or_none(restore)
 
@@ -265,12 +268,8 @@ def _read(source: Source) -> Source:
     return source
 
 
-def _commit(entries: Sequence[Entry], news: Sequence[New] | Rows, undo: Undo) -> None:
-    """Put new states into the devices, and call their hooks. Raises StateError from what one raises."""
-    change(entries, undo, lambda filled: _fill(entries, news, filled))
-
-
 def _fill(entries: Sequence[Entry], news: Sequence[New] | Rows, undo: Undo) -> None:
+    """Put new states into the devices. Raises StateError where one does not take its values."""
     if isinstance(news, Rows) and news.fill([entry.state for entry in entries], undo):
         return
     for entry, new in zip(entries, news, strict=True):
@@ -282,16 +281,12 @@ def _fill(entries: Sequence[Entry], news: Sequence[New] | Rows, undo: Undo) -> N
             raise refused(entry, error) from error
 
 
-@contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    """Turn what a state, or a hook of it, raised into what a load raises."""
-    try:
-        yield
-    except StateError as error:
-        found = LoadError([refusal(error)])
-        for note in getattr(error, "__notes__", ()):
-            found.add_note(note)
-        raise found from error
+def _refusal(error: StateError) -> LoadError:
+    """What a load raises where a state, or a hook of it, raised."""
+    found = LoadError([refusal(error)])
+    for note in getattr(error, "__notes__", ()):
+        found.add_note(note)
+    return found
 
 
 def check_by_loading(entries: Sequence[Entry], source: Source, unknown: Unknown = "error") -> Report:
@@ -322,7 +317,7 @@ def check_by_loading(entries: Sequence[Entry], source: Source, unknown: Unknown 
             _fill([entry for entry, _ in there], [new for _, new in there], undo)
 
         try:
-            all_or_none(lambda undo: change(live, undo, fill))
+            all_or_none(lambda undo: change(pushing(live), undo, fill))
         except StateError as error:
             findings = [*findings, refusal(error)]
     return Report(tuple(findings))
@@ -390,11 +385,13 @@ def load(
     entry = Entry(table_of(kind), instance, None) if into is None else entry_of(Device(into, instance, table))
     _check_can_make([entry])
     [new], _ = _new(plan(((entry.table, instance),)), [entry], source, unknown, keeps_devices=False)
-    with _refusing():
+    try:
         if into is not None:
-            all_or_none(lambda undo: _commit([entry], [new], undo))
+            all_or_none(lambda undo: change(pushing([entry]), undo, lambda filled: _fill([entry], [new], filled)))
             return into
         finish(Entry(entry.table, instance, new.state))
+    except StateError as error:
+        raise _refusal(error) from error
     return new.state
 
 

@@ -149,9 +149,7 @@ class TestTablesAsJson:
         assert tv.dumps(state, table=again[0].table) == data
 
     def test_they_name_what_they_cannot_carry(self) -> None:
-        inner = Table(
-            "inner", [Field("even", EVEN, default=0)], post_load=print, pre_save=print
-        )
+        inner = Table("inner", [Field("even", EVEN, default=0)], post_load=print, pre_save=print)
         fields = [Field("one", Annotated[dict, inner]), Field("two", Annotated[dict, inner])]
         machine = [Entry(Table("device", fields, check=print), 0, None), Entry(Table("other", fields), 0, None)]
         found = not_carried(self.roundtrip(machine))
