@@ -99,7 +99,7 @@ class BlockType(BulkType):
             view = memoryview(value)
             if view.format.lstrip("@=<") != self.code or view.itemsize != self.width or not view.c_contiguous:
                 raise TypeError
-            view = typed(view, self.code)
+            view = typed(taken(view), self.code)
         except TypeError:
             if not isinstance(value, Sequence) or isinstance(value, str | bytes):
                 raise self._wrong(value, length) from None
@@ -122,6 +122,20 @@ class BlockType(BulkType):
         except StateError as error:
             raise cursor.error(error.expected, error.found, start) from None
         return typed(swapped(view), self.code) if SWAPPED else view
+
+
+def taken(value: Any) -> Piece:
+    """Anything with the buffer protocol as bytes that nobody can change any more. Raises TypeError.
+
+    What is checked, summed and written has to be the same, and another thread may write into a buffer meanwhile.
+    """
+    if isinstance(value, bytes):
+        return value
+    try:
+        view = memoryview(value)
+    except ValueError as error:  # it was released
+        raise TypeError(str(error)) from None
+    return view.cast("B") if view.c_contiguous and type(view.obj) is bytes else view.tobytes()
 
 
 def typed(data: bytes | memoryview, code: str) -> memoryview:

@@ -46,6 +46,7 @@ from tagged_vmstate.rules import (
     Rule,
 )
 from tagged_vmstate.table import Field, Hook, Table, elements_held, elements_of
+from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import NIL, Cursor, Piece, equal, gathered, pack_array_head, pack_uint
 
 Unknown: TypeAlias = Literal["error", "ignore", "keep"]
@@ -58,17 +59,52 @@ _TABLES: Final = 1 << 12
 """Tables whose constant bytes are remembered."""
 
 
-def prepare(table: Table, state: Any) -> None:
+def prepare(table: Table, state: Any) -> Any:
     """Call the hooks before a save: `pre_save` of a state and all structs in it, then every `check`.
+
+    Returns:
+        What to save: where there is a check, a copy, so that what it saw is what is saved, even if the state changes meanwhile.
 
     Raises:
         StateError: A hook raised, or a check refuses the state.
     """
-    if table.is_hooked:
+    if "pre_save" in table.hooks:
         for inner, each, path in structs(table, state):
             call(inner.pre_save, each, f"`pre_save` of `{inner.owner}` to return", path)
-        for inner, each, path in structs(table, state):
-            call(inner.check, each, f"what `check` of `{inner.owner}` takes", path)
+    if "check" not in table.hooks:
+        return state
+    state = copied(table, state)
+    for inner, each, path in structs(table, state):
+        call(inner.check, each, f"what `check` of `{inner.owner}` takes", path)
+    return state
+
+
+def copied(table: Table, state: Any) -> Any:
+    """A copy of a state, all that its table has with it but memory; the state itself where its class allows no copy.
+
+    Raises:
+        StateError: It is no state of its table.
+    """
+    values: dict[str, Any] = {}
+    for field in table.fields:
+        try:
+            values[field.attribute] = _copied_value(field, table.get(state, field))
+        except StateError as error:
+            error.under(field.name)
+            raise
+    made = table.remade(state, values)
+    if made is None:
+        return state
+    if kept := table.kept(state):
+        table.set_kept(made, kept)
+    return made
+
+
+def _copied_value(field: Field, value: Any) -> Any:
+    if field.table is None:
+        return value if field.type.wire.name == "sparse" else field.type.copied(value)
+    found = [None if each is None else copied(field.table, each) for each in elements_of(field.type, value)]
+    return field.type.holder(found) if field.type.is_array else found[0]
 
 
 def save(table: Table, state: Any, without: Container[str] = ()) -> Sequence[Piece]:
@@ -93,13 +129,26 @@ def memory_records(table: Table, field: Field, state: Any, most: int) -> Iterato
     except StateError as error:
         error.under(field.name)
         raise
-    is_default = not field.is_required and view == field.type.memory(field.make_default())
+    defaults = None if field.is_required else _default_parts(field, most)
     is_empty = True
-    for start in range(0, len(view), most):
-        runs = tuple((start + offset, data) for offset, data in nonzero_runs(view[start : start + most]))
-        if runs or (is_empty and start + most >= len(view)):
+    for number, start in enumerate(range(0, len(view), most)):
+        runs = _runs(view, start, most)
+        is_default = defaults is not None and runs == defaults[number]
+        if runs or (defaults and not is_default) or (is_empty and start + most >= len(view)):
             is_empty = False
             yield Record(field.name, "sparse", field.type.length, runs, is_default)
+
+
+@lru_cache(_TABLES)
+def _default_parts(field: Field, most: int) -> tuple[Runs, ...]:
+    """The runs of the parts of a default: what is zero takes no room."""
+    view = field.type.memory(field.make_default())
+    return tuple(_runs(view, start, most) for start in range(0, len(view), most))
+
+
+def _runs(memory: memoryview, start: int, most: int) -> Runs:
+    """The runs of a part, taken at once: their flag has to be theirs though the memory may change."""
+    return tuple((start + offset, data) for offset, data in nonzero_runs(bytes(memory[start : start + most])))
 
 
 def structs(table: Table, state: Any, path: tuple[PathPart, ...] = ()) -> Iterator[tuple[Table, Any, tuple[PathPart, ...]]]:

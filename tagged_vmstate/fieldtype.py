@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import operator
 from array import array
@@ -123,21 +124,40 @@ class FieldType:
 
     def pieces(self, value: Any) -> tuple[bytes, Sequence[Piece]]:
         """Length and value of a field that is no struct, as MessagePack objects, the value in pieces. Raises StateError."""
+        value = self._taken(value)
         length = self.length_of(value)
         problem = self.violation(value)
         if problem:
             raise StateError(*problem[1:], path=problem[0])
         if self.wire.name == "sparse":
             value = nonzero_runs(self.memory(value))
-        elif self.is_array:
-            value = _contiguous(value)
         return NIL if length is None else pack_uint(length), self.wire.pieces(value, length)
+
+    def _taken(self, value: Any) -> Any:
+        """A value as it is now: what is checked has to be what is written, whoever changes the state meanwhile."""
+        if not (self.is_array or self.wire.counted) or self.wire.name == "sparse" or isinstance(value, bytes | str):
+            return value  # memory is looked at a page at a time: any bytes will do
+        try:
+            view = memoryview(value)
+        except (TypeError, ValueError):
+            return tuple(value) if self.is_array and isinstance(value, Sequence) else value
+        try:
+            return memoryview(view.tobytes()).cast(view.format)  # type: ignore[call-overload]  # of one dimension
+        except (TypeError, ValueError):
+            return value  # elements that no field has, for the wire type to refuse
+
+    def copied(self, value: Any) -> Any:
+        """A copy of a value, of the same type where that can be copied."""
+        try:
+            return copy.copy(value)
+        except TypeError:  # a view
+            return self._taken(value)
 
     def memory(self, value: object) -> memoryview:
         """The bytes of a `sparse` field. Raises StateError where they are none, or not as many."""
         try:
             view = memoryview(cast("bytes", value)).cast("B")
-        except TypeError:
+        except (TypeError, ValueError):
             raise StateError(f"`{self.describe()}`", brief(value)) from None
         if len(view) != self.length:
             raise StateError(f"`{self.describe()}`", f"{len(view)} bytes")
@@ -197,25 +217,16 @@ class FieldType:
         return bool(first == second)
 
 
-def _contiguous(value: Any) -> Any:
-    """A strided buffer, such as a slice of a numpy array, as one block."""
-    try:
-        view = memoryview(value)
-    except TypeError:
-        return value
-    return value if view.c_contiguous else memoryview(view.tobytes()).cast("B").cast(view.format)  # type: ignore[call-overload]
-
-
-def nonzero_runs(memory: memoryview) -> Runs:
+def nonzero_runs(memory: Piece) -> Runs:
     """The runs of pages that are not all zero."""
     return tuple((start, bytes(memory[start:end])) for start, end in _spans(memory))
 
 
-def _spans(memory: memoryview) -> Iterator[tuple[int, int]]:
+def _spans(memory: Piece) -> Iterator[tuple[int, int]]:
     zero = bytes(PAGE)
     start = None
     for offset in range(0, len(memory), PAGE):
-        page = memory[offset : offset + PAGE]
+        page = bytes(memory[offset : offset + PAGE])  # a view is compared byte by byte
         if page != zero[: len(page)]:
             start = offset if start is None else start
         elif start is not None:

@@ -22,6 +22,7 @@ WINDOW: Final = 1 << 16
 """Bytes of a `Stretch` that are there at once."""
 DRAFT: Final = ".tvm-draft"
 """The end of the name of a file that is being written."""
+_DRAFT_BYTES: Final = len(f"..xxxxxxxx{DRAFT}")
 
 
 @contextlib.contextmanager
@@ -30,8 +31,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     It is written beside its target, synced to the disk and renamed, then the folder is synced; after an
     exception nothing of it is left, and what a writer that was killed has left goes with the next save. Several may
-    write at once: the last one stays. The target keeps its mode; a link stays one. What is no regular file
-    (a pipe, a device) is written to directly. Raises OSError.
+    write at once: the last one stays. The target keeps its mode, and only its owner can read a new one, because the memory
+    of a guest is secret; a link stays one. What is no regular file (a pipe, a device) is written to directly. Raises OSError.
     """
     target = Path(os.path.realpath(path))
     mode = _mode(target)
@@ -45,7 +46,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with file:
             yield file
             file.flush()
-            os.fchmod(file.fileno(), _new_mode() if mode is None else stat.S_IMODE(mode))
+            if mode is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
             os.fsync(file.fileno())
             draft.replace(target)  # before it is closed, which ends its lock
     except BaseException:
@@ -70,7 +72,7 @@ def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
 
 def _new_draft(target: Path) -> tuple[Path, BinaryIO]:
     while True:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=DRAFT, dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=DRAFT, dir=target.parent)
         draft, file = Path(name), os.fdopen(handle, "wb")
         try:
             with contextlib.suppress(OSError):
@@ -84,9 +86,16 @@ def _new_draft(target: Path) -> tuple[Path, BinaryIO]:
         file.close()  # another save took it for a left-over before it was locked
 
 
+def _prefix(target: Path) -> str:
+    """What the names of a target's drafts begin with: so little that no draft has a longer name than a target that is long."""
+    name = os.fsencode(target.name)
+    kept = max(len(name) - _DRAFT_BYTES, 16)
+    return f".{name[:kept].decode(errors='ignore')}."
+
+
 def _remove_left_over(target: Path) -> None:
     """Remove the drafts of a target whose writers are gone."""
-    name = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{re.escape(DRAFT)}")
+    name = re.compile(rf"{re.escape(_prefix(target))}[a-z0-9_]{{8}}{re.escape(DRAFT)}")
     for entry in os.scandir(target.parent):
         if name.fullmatch(entry.name):
             with contextlib.suppress(OSError):
@@ -109,16 +118,13 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def _new_mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise
     finally:
         os.close(handle)
 

@@ -151,14 +151,24 @@ def _lead(kind: Kind, device: str, instance: int, attributes: bytes) -> Lead:
         problem = (f"a device of at most {NAME_BYTES} bytes of UTF-8", brief(device))
     elif not 0 <= instance < 1 << 32:
         problem = ("an instance of 0 to 2**32-1", str(instance))
-    elif len(attributes) > LIMITS.attributes:
-        problem = (f"at most {LIMITS.attributes} bytes of attributes", str(len(attributes)))
+    else:
+        problem = attributes_misfit(attributes)
     if problem:
         error = StateError(*problem)
         error.section = label(device, instance)
         raise error
     raw = _encoded(kind, device, instance, attributes)
     return Lead(kind, device, instance, Opaque(attributes), raw, crc32_of_few(raw), label(device, instance))
+
+
+def attributes_misfit(raw: bytes) -> tuple[str, str] | None:
+    """What no reader would take of the attributes of a header or section: expected and found; None where all is well."""
+    cursor = Cursor(raw)
+    try:
+        _read_attributes(cursor, LIMITS)
+    except FormatError as error:
+        return error.expected, error.found
+    return None if cursor.pos == len(raw) else ("one map of attributes", "bytes after it")
 
 
 _lead_again: Final = lru_cache(LEADS)(_lead)

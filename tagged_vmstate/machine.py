@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, TypeVar, overload
 
 from tagged_vmstate.assign import Made, New, Undo, all_or_none
-from tagged_vmstate.codec import Unknown, memory_records, prepare, restored
+from tagged_vmstate.codec import Unknown, copied, memory_records, prepare, restored
 from tagged_vmstate.devices import Device, Entry, check_apart, check_instance, entry_of, table_of
 from tagged_vmstate.errors import Finding, LoadError, StateError, TableError
 from tagged_vmstate.files import replacing, write_all
@@ -24,7 +24,7 @@ from tagged_vmstate.prepared import save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
 from tagged_vmstate.records import encode
 from tagged_vmstate.rules import problems
-from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
+from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section, packed
 from tagged_vmstate.snapshot import HELD_BYTES, PART_BYTES, write
 from tagged_vmstate.table import Table
 from tagged_vmstate.untagged import write as write_untagged
@@ -81,6 +81,7 @@ class Machine:
         self.entries, self._carried = state
         self._plan = plan(tuple((entry.table, entry.instance) for entry in self.entries))
         self._states = [entry.state for entry in self.entries]
+        self._is_hooked = any(entry.table.is_hooked for entry in self.entries)
         self._pushing = pushing(self.entries)
 
     def save(self, target: Target, attributes: Mapping[str, object] | None = None) -> None:
@@ -94,17 +95,17 @@ class Machine:
             StateError: A state does not fit its table, or a hook raised.
             OSError: The file cannot be written.
         """
-        for entry in self.entries:
-            if entry.table.is_hooked:
-                with _labelled(entry):
-                    prepare(entry.table, entry.state)
         carried, said = self._carried, PLAIN
         if carried.attributes or attributes:
-            said = Opaque.of({"producer": PRODUCER, **carried.attributes, **(attributes or {})})
+            said = packed({"producer": PRODUCER, **carried.attributes, **(attributes or {})})
+        entries, states = self.entries, self._states
+        if self._is_hooked:
+            entries = tuple(map(_prepared, entries))
+            states = [entry.state for entry in entries]
         is_usual = not carried.sections and not carried.raw_attributes
-        data = self._plan.save(said, self._states) if is_usual else None
+        data = self._plan.save(said, states) if is_usual else None
         if data is None:
-            outgoing = _Outgoing(self.entries, carried.raw_attributes, carried.sections, said)
+            outgoing = _Outgoing(entries, carried.raw_attributes, carried.sections, said)
             write(outgoing, target)
             if is_usual:
                 self._plan.saved(outgoing.sizes)
@@ -136,11 +137,11 @@ class Machine:
                 self.save_untagged(file, stream=stream, versions=versions, drop=drop)
             return
         sections = []
-        for table, instance, state in ((entry.table, entry.instance, entry.state) for entry in self.entries):
-            with _labelled(Entry(table, instance, state)):
-                prepare(table, state)
+        for entry in map(_prepared, self.entries):
+            with _labelled(entry):
+                table, state = entry.table, copied(entry.table, entry.state)  # a count is that of the elements written
                 version = (versions or {}).get(table.name, table.version)
-                sections.append(RawSection(table.name, instance, version, write_untagged(table, state, version, drop=drop)))
+                sections.append(RawSection(table.name, entry.instance, version, write_untagged(table, state, version, drop=drop)))
         (write_v2 if stream == 2 else write_v3)(sections, target)
 
     def check(self, source: Source, unknown: Unknown = "error") -> Report:
@@ -206,6 +207,13 @@ class Machine:
     def _carry(self, carried: Carried, undo: Undo) -> None:
         undo.add(functools.partial(setattr, self, "_carried", self._carried))
         self._carried = carried
+
+
+def _prepared(entry: Entry) -> Entry:
+    """A device as it is saved. Raises StateError as `prepare` does."""
+    with _labelled(entry):
+        state = prepare(entry.table, entry.state)
+    return entry if state is entry.state else Entry(entry.table, entry.instance, state)
 
 
 @contextlib.contextmanager

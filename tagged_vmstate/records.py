@@ -119,7 +119,8 @@ class StructType(BulkType):
     def _one_in_pieces(value: object, nesting: int) -> list[Piece]:
         if value is None:
             return [NIL]
-        if not isinstance(value, Sequence) or not all(isinstance(record, Record) for record in value):
+        value = tuple(value) if isinstance(value, Sequence) else value
+        if not isinstance(value, tuple) or not all(isinstance(record, Record) for record in value):
             raise StateError("`struct` as a sequence of records", brief(value))
         return gathered((pack_array_head(len(value)), *all_pieces(value, nesting - 1)))
 

@@ -8,13 +8,39 @@ from typing import Any, Final, Protocol
 from typing_extensions import override
 
 from tagged_vmstate.errors import StateError
-from tagged_vmstate.frames import Kind, Lead, label
+from tagged_vmstate.frames import Kind, Lead, attributes_misfit, label
 from tagged_vmstate.records import Record, Records, all_pieces, decode_all
 from tagged_vmstate.wire import Opaque, Piece, joined
+from tagged_vmstate.wiretype import brief
 
 NO_ATTRIBUTES: Final = Opaque.of({})
 ONCE: Final = "each name once over the parts of a section, unless it is `sparse` of one length"
 REPEATED: Final = "it again"
+
+
+def packed(attributes: Mapping[str, object]) -> Opaque:
+    """The attributes of a header or section as bytes.
+
+    Raises:
+        StateError: MessagePack, or the format, has no place for one; names it.
+    """
+    for name, value in attributes.items():
+        if not isinstance(name, str):
+            raise StateError("attributes with strings as names", brief(name))
+        try:
+            Opaque.of({name: value})
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise StateError(f"an attribute {brief(name)} that MessagePack can hold", f"{brief(value)} ({error})") from None
+    found = Opaque.of(dict(attributes))
+    check_attributes(found)
+    return found
+
+
+def check_attributes(attributes: Opaque) -> None:
+    """Raise StateError for what no reader takes as the attributes of a header or section."""
+    misfit = attributes_misfit(attributes.raw)
+    if misfit:
+        raise StateError(*misfit)
 
 
 class Section:
@@ -25,6 +51,9 @@ class Section:
         instance: Which of several of that name, a uint32.
         kind: ``section``, or ``part`` where more of the same section follows.
         raw_attributes: What the writer said about it, as its bytes.
+
+    Raises:
+        StateError: MessagePack cannot hold an attribute.
     """
 
     def __init__(
@@ -39,7 +68,7 @@ class Section:
         self.device = device
         self.instance = instance
         self.kind: Kind = kind
-        self.raw_attributes = attributes if isinstance(attributes, Opaque) else Opaque.of(dict(attributes))
+        self.raw_attributes = attributes if isinstance(attributes, Opaque) else packed(attributes)
         self._records = tuple(records)
 
     def __repr__(self) -> str:

@@ -37,7 +37,7 @@ from tagged_vmstate.frames import (
     sum_of_head,
 )
 from tagged_vmstate.records import LIMITS, Limits, Records, decode_all
-from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections
+from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections, check_attributes, packed
 from tagged_vmstate.sums import crc32
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Cursor, Opaque, Piece, TruncatedError, joined
@@ -366,12 +366,16 @@ class SnapshotWriter:
     Args:
         file: Where to. It gets whole frames, and is neither flushed nor closed.
         attributes: What stands in the header. A mapping is put behind ``producer``; bytes stand as they are.
+
+    Raises:
+        StateError: The attributes are none that MessagePack, or the format, can hold.
     """
 
     def __init__(self, file: BinaryIO, attributes: Mapping[str, object] | Opaque = NO_ATTRIBUTES) -> None:
         if not isinstance(attributes, Opaque) or attributes is NO_ATTRIBUTES:
             mapping = {} if isinstance(attributes, Opaque) else attributes
-            attributes = Opaque.of({"producer": PRODUCER, **mapping})
+            attributes = packed({"producer": PRODUCER, **mapping})
+        check_attributes(attributes)
         header = Header(VERSION, attributes)
         self._file = file
         self._order = Order(header)

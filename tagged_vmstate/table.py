@@ -466,11 +466,9 @@ def _check_fields(table: Table, state: Any) -> None:
 def elements_of(kind: FieldType, value: Any) -> tuple[Any, ...]:
     """The structs that a field holds, one or several. Raises StateError where they are no states of its table."""
     table = cast("Table", kind.table)
-    if kind.is_array:
-        length = kind.length_of(value)
-        if not isinstance(value, list | tuple) or len(value) != length:
-            raise StateError(f"`{kind.describe()}`", brief(value))
-    elements = tuple(value) if kind.is_array else (value,)
+    elements = tuple(value) if kind.is_array and isinstance(value, list | tuple) else (value,)
+    if kind.is_array and (not isinstance(value, list | tuple) or len(elements) != kind.length_of(elements)):
+        raise StateError(f"`{kind.describe()}`", brief(value))
     for index, element in enumerate(elements):
         if not table.is_state(element) and not (element is None and kind.is_optional):
             path = (index,) if kind.is_array else ()

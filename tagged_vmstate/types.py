@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from typing_extensions import override
 
-from tagged_vmstate.blocks import BoolType, FloatType, IntType
+from tagged_vmstate.blocks import BoolType, FloatType, IntType, taken
 from tagged_vmstate.errors import StateError, VMStateError
 from tagged_vmstate.wire import Cursor, Json, Opaque, Piece, pack_array_head, pack_bin_head, pack_str, pack_uint
 from tagged_vmstate.wiretype import BulkType, WireType, brief, indexed
@@ -35,14 +35,6 @@ def from_hex(text: Json) -> bytes:
         raise StateError("bytes as a string of hex digits", brief(text)) from None
 
 
-def as_piece(value: Any) -> Piece:
-    """Anything with the buffer protocol as bytes in one block, its own memory where that is one. Raises TypeError."""
-    if isinstance(value, bytes):
-        return value
-    view = memoryview(value)
-    return view.cast("B") if view.c_contiguous else view.tobytes()
-
-
 class BufferType(BulkType):
     """``buffer``: `length` bytes."""
 
@@ -58,7 +50,10 @@ class BufferType(BulkType):
     def pieces(self, value: object, length: int | None) -> tuple[Piece, ...]:
         if not isinstance(value, bytes | bytearray | memoryview):
             raise self._wrong(value, length)
-        data = as_piece(value)
+        try:
+            data = taken(value)
+        except TypeError as error:
+            raise self._wrong(value, length, f" ({error})") from None
         if len(data) != self.size(length):
             raise StateError(f"`{self.describe(length)}`", f"{len(data)} bytes")
         return pack_bin_head(len(data)), data
@@ -150,9 +145,11 @@ def elements_in_pieces(
     kind: WireType, values: Sequence[object], length: int, pieces: Callable[[object], Sequence[Piece]]
 ) -> Iterator[Piece]:
     """An array whose elements are MessagePack objects of their own."""
+    head = pack_array_head(length)
+    values = tuple(values)
     if len(values) != length:
         raise StateError(f"`{kind.describe(length)}`", f"{len(values)} elements")
-    yield pack_array_head(length)
+    yield head
     for element in indexed(pieces, values):
         yield from element
 
@@ -182,7 +179,7 @@ class SparseType(BulkType):
         for run in value:
             try:
                 offset, data = run
-                data = as_piece(data)
+                data = taken(data)
                 fits = last < operator.index(offset) >= end and offset + len(data) <= (length or 0)
             except (TypeError, ValueError):
                 raise self._wrong(run, length, " as (offset, bytes) runs") from None

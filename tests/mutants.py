@@ -90,7 +90,7 @@ ALIKE: Final = {
     "snapshot.SnapshotWriter.write: 0 -> 1": _FILLED,
     "types.SparseType.pack: 1 -> 2": "before the first run, any negative place is as good as -1",
     "types.SparseType.unpack: 1 -> 2": "before the first run, any negative place is as good as -1",
-    "types.as_piece: if isinstance(value, bytes) -> if not isinstance(value, bytes)": "bytes are as good as a view of them",
+    "blocks.taken: if isinstance(value, bytes) -> if not isinstance(value, bytes)": "bytes are as good as a view of them",
     "wire: 12 -> 11": _SPEED,
     "wire.Cursor._skip_head: 128 -> 129": "a map of nothing is passed by either branch",
     "wire.gathered: not is_small -> is_small": _SPEED,

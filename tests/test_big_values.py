@@ -1,4 +1,4 @@
-"""Big values go to a file and come from it as they lie in memory, not copied."""
+"""Big values go to a file and come from it as they lie in memory; what can change meanwhile is copied once."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ print(kept("VmHWM") - before)
 
 @pytest.mark.parametrize("nested", ["", "nested"])
 @pytest.mark.parametrize("kind", ["bytes", "bytearray", "array"])
-def test_no_copy_is_made_either_way(kind: str, nested: str, tmp_path: Path) -> None:
+def test_only_what_can_change_is_copied_and_that_once(kind: str, nested: str, tmp_path: Path) -> None:
     for way in ("write", "read"):
         line = [sys.executable, "-c", CHILD, way, kind, nested, str(tmp_path / "a.tvm"), str(SIZE)]
         extra = int(subprocess.run(line, check=True, capture_output=True, timeout=60).stdout)
-        assert extra < MOST, f"{way}: {extra} bytes beside the value"
+        assert extra < MOST + (SIZE if way == "write" and kind != "bytes" else 0), f"{way}: {extra} bytes beside the value"
 
 
 @pytest.fixture(scope="class", params=[0, 1 << 20], ids=["left in the file", "held"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -16,6 +17,7 @@ import pytest
 
 import tagged_vmstate as tv
 from tagged_vmstate.files import Input, replacing
+from tagged_vmstate.memory import Images
 
 
 def _save(path: Path, data: bytes) -> None:
@@ -68,13 +70,54 @@ def test_mode_and_link_are_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
 
 
-def test_a_new_file_gets_the_mode_of_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+@pytest.mark.parametrize(("umask", "mode"), [(0o000, 0o600), (0o027, 0o600), (0o200, 0o400)])
+def test_only_its_owner_can_read_a_new_file(umask: int, mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(umask)
     try:
-        _save(tmp_path / "vm.tvm", b"")
+        with monkeypatch.context() as patch:
+            patch.delattr(os, "umask")  # it is that of other threads too
+            _save(tmp_path / "vm.tvm", b"")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "vm.tvm").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "vm.tvm").stat().st_mode) == mode
+
+
+def test_memory_images_and_json_are_as_secret(tmp_path: Path) -> None:
+    ram = tv.Section("ram", 0, [tv.Record("pc.ram", "sparse", 4096, ((0, b"secret"),))])
+    with replacing(tmp_path / "vm.tvm") as file, tv.SnapshotWriter(file) as writer:
+        writer.write(ram)
+    with Images(tmp_path, {}) as images:
+        images.to_json(ram.label, ram.records()[0])
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert len(list(tmp_path.iterdir())) == 2
+    assert modes == {0o600}
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127, "x" * 236 + ".tvm", "€" * 85])
+def test_names_may_be_as_long_as_the_file_system_takes(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    _killed_while_writing(path)
+    assert len(os.listdir(tmp_path)) == 1
+    _save(path, b"data")
+    assert os.listdir(tmp_path) == [name]
+    assert path.read_bytes() == b"data"
+
+
+@pytest.mark.parametrize(("number", "is_fine"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_a_file_system_that_cannot_sync_folders_is_no_error(
+    number: int, *, is_fine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with contextlib.nullcontext() if is_fine else pytest.raises(OSError, match=os.strerror(number)):
+        _save(tmp_path / "vm.tvm", b"data")
+    assert (tmp_path / "vm.tvm").read_bytes() == b"data"
 
 
 def test_file_and_folder_are_synced_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
