@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 PathPart: TypeAlias = str | int
 
@@ -48,6 +48,10 @@ class VMStateError(Exception):
         self.path = path
         self.section: str | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What `pickle` and `copy` take: the attributes, so that no subclass has to say how its constructor is called."""
+        return _unfilled, (type(self), self.args), self.__dict__
+
     def under(self, *parts: PathPart) -> None:
         """Put the path of the error below the given names or indexes."""
         self.path = (*parts, *self.path)
@@ -63,6 +67,11 @@ class VMStateError(Exception):
         sentence = f"expected {self.expected}, {self._subject()} {self.found}"
         place = self.where()
         return f"{sentence} - at {place}" if place else sentence
+
+
+def _unfilled(kind: type[VMStateError], args: tuple[Any, ...]) -> VMStateError:
+    """An error that has yet to get its attributes."""
+    return kind.__new__(kind, *args)
 
 
 class TableError(VMStateError):
