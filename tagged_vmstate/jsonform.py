@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from tagged_vmstate.errors import FormatError, PathPart, StateError
+from tagged_vmstate.files import Readable, as_file, read_some
 from tagged_vmstate.frames import VERSION, Kind, label
 from tagged_vmstate.memory import Images, restored
 from tagged_vmstate.overview import overview
@@ -124,17 +125,17 @@ def _value(record: Record) -> Json:
     return elements[0] if record.length is None else elements
 
 
-def from_json(file: BinaryIO, memory: Path | None = None) -> JsonForm:
+def from_json(source: Readable, memory: Path | None = None) -> JsonForm:
     """Open a JSON form: its sections can then be iterated, once.
 
     Args:
-        file: The text.
+        source: The text: its bytes, or a file open for reading in binary mode.
         memory: The folder of the files that hold its memory, where it has such.
 
     Raises:
         FormatError: This is no JSON form of a snapshot; says where, also while iterating.
     """
-    return JsonForm(file, memory)
+    return JsonForm(as_file(source), memory)
 
 
 class JsonForm:
@@ -402,7 +403,7 @@ class _Text:
         """
         if self._is_all:
             return False
-        data = self._file.read(max(_CHUNK, self._usual, len(self._text)))
+        data = read_some(self._file, max(_CHUNK, self._usual, len(self._text)))
         self._is_all = not data
         try:
             self._text += self._decoder.decode(data, final=self._is_all)
