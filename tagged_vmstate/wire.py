@@ -389,8 +389,11 @@ class Opaque:
     def of(cls, value: object) -> Opaque:
         """Pack a value, everything in MessagePack's shortest form.
 
-        Raises ValueError, TypeError or OverflowError for what MessagePack cannot hold.
+        Raises ValueError, TypeError or OverflowError for what MessagePack cannot hold, or what nests so deep that no reader
+        takes it.
         """
+        if _is_deep(value, NESTING):
+            raise ValueError(f"more than {NESTING} levels of nesting")
         packed: Any = msgpack.packb(value, use_bin_type=True)
         return cls(bytes(packed))
 
@@ -427,6 +430,14 @@ class Opaque:
             raise ValueError("values nested too deep") from None
         except (OverflowError, UnicodeEncodeError) as error:
             raise ValueError(str(error)) from None
+
+
+def _is_deep(value: object, levels: int) -> bool:
+    """Whether arrays and maps that hold something nest deeper than some levels."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    if not levels:
+        return len(inside) > 0
+    return any(_is_deep(each, levels - 1) for each in inside if isinstance(each, dict | list | tuple))
 
 
 def _checked(raw: bytes) -> bytes:

@@ -191,9 +191,9 @@ class TestTablesAsJson:
             (lambda found: _set(found, "default", 300), r"a default: `uint8` \(0 to 255\), got 300 - at dev x"),
             (lambda found: _set(found, "bounds", {"odd": 1}), "bounds that this build knows"),
             (lambda found: _set(found, "predicates", 3), '"predicates" as a JSON array, got 3'),
-            (lambda found: _set(found, "predicates", [3]), "predicates as names, got "),
-            (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": [[]]}]}, "hooks among check, post_load, got"),
-            (lambda found: _set(found, "aliases", 3), "a field as tables are exported"),
+            (lambda found: _set(found, "predicates", [3]), '"predicates" as a JSON array of strings, got '),
+            (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": ["x"]}]}, "hooks among check, post_load, got"),
+            (lambda found: _set(found, "aliases", 3), '"aliases" as a JSON array, got 3 - at dev x'),
             (lambda found: _set(found, "name", None), '"name" as a JSON string'),
         ],
     )
