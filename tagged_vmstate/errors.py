@@ -21,14 +21,14 @@ PathPart: TypeAlias = str | int
 
 
 def format_path(section: str | None, path: tuple[PathPart, ...]) -> str:
-    """A path as people read it: ``rtl8139#0 regs / tx_status[3]``."""
+    """A path as people read it: ``rtl8139#0 regs / tx_status[3]``; what no output takes is escaped."""
     names = ""
     for part in path:
         if isinstance(part, int):
             names += f"[{part}]"
         else:
             names += f" / {part}" if names else part
-    return " ".join(filter(None, (section, names)))
+    return " ".join(filter(None, (section, names))).encode(errors="backslashreplace").decode()
 
 
 class VMStateError(Exception):

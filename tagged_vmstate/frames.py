@@ -56,6 +56,13 @@ class Header:
     version: int
     attributes: Opaque
 
+    @classmethod
+    def of(cls, attributes: Opaque) -> Header:
+        """The head of a new snapshot. Raises StateError for one that no reader would take."""
+        if len(attributes.raw) > LIMITS.attributes:
+            raise StateError(f"at most {LIMITS.attributes} bytes of attributes", str(len(attributes.raw)))
+        return cls(VERSION, attributes)
+
     def encode(self) -> bytes:
         """Its bytes, the sum last."""
         head = MAGIC + pack_uint(self.version) + self.attributes.raw

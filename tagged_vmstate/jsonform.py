@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from tagged_vmstate.errors import FormatError, PathPart, StateError, VMStateError
 from tagged_vmstate.files import Readable, as_file, read_some
-from tagged_vmstate.frames import VERSION, Kind, label
+from tagged_vmstate.frames import VERSION, Kind, Lead, label
 from tagged_vmstate.memory import Images, restored
 from tagged_vmstate.overview import overview
 from tagged_vmstate.records import Record, head_to_json, is_foreign, wire_type
@@ -288,13 +288,9 @@ def _section(found: Json, memory: Path | None) -> Section:
     if odd:
         raise StateError(f"no keys but {', '.join(sorted(_SECTION_KEYS))}", brief(min(odd)))
     try:
-        section = Section(
-            device,
-            instance,
-            (restored(field, memory) for field in fields),
-            kind=cast("Kind", kind),
-            attributes=_attributes(found.get("attributes", {})),
-        )
+        lead = Lead.of(cast("Kind", kind), device, instance, _attributes(found.get("attributes", {})))
+        records = (restored(field, memory) for field in fields)
+        section = Section(device, instance, records, kind=lead.kind, attributes=lead.attributes)
         section.pieces()
     except StateError as error:
         error.section = label(device, instance)

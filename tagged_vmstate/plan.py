@@ -119,7 +119,7 @@ class Plan:
             except StateError:
                 return None
             fields = [each if is_big else joined(each) for each, is_big in zip(saved, are_big, strict=True)]
-        data = pack(_PLAIN_HEADER if attributes is PLAIN else Header(VERSION, attributes).encode(), fields)
+        data = pack(_PLAIN_HEADER if attributes is PLAIN else Header.of(attributes).encode(), fields)
         if data is None:
             self._saved = None
         return data

@@ -370,7 +370,7 @@ class SnapshotWriter:
         if not isinstance(attributes, Opaque) or attributes is NO_ATTRIBUTES:
             mapping = {} if isinstance(attributes, Opaque) else attributes
             attributes = Opaque.of({"producer": PRODUCER, **mapping})
-        header = Header(VERSION, attributes)
+        header = Header.of(attributes)
         self._file = file
         self._order = Order(header)
         self._names = PartNames()
