@@ -1,12 +1,13 @@
-"""Everything that this package raises, split by who must mend it.
+"""Everything that this package raises: `VMStateError` is the one to catch, its subclasses say who has to fix what.
 
     VMStateError
-      TableError      a declaration is wrong (when it is made)
-      StateError      a value does not fit its field (when it is written)
-      FormatError     these bytes are no snapshot, JSON form or stream (when they are read)
+      TableError      a declaration is wrong; raised when it is made, never because of bytes
+      StateError      a value does not fit its field; raised when it is written
+      FormatError     these bytes are no snapshot, JSON form, stream, tables or dump, or are damaged; raised when they are read
         LimitError    they go beyond a stated limit
-      LoadError       good bytes that do not fit the tables: all that is wrong, at once
+      LoadError       intact bytes that do not fit the tables: all that is wrong, at once
 
+A file that cannot be opened, read or written is an `OSError`, and an argument of a wrong type a `TypeError`.
 One form of words for all: what was expected, what was found, where. The data are attributes; the
 sentence is made only when somebody reads it.
 """
@@ -32,7 +33,7 @@ def format_path(section: str | None, path: tuple[PathPart, ...]) -> str:
 
 
 class VMStateError(Exception):
-    """The base of all errors of this package.
+    """The base of all errors of this package: the one to catch. It survives `pickle` and `copy` with its attributes.
 
     Attributes:
         expected: What should have been there.
@@ -87,7 +88,7 @@ class FormatError(VMStateError):
 
     Attributes:
         offset: Byte offset of the culprit, from the start of the input.
-        source: What the bytes should have been: ``snapshot``, ``JSON`` or ``stream``.
+        source: What the bytes should have been: ``snapshot``, ``JSON``, ``stream``, ``section`` or ``file``.
         line: The line of a text, from 1; None for what is no text.
     """
 

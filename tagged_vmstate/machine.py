@@ -163,13 +163,13 @@ class Machine:
         """Load all devices, or none.
 
         Args:
-            source: A path, bytes, a file open for reading, or sections.
+            source: A path, bytes, a file open for reading in binary mode, or sections.
             unknown: ``error`` refuses what is in use and no table knows, ``ignore`` drops it, ``keep`` carries it to
                 the next save.
 
         Raises:
             LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
-            FormatError: This is no whole snapshot.
+            FormatError: These bytes are no intact snapshot, JSON form or stream.
             OSError: It cannot be read.
         """
         new, carried = _new(self._plan, self.entries, source, unknown)
@@ -365,7 +365,7 @@ def load(
     """Load one device: a new state, or one that is there.
 
     Args:
-        source: A path, bytes, a file open for reading, or sections.
+        source: A path, bytes, a file open for reading in binary mode, or sections.
         kind: A class under `@vmstate`, or a `Table`: makes a new state.
         into: A state to load into.
         table: Its table, where its class has none.
@@ -378,7 +378,7 @@ def load(
     Raises:
         TableError: A new state of this class cannot be made.
         LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
-        FormatError: This is no whole snapshot.
+        FormatError: These bytes are no intact snapshot, JSON form or stream.
         OSError: It cannot be read.
     """
     if (kind is None) == (into is None) or not isinstance(kind, type | Table | None):
