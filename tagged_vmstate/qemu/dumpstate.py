@@ -166,13 +166,13 @@ def parse(value: Any, aliases: Mapping[str, str] | None = None) -> Dump:
 
 def _member(value: Any, key: str, kind: type[T]) -> T:
     """A member of an object, of the kind that it must have."""
-    return _check(_check(value, dict, "this").get(key), kind, f'"{key}"')
+    return _check(_check(value, dict, "a description").get(key), kind, f'"{key}"')
 
 
 def _check(value: Any, kind: type[T], what: str) -> T:
     is_right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not is_right or (isinstance(value, str) and not is_text(value)):
-        expected = f"what QEMU's -dump-vmstate writes: {what} as a JSON {_KINDS[kind]}"
+        expected = f"{what} as a JSON {_KINDS[kind]}, as -dump-vmstate writes it"
         raise FormatError(expected, brief(value), offset=0, source="JSON")
     return cast("T", value)
 
