@@ -80,6 +80,8 @@ sparse: TypeAlias = Annotated[bytearray, Wire("sparse")]
 """Memory, mostly zero: pages of zeros cost nothing."""
 
 
+MOST: Final = (1 << 63) - 1
+"""A longer value has no place in any memory."""
 # What annotated-types bounds with: class -> (kind of constraint, attribute).
 _BOUNDS: Final[dict[type, tuple[str, str]]] = {
     annotated_types.Ge: ("ge", "ge"),
@@ -238,8 +240,8 @@ def _with_length(found: FieldType, marks: list[Any]) -> FieldType:
     length, capacity = _last(marks, Length), _last(marks, MaxLength)
     counted = found.wire.counted is not None or found.holder in {list, tuple, array} or _is_numpy(found.holder)
     for mark in (length, capacity):
-        if mark and (isinstance(mark.value, bool) or not isinstance(mark.value, int) or mark.value < 0):
-            raise TableError("a length of 0 or more", brief(mark.value))
+        if mark and (isinstance(mark.value, bool) or not isinstance(mark.value, int) or not 0 <= mark.value <= MOST):
+            raise TableError("a length of 0 to 2**63-1", brief(mark.value))
     if not counted:
         if length or capacity:
             raise TableError(f"no length for a single `{found.wire.name}`", brief(length or capacity))

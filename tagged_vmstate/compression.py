@@ -9,7 +9,7 @@ import zlib
 from typing import Any, BinaryIO, Final, cast
 
 from tagged_vmstate.errors import FormatError
-from tagged_vmstate.files import BLOCK
+from tagged_vmstate.files import BLOCK, can_seek
 
 # Modules by name: most input is not compressed, and a command line should not wait for their import.
 _READERS: Final = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "lzma", b"BZh": "bz2"}
@@ -35,7 +35,7 @@ def decompressed(file: BinaryIO, head: bytes) -> BinaryIO:
 
 def seeks_cheaply(file: BinaryIO) -> bool:
     """Whether a file can go back without being decompressed anew from its beginning."""
-    return not isinstance(file, _Compressed) and file.seekable()
+    return not isinstance(file, _Compressed) and can_seek(file)
 
 
 def other_compression(head: bytes) -> str | None:

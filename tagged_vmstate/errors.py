@@ -1,12 +1,13 @@
-"""Everything that this package raises, split by who must mend it.
+"""Everything that this package raises: `VMStateError` is the one to catch, its subclasses say who has to fix what.
 
     VMStateError
-      TableError      a declaration is wrong (when it is made)
-      StateError      a value does not fit its field (when it is written)
-      FormatError     these bytes are no snapshot, JSON form or stream (when they are read)
+      TableError      a declaration is wrong; raised when it is made, never because of bytes
+      StateError      a value does not fit its field; raised when it is written
+      FormatError     these bytes are no snapshot, JSON form, stream, tables or dump, or are damaged; raised when they are read
         LimitError    they go beyond a stated limit
-      LoadError       good bytes that do not fit the tables: all that is wrong, at once
+      LoadError       intact bytes that do not fit the tables: all that is wrong, at once
 
+A file that cannot be opened, read or written is an `OSError`, and an argument of a wrong type a `TypeError`.
 One form of words for all: what was expected, what was found, where. The data are attributes; the
 sentence is made only when somebody reads it.
 """
@@ -15,24 +16,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 PathPart: TypeAlias = str | int
 
 
 def format_path(section: str | None, path: tuple[PathPart, ...]) -> str:
-    """A path as people read it: ``rtl8139#0 regs / tx_status[3]``."""
+    """A path as people read it: ``rtl8139#0 regs / tx_status[3]``; what no output takes is escaped."""
     names = ""
     for part in path:
         if isinstance(part, int):
             names += f"[{part}]"
         else:
             names += f" / {part}" if names else part
-    return " ".join(filter(None, (section, names)))
+    return " ".join(filter(None, (section, names))).encode(errors="backslashreplace").decode()
 
 
 class VMStateError(Exception):
-    """The base of all errors of this package.
+    """The base of all errors of this package: the one to catch. It survives `pickle` and `copy` with its attributes.
 
     Attributes:
         expected: What should have been there.
@@ -47,6 +48,10 @@ class VMStateError(Exception):
         self.found = found
         self.path = path
         self.section: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What `pickle` and `copy` take: the attributes, so that no subclass has to say how its constructor is called."""
+        return _unfilled, (type(self), self.args), self.__dict__
 
     def under(self, *parts: PathPart) -> None:
         """Put the path of the error below the given names or indexes."""
@@ -65,6 +70,11 @@ class VMStateError(Exception):
         return f"{sentence} - at {place}" if place else sentence
 
 
+def _unfilled(kind: type[VMStateError], args: tuple[Any, ...]) -> VMStateError:
+    """An error that has yet to get its attributes."""
+    return kind.__new__(kind, *args)
+
+
 class TableError(VMStateError):
     """A declaration is wrong. `section` is the class or table, `path` the field."""
 
@@ -78,7 +88,7 @@ class FormatError(VMStateError):
 
     Attributes:
         offset: Byte offset of the culprit, from the start of the input.
-        source: What the bytes should have been: ``snapshot``, ``JSON`` or ``stream``.
+        source: What the bytes should have been: ``snapshot``, ``JSON``, ``stream``, ``section`` or ``file``.
         line: The line of a text, from 1; None for what is no text.
     """
 

@@ -12,7 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, cast, overload
+from typing import Any, BinaryIO, Final, TypeAlias, cast, overload
 
 BLOCK: Final = 1 << 20
 """Bytes read at once where the whole is not needed."""
@@ -23,6 +23,9 @@ WINDOW: Final = 1 << 16
 DRAFT: Final = ".tvm-draft"
 """The end of the name of a file that is being written."""
 _DRAFT_BYTES: Final = len(f"..xxxxxxxx{DRAFT}")
+
+Readable: TypeAlias = "bytes | bytearray | memoryview | BinaryIO"
+"""What is read without being opened: bytes, or a file open for reading."""
 
 
 @contextlib.contextmanager
@@ -65,6 +68,58 @@ def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             data = memoryview(data)[written:]
             written = file.write(data)
+
+
+def bytes_of(source: object) -> bytes | None:
+    """The bytes of anything with the buffer protocol; None for what has no bytes of its own."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        return bytes(memoryview(cast("bytes", source)))
+    except TypeError:
+        return None
+
+
+def as_file(source: object, taken: str = "bytes or a file open for reading in binary mode") -> BinaryIO:
+    """Bytes as a file, or the file itself.
+
+    Args:
+        source: What a caller handed over.
+        taken: What the caller could have handed over, for the error.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    data = bytes_of(source)
+    if data is not None:
+        return io.BytesIO(data)
+    if not hasattr(source, "read"):
+        raise TypeError(f"expected {taken}, got `{type(source).__name__}`")
+    return cast("BinaryIO", source)
+
+
+def can_seek(file: BinaryIO) -> bool:
+    """Whether a file can go back; one that has nothing but `read` cannot."""
+    seekable: Any = getattr(file, "seekable", None)
+    return seekable is not None and bool(seekable())
+
+
+def read_some(file: BinaryIO, size: int) -> bytes:
+    """At most `size` bytes of a file, none at its end.
+
+    Raises:
+        TypeError: It is open in text mode.
+        OSError: It cannot be read, or has nothing yet and does not wait.
+    """
+    data: Any = file.read(size)
+    if isinstance(data, bytes):
+        return data
+    if data is None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    found = bytes_of(data)
+    if found is None:
+        raise TypeError(f"expected a file open for reading in binary mode, got one whose `read` returns `{type(data).__name__}`")
+    return found
 
 
 # A draft is locked as long as its writer lives. A file system without such locks keeps what is left over.
@@ -152,7 +207,7 @@ class Input:
         self.position = 0
         self.size: int | None = None
         self._start = 0
-        if file.seekable():
+        if can_seek(file):
             self._start = file.tell()
             self.size = file.seek(0, os.SEEK_END) - self._start
             file.seek(self._start)
@@ -218,7 +273,7 @@ class Input:
             size = min(size, self.size)  # a file makes room for all that it is asked for
         pieces: list[bytes] = []
         while size > 0:
-            piece = self._file.read(size if self.size is not None else min(size, BLOCK))
+            piece = read_some(self._file, size if self.size is not None else min(size, BLOCK))
             if not piece:
                 break
             pieces.append(piece)

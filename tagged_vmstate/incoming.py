@@ -8,17 +8,17 @@ problem where a field is required.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeAlias, cast, get_args
+from typing import Any, Final, TypeAlias, cast, get_args
 
 from tagged_vmstate.assign import Made, New
 from tagged_vmstate.codec import Loader, Unknown
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import Finding, LoadError
+from tagged_vmstate.files import Readable, as_file, bytes_of
 from tagged_vmstate.frames import label
 from tagged_vmstate.interpreted import read_section
 from tagged_vmstate.prepared import prepared
@@ -31,9 +31,9 @@ from tagged_vmstate.sources import open_sections
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 
-Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Sections | Section"
+Source: TypeAlias = "str | os.PathLike[str] | Readable | Sections | Section"
 """What is loaded: a path, the bytes themselves, a file open for reading, or sections from anywhere."""
-_FILE: Final = (str, os.PathLike, bytes)
+_TAKEN: Final = "a path, bytes, a file open for reading in binary mode, or sections"
 
 
 @dataclass(slots=True)
@@ -114,13 +114,10 @@ class Incoming:
         return cast("list[New]", self.states)
 
     def _read(self, source: Source) -> None:
-        if isinstance(source, Section):
-            self._take(source)
-            return
-        is_file = isinstance(source, _FILE) or (hasattr(source, "read") and not hasattr(source, "raw_attributes"))
-        with contextlib.ExitStack() as stack:
-            sections = open_sections(stack.enter_context(_file(cast("Any", source)))) if is_file else cast("Sections", source)
+        with _sections(source) as sections:
             for section in sections:
+                if not isinstance(section, Section):
+                    raise TypeError(f"expected {_TAKEN}, got a `{type(section).__name__}` among the sections")
                 self._take(section)
             if self._unknown == "keep" and hasattr(sections, "raw_attributes"):
                 self.carried.attributes = dict(sections.raw_attributes.decode())
@@ -204,13 +201,23 @@ class Incoming:
         return Made(entry.table, state)
 
 
-def _file(source: str | os.PathLike[str] | bytes | BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
-    """A file of one's own to be closed, or the caller's."""
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
-    if isinstance(source, str | os.PathLike):
-        return Path(source).open("rb")
-    return contextlib.nullcontext(source)
+@contextlib.contextmanager
+def _sections(source: Source) -> Iterator[Iterable[Section]]:
+    """The sections of a source; a file that is opened for them is closed."""
+    if isinstance(source, Section):
+        yield (source,)
+    elif isinstance(source, str | os.PathLike):
+        with Path(source).open("rb") as file:
+            yield open_sections(file)
+    elif hasattr(source, "raw_attributes") or _is_plain(source):
+        yield cast("Iterable[Section]", source)
+    else:
+        yield open_sections(as_file(source, _TAKEN))
+
+
+def _is_plain(source: object) -> bool:
+    """Whether a source is a list of sections, or what else gives them without a header."""
+    return isinstance(source, Iterable) and not hasattr(source, "read") and bytes_of(source) is None
 
 
 def _copy(section: StoredSection, records: Records) -> Section:

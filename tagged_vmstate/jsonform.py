@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from tagged_vmstate.errors import FormatError, PathPart, StateError
-from tagged_vmstate.frames import VERSION, Kind, label
+from tagged_vmstate.errors import FormatError, PathPart, StateError, VMStateError
+from tagged_vmstate.files import Readable, as_file, read_some
+from tagged_vmstate.frames import VERSION, Kind, Lead, label
 from tagged_vmstate.memory import Images, restored
 from tagged_vmstate.overview import overview
 from tagged_vmstate.records import Record, head_to_json, is_foreign, wire_type
 from tagged_vmstate.records import to_json as record_to_json
-from tagged_vmstate.sections import Section, Sections
+from tagged_vmstate.sections import Section, Sections, check_attributes
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Json, Opaque
 from tagged_vmstate.wiretype import brief
@@ -124,17 +125,17 @@ def _value(record: Record) -> Json:
     return elements[0] if record.length is None else elements
 
 
-def from_json(file: BinaryIO, memory: Path | None = None) -> JsonForm:
+def from_json(source: Readable, memory: Path | None = None) -> JsonForm:
     """Open a JSON form: its sections can then be iterated, once.
 
     Args:
-        file: The text.
+        source: The text: its bytes, or a file open for reading in binary mode.
         memory: The folder of the files that hold its memory, where it has such.
 
     Raises:
         FormatError: This is no JSON form of a snapshot; says where, also while iterating.
     """
-    return JsonForm(file, memory)
+    return JsonForm(as_file(source), memory)
 
 
 class JsonForm:
@@ -201,8 +202,9 @@ class JsonForm:
     def _check_members(self) -> None:
         if self._members.get("format") != FORMAT:
             raise self._text.error(f'"format": "{FORMAT}"', brief(self._members.get("format")))
-        if self._members.get("version") != VERSION:
-            raise self._text.error(f'"version": {VERSION}', brief(self._members.get("version")))
+        version = self._members.get("version")
+        if type(version) is not int or version != VERSION:  # nor true, nor 1.0
+            raise self._text.error(f'"version": {VERSION}', brief(version))
 
     def _read_section(self, number: int) -> Section:
         text = self._text
@@ -217,6 +219,44 @@ class JsonForm:
         return section
 
 
+class Document:
+    """A whole JSON text that is no form of a snapshot.
+
+    Args:
+        source: The text: its bytes, or a file open for reading in binary mode.
+        what: What it should be, for the error.
+
+    Attributes:
+        value: What it says.
+
+    Raises:
+        FormatError: This is no JSON: no UTF-8, cut, a key twice in one object, a number that JSON lacks, nested too deep.
+    """
+
+    def __init__(self, source: Readable, what: str) -> None:
+        self._text = _Text(as_file(source))
+        self._start = self._text.mark()
+        self.value = self._text.value(what)
+        if self._text.peek():
+            raise self._text.error("nothing after the value", brief(self._text.peek()))
+
+    def misfit(self, problem: VMStateError, place: Iterable[str | tuple[str, object]]) -> FormatError:
+        """What is wrong with the value as an error that has a place in the text.
+
+        Args:
+            problem: What is wrong.
+            place: The way to it: the key of a member, or the key and value by which an object is found in an array.
+                What is not there is passed over.
+        """
+        at = self._start
+        for part in place:
+            found = self._text.child(at, part) if isinstance(part, str) else self._text.named(at, *part)
+            at = at if found is None else found
+        error = self._text.error(problem.expected, problem.found, at)
+        error.path, error.section = problem.path, problem.section
+        return error
+
+
 def _attributes(found: Json) -> Opaque:
     if not isinstance(found, dict):
         raise StateError('"attributes" as an object', brief(found))
@@ -224,8 +264,7 @@ def _attributes(found: Json) -> Opaque:
         raw = Opaque.from_json(found)
     except ValueError as error:
         raise StateError('"attributes" that MessagePack can hold', str(error)) from None
-    if raw.raw[0] & 0xF0 != 0x80 and raw.raw[0] not in {0xDE, 0xDF}:
-        raise StateError('"attributes" as a map', "another object")
+    check_attributes(raw)
     return raw
 
 
@@ -240,7 +279,7 @@ def _section(found: Json, memory: Path | None) -> Section:
         raise StateError('"device" as a string', brief(device))
     if not isinstance(instance, int) or isinstance(instance, bool) or not 0 <= instance < 1 << 32:
         raise StateError('"instance" as an integer of 0 to 2**32-1', brief(instance))
-    if kind not in {"section", "part"}:
+    if not isinstance(kind, str) or kind not in {"section", "part"}:
         raise StateError('"kind" as "section" or "part"', brief(kind))
     if not isinstance(fields, list):
         raise StateError('"fields" as a list', brief(fields))
@@ -248,13 +287,9 @@ def _section(found: Json, memory: Path | None) -> Section:
     if odd:
         raise StateError(f"no keys but {', '.join(sorted(_SECTION_KEYS))}", brief(min(odd)))
     try:
-        section = Section(
-            device,
-            instance,
-            (restored(field, memory) for field in fields),
-            kind=cast("Kind", kind),
-            attributes=_attributes(found.get("attributes", {})),
-        )
+        lead = Lead.of(cast("Kind", kind), device, instance, _attributes(found.get("attributes", {})))
+        records = (restored(field, memory) for field in fields)
+        section = Section(device, instance, records, kind=lead.kind, attributes=lead.attributes)
         section.pieces()
     except StateError as error:
         error.section = label(device, instance)
@@ -355,24 +390,29 @@ class _Text:
 
     def _locate(self, at: int, path: tuple[PathPart, ...]) -> int:
         """The place of a field, by names and indexes, as near as the text has it."""
-        at = self._child(at, "fields") or at
+        at = self.child(at, "fields") or at
         for part in path:
             if isinstance(part, int):
-                found = self._child(at, part)
+                found = self.child(at, part)
             else:
-                found = next((place for _, place in self._children(at) if self._name(place) == part), None)
-                found = found and (self._child(found, "value") or found)
+                found = self.named(at, "name", part)
+                found = found and (self.child(found, "value") or found)
             if found is None:
                 break
             at = found
         return at
 
-    def _name(self, at: int) -> Json:
-        found, _ = self._scan(self._text, at)
-        return found.get("name") if isinstance(found, dict) else None
-
-    def _child(self, at: int, key: str | int) -> int | None:
+    def child(self, at: int, key: str | int) -> int | None:
+        """The place of a member of an object, or an element of a list; None where there is none."""
         return next((place for found, place in self._children(at) if found == key), None)
+
+    def named(self, at: int, key: str, name: object) -> int | None:
+        """The place of the first object in a list whose member of a key is `name`."""
+        return next((place for _, place in self._children(at) if self._member(place, key) == name), None)
+
+    def _member(self, at: int, key: str) -> Json:
+        found, _ = self._scan(self._text, at)
+        return found.get(key) if isinstance(found, dict) else None
 
     def _children(self, at: int) -> Iterator[tuple[str | int, int]]:
         """Keys or indexes of an object or a list, and where their values begin. The text has been scanned before."""
@@ -402,7 +442,7 @@ class _Text:
         """
         if self._is_all:
             return False
-        data = self._file.read(max(_CHUNK, self._usual, len(self._text)))
+        data = read_some(self._file, max(_CHUNK, self._usual, len(self._text)))
         self._is_all = not data
         try:
             self._text += self._decoder.decode(data, final=self._is_all)

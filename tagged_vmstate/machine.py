@@ -15,7 +15,7 @@ from tagged_vmstate.assign import Made, New, Undo, all_or_none
 from tagged_vmstate.codec import Unknown, copied, memory_records, prepare, restored
 from tagged_vmstate.devices import Device, Entry, check_apart, check_instance, entry_of, table_of
 from tagged_vmstate.errors import Finding, LoadError, StateError, TableError
-from tagged_vmstate.files import replacing, write_all
+from tagged_vmstate.files import bytes_of, replacing, write_all
 from tagged_vmstate.frames import Lead
 from tagged_vmstate.hooks import change, finish, pushing, refusal, refused, rehearsed
 from tagged_vmstate.incoming import Carried, Incoming, Source
@@ -164,13 +164,13 @@ class Machine:
         """Load all devices, or none.
 
         Args:
-            source: A path, bytes, a file open for reading, or sections.
+            source: A path, bytes, a file open for reading in binary mode, or sections.
             unknown: ``error`` refuses what is in use and no table knows, ``ignore`` drops it, ``keep`` carries it to
                 the next save.
 
         Raises:
             LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
-            FormatError: This is no whole snapshot.
+            FormatError: These bytes are no intact snapshot, JSON form or stream.
             OSError: It cannot be read.
         """
         new, carried = _new(self._plan, self.entries, source, unknown)
@@ -270,10 +270,12 @@ def _new(
 
 
 def _read(source: Source) -> Source:
-    """The bytes of a small file, else what it was."""
-    if isinstance(source, str | os.PathLike) and Path(source).is_file() and Path(source).stat().st_size <= HELD_BYTES:
-        return Path(source).read_bytes()
-    return source
+    """What a buffer holds, or a small file; else what it was."""
+    if isinstance(source, str | os.PathLike):
+        is_small = Path(source).is_file() and Path(source).stat().st_size <= HELD_BYTES
+        return Path(source).read_bytes() if is_small else source
+    data = bytes_of(source)
+    return source if data is None else data
 
 
 def _fill(entries: Sequence[Entry], news: Sequence[New] | Rows, undo: Undo) -> None:
@@ -371,7 +373,7 @@ def load(
     """Load one device: a new state, or one that is there.
 
     Args:
-        source: A path, bytes, a file open for reading, or sections.
+        source: A path, bytes, a file open for reading in binary mode, or sections.
         kind: A class under `@vmstate`, or a `Table`: makes a new state.
         into: A state to load into.
         table: Its table, where its class has none.
@@ -384,7 +386,7 @@ def load(
     Raises:
         TableError: A new state of this class cannot be made.
         LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
-        FormatError: This is no whole snapshot.
+        FormatError: These bytes are no intact snapshot, JSON form or stream.
         OSError: It cannot be read.
     """
     if (kind is None) == (into is None) or not isinstance(kind, type | Table | None):
@@ -403,14 +405,18 @@ def load(
     return new.state
 
 
-def loads(data: bytes, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T:
+def loads(data: bytes | bytearray | memoryview, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T:
     """A new state from the bytes of a snapshot. See `load`."""
-    usual = plan_of(kind, instance) if unknown in _DROPPING and type(data) is bytes and isinstance(kind, type) else None
-    rows = usual.rows(data) if usual else None
-    if usual and rows:
-        state: T = usual.shapes[0].make(rows[0])
-        return state
-    return load(data, kind, instance=instance, unknown=unknown)
+    if unknown in _DROPPING and type(data) is bytes and isinstance(kind, type):
+        usual = plan_of(kind, instance)
+        rows = usual.rows(data) if usual else None
+        if usual and rows:
+            state: T = usual.shapes[0].make(rows[0])
+            return state
+    held = bytes_of(data)
+    if held is None:
+        raise TypeError(f"loads takes bytes, and load a path or a file; got `{type(data).__name__}`")
+    return load(held, kind, instance=instance, unknown=unknown)
 
 
 def reset(state: Any, *, table: Table | None = None) -> None:

@@ -8,7 +8,6 @@ and instance, all but the last of the kind "part".
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing_extensions import override
 
 from tagged_vmstate.compression import seeks_cheaply
 from tagged_vmstate.errors import FormatError, LimitError, StateError
-from tagged_vmstate.files import BLOCK, Input, Stretch, replacing, write_all
+from tagged_vmstate.files import BLOCK, Input, Readable, Stretch, as_file, replacing, write_all
 from tagged_vmstate.frames import (
     END_MARK,
     FRAME_MARKS,
@@ -42,8 +41,9 @@ from tagged_vmstate.sums import crc32
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Cursor, Opaque, Piece, TruncatedError, joined
 
-Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+Source: TypeAlias = "str | os.PathLike[str] | Readable"
 """What a snapshot is read from: a path, the bytes themselves, or a file open for reading."""
+_TAKEN: Final = "a path, bytes, or a file open for reading in binary mode"
 T = TypeVar("T")
 
 HEAD_BYTES: Final = 1 << 12
@@ -204,10 +204,8 @@ class Snapshot:
             OSError: The file cannot be read.
             ValueError: ``report`` is asked of a pipe.
         """
-        if isinstance(source, bytes):
-            return cls(io.BytesIO(source), damaged=damaged, limits=limits)
         if not isinstance(source, str | os.PathLike):
-            return cls(source, damaged=damaged, limits=limits)
+            return cls(as_file(source, _TAKEN), damaged=damaged, limits=limits)
         file = Path(source).open("rb")  # noqa: SIM115  # it lives as long as the snapshot
         try:
             return cls(file, damaged=damaged, limits=limits, owned=True)

@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import copy
 import enum
-from collections.abc import Iterable, Iterator
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, TypeVar, cast
 
-from tagged_vmstate.devices import Entry
-from tagged_vmstate.errors import StateError, TableError, VMStateError
-from tagged_vmstate.fieldtype import BOUNDS, Constraint, FieldType, nonzero_runs
+import annotated_types
+
+from tagged_vmstate.annotations import Length, Mask, MaxLength, Wire, parse
+from tagged_vmstate.devices import Entry, check_instance
+from tagged_vmstate.errors import StateError, TableError
+from tagged_vmstate.fieldtype import FieldType, nonzero_runs
+from tagged_vmstate.jsonform import Document
 from tagged_vmstate.records import is_known_type, wire_type
 from tagged_vmstate.table import Field, Hook, Table, elements_of
-from tagged_vmstate.wire import Json
-from tagged_vmstate.wiretype import brief
+from tagged_vmstate.wire import NESTING, Json
+from tagged_vmstate.wiretype import brief, is_text
 
 FORMAT: Final = "tagged-vmstate tables"
 VERSION: Final = 1
+T = TypeVar("T")
 
 
 HOOKS: Final = ("check", "post_load")
@@ -126,8 +133,22 @@ def _value_to_json(kind: FieldType, value: Any) -> Json:
     return found if kind.is_array else found[0]
 
 
-def tables_from_json(value: Json) -> list[Entry]:
+def read_tables(document: Document) -> list[Entry]:
     """The devices of tables that were exported; their states are dicts.
+
+    Raises:
+        FormatError: These are no tables, of another version, or wrong in themselves.
+    """
+    try:
+        return tables_from_json(document.value)
+    except TableError as error:
+        fields = [part for name in error.path for part in ("struct", "fields", ("name", name))]
+        device: list[str | tuple[str, object]] = ["devices", ("device", error.section)] if error.section else []
+        raise document.misfit(error, [*device, *fields]) from None
+
+
+def tables_from_json(value: Json) -> list[Entry]:
+    """The same from JSON that was read.
 
     Raises:
         TableError: These are no tables, of another version, or wrong in themselves.
@@ -135,43 +156,73 @@ def tables_from_json(value: Json) -> list[Entry]:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         got = brief(value.get("format") if isinstance(value, dict) else value)
         raise TableError(f'tables as an object with "format": "{FORMAT}"', got)
-    if value.get("version") != VERSION:
-        later = "a later build of this package reads it"
-        raise TableError(f"tables of version {VERSION}", f"version {brief(value.get('version'))}: {later}")
+    version = _member(value, "version", int)
+    if version != VERSION:
+        raise TableError(f"tables of version {VERSION}", f"version {brief(version)}: a later build of this package reads it")
     found = []
-    for each in _typed(value, "devices", list):
-        table = _table_from_json(each)
-        found += [Entry(table, instance, None) for instance in _typed(each, "instances", list)]
+    for each in _member(value, "devices", list):
+        name = _member(each, "device", str)
+        try:
+            table = _table_from_json(each, NESTING)
+            for instance in _elements(each, "instances", int):
+                check_instance(instance)
+                found.append(Entry(table, instance, None))
+        except TableError as error:
+            error.section = name
+            raise
+        except MemoryError:
+            refused = TableError("defaults that fit into memory", "larger ones")
+            refused.section = name
+            raise refused from None
     return found
 
 
-def _typed(value: Json, key: str, kind: type, default: Any = None) -> Any:
-    """A member of an object, of the kind that it must have."""
-    found = value.get(key, default) if isinstance(value, dict) else None
-    if not isinstance(found, kind) or isinstance(found, bool):
+def _member(value: Json, key: str, kind: type[T], default: T | None = None) -> T:
+    """A member of an object, of the kind that it must have; where there is none, the default, if that is one."""
+    if not isinstance(value, dict):
+        raise TableError("a JSON object", brief(value))
+    found = value.get(key, default)
+    if not _is_a(kind, found):
         raise TableError(f'"{key}" as a JSON {_KINDS[kind]}', brief(found))
+    return cast("T", found)
+
+
+def _optional(value: dict[str, Json], key: str, kind: type[T]) -> T | None:
+    """The same for a member that need not be there."""
+    return _member(value, key, kind) if key in value else None
+
+
+def _elements(value: Json, key: str, kind: type[T]) -> list[T]:
+    """A member that is an array of one kind; empty where there is none."""
+    found = _member(value, key, list, [])
+    if not all(_is_a(kind, each) for each in found):
+        raise TableError(f'"{key}" as a JSON array of {_KINDS[kind]}s', brief(found))
     return found
 
 
-_KINDS: Final = {list: "array", dict: "object", str: "string", int: "integer"}
+def _is_a(kind: type, value: Json) -> bool:
+    """Whether JSON means what Python would: true is no number, and half of a surrogate pair no text."""
+    if kind is str:
+        return isinstance(value, str) and is_text(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _table_from_json(value: Json) -> Table:
-    name = _typed(value, "device", str)
-    owner = _typed(value, "class", str, name)
-    try:
-        fields = [_field_from_json(each, owner) for each in _typed(value, "fields", list)]
-        hooks = _hooks_from_json(value, owner)
-    except TableError as error:
-        error.section = error.section or name
-        raise
+_KINDS: Final[dict[type, str]] = {list: "array", dict: "object", str: "string", int: "integer", bool: "boolean"}
+
+
+def _table_from_json(value: Json, nesting: int) -> Table:
+    name = _member(value, "device", str)
+    owner = _member(value, "class", str, name)
+    hooks = _hooks_from_json(value, owner)
+    if not nesting:
+        raise TableError(f"at most {NESTING} structs within each other", "more")
     table = Table(
         name,
-        fields,
-        aliases=_typed(value, "aliases", list, []),
-        version=_typed(value, "version", int, 1),
-        minimum_version=_typed(value, "minimum_version", int, 0),
-        description=_typed(value, "description", str, ""),
+        [_field_from_json(each, owner, nesting) for each in _member(value, "fields", list)],
+        aliases=_elements(value, "aliases", str),
+        version=_member(value, "version", int, 1),
+        minimum_version=_member(value, "minimum_version", int, 0),
+        description=_member(value, "description", str, ""),
         check=hooks.get("check"),
         post_load=hooks.get("post_load"),
     )
@@ -179,68 +230,92 @@ def _table_from_json(value: Json) -> Table:
     return table
 
 
-def _hooks_from_json(value: Json, owner: str) -> dict[str, Hook]:
-    if isinstance(value, dict) and "hooks" not in value:
+def _hooks_from_json(value: dict[str, Json], owner: str) -> dict[str, Hook]:
+    if "hooks" not in value:
         return {"check": NotCarried("unknown", owner, "")}
-    hooks = _typed(value, "hooks", list)
+    hooks = _elements(value, "hooks", str)
     if not all(each in HOOKS for each in hooks):
         raise TableError(f"hooks among {', '.join(HOOKS)}", brief(hooks))
     return {each: NotCarried(each, owner, each) for each in hooks}
 
 
-_PLAIN: Final = ("aliases", "description", "display", "since", "until", "versions")
-"""What stands in JSON as a `Field` takes it."""
-
-
-def _field_from_json(value: Json, owner: str) -> Field:
-    name = _typed(value, "name", str)
-    said = cast("dict[str, Any]", value)
+def _field_from_json(value: Json, owner: str, nesting: int) -> Field:
+    name = _member(value, "name", str)
     try:
-        kind = _type_from_json(said, owner)
+        kind = _type_from_json(value, owner, nesting)
+        factory = None
+        if "default" in value:
+            default = _value_from_json(kind, value["default"])
+            factory = functools.partial(copy.deepcopy, default)
+        narrower = [FieldType(wire=wire_type(each)) for each in _elements(value, "widens_from", str)]
         more: dict[str, Any] = {
-            key: said[key] for key in ("description", "display", "since", "until", "versions", "aliases") if key in said
+            "aliases": _elements(value, "aliases", str),
+            "description": _member(value, "description", str, ""),
+            "display": _optional(value, "display", str),
+            "since": _member(value, "since", int, 0),
+            "until": _optional(value, "until", int),
+            "versions": _optional(value, "versions", int),
         }
-        if "default" in said:
-            default = _value_from_json(kind, said["default"])
-            more["default_factory"] = lambda: copy.deepcopy(default)
-        narrower = [FieldType(wire=wire_type(each)) for each in said.get("widens_from", ())]
-        return Field(name, kind, widens_from=narrower, **more)
-    except TableError as error:
-        if not error.path:
-            error.under(name)
-        raise
-    except (VMStateError, TypeError, ValueError, AttributeError) as error:
-        raise TableError("a field as tables are exported", str(error), path=(name,)) from None
+    except (TableError, StateError) as error:
+        raise TableError(error.expected, error.found, path=(name, *error.path)) from None
+    return Field(name, kind, default_factory=factory, widens_from=narrower, **more)
 
 
-def _type_from_json(said: dict[str, Any], owner: str) -> FieldType:
-    name = said.get("type")
-    if not isinstance(name, str) or not is_known_type(name):
+def _type_from_json(value: Json, owner: str, nesting: int) -> FieldType:
+    """The type of a field, as an annotation would say it."""
+    name = _member(value, "type", str)
+    if not is_known_type(name):
         raise TableError("a type that this build knows", brief(name))
-    wire = wire_type(name)
-    length, capacity = said.get("length"), said.get("capacity")
-    is_array = wire.counted is None and (length is not None or capacity is not None)
-    bounds: dict[str, Any] = said.get("bounds", {})
-    if not bounds.keys() <= BOUNDS.keys() - {"predicate"}:
-        raise TableError("bounds that this build knows", brief(bounds))
-    predicates = _typed(said, "predicates", list, [])
-    if not all(isinstance(each, str) for each in predicates):
-        raise TableError("predicates as names", brief(predicates))
-    lacking = [NotCarried("predicate", owner, each, said["name"]) for each in predicates]
-    members = said.get("enum")
-    return FieldType(
-        wire=wire,
-        length=length,
-        capacity=capacity,
-        holder=list if is_array else dict if name == "struct" else _HOLDERS.get(name, int),
-        enum=cast("type[enum.IntEnum]", enum.IntEnum("enum", members)) if members else None,
-        table=_table_from_json(said.get("struct")) if name == "struct" else None,
-        is_optional=bool(said.get("optional")),
-        constraints=tuple(
-            Constraint(kind, bound) for kind, bound in [*bounds.items(), *(("predicate", each) for each in lacking)]
-        ),
-    )
+    length, capacity = _optional(value, "length", int), _optional(value, "capacity", int)
+    marks: list[Any] = [] if length is None else [Length(length)]
+    marks += [] if capacity is None else [MaxLength(capacity)]
+    members = _member(value, "enum", dict, {})
+    base: Any = Annotated[_enum(members) if members else _HOLDERS.get(name, int), Wire(name)]
+    if name == "struct":
+        base = Annotated[dict, _table_from_json(value.get("struct"), nesting - 1)]
+    if _member(value, "optional", bool, False):  # noqa: FBT003  # what JSON has
+        base = base | None
+    if wire_type(name).counted is None and marks:
+        base = list[base]
+    marks += [_bound(*each) for each in _member(value, "bounds", dict, {}).items()]
+    lacking = (NotCarried("predicate", owner, each, value["name"]) for each in _elements(value, "predicates", str))
+    marks += map(annotated_types.Predicate, lacking)
+    return parse(Annotated[base, *marks] if marks else base)
 
+
+def _enum(members: Any) -> type[enum.IntEnum]:
+    expected = '"enum" as an object of names and integers'
+    if not all(_is_a(str, name) and _is_a(int, number) for name, number in members.items()):
+        raise TableError(expected, brief(members))
+    try:
+        found = cast("type[enum.IntEnum]", enum.IntEnum("enum", members))
+    except (TypeError, ValueError) as error:
+        raise TableError(expected, str(error)) from None
+    if list(found.__members__) != list(members):  # such as `__str__`, which would be a method
+        raise TableError(expected, brief(members))
+    return found
+
+
+def _bound(kind: str, bound: Json) -> Any:
+    """A bound as an annotation has it."""
+    if kind not in _BOUNDS:
+        raise TableError("bounds that this build knows", brief(kind))
+    is_number = _is_a(int, bound) or (isinstance(bound, float) and kind != "mask" and math.isfinite(bound))
+    if not is_number or (kind == "multiple_of" and not bound) or (isinstance(bound, int) and bound.bit_length() > BITS):
+        raise TableError(f'"{kind}" as a number that can bound a value', brief(bound))
+    return _BOUNDS[kind](bound)
+
+
+_BOUNDS: Final[dict[str, Callable[[Any], Any]]] = {
+    "ge": annotated_types.Ge,
+    "gt": annotated_types.Gt,
+    "le": annotated_types.Le,
+    "lt": annotated_types.Lt,
+    "multiple_of": annotated_types.MultipleOf,
+    "mask": Mask,
+}
+BITS: Final = 1023
+"""A number of more is beyond every float."""
 
 _HOLDERS: Final[dict[str, type]] = {
     "bool": bool,
@@ -253,15 +328,17 @@ _HOLDERS: Final[dict[str, type]] = {
 }
 
 
-def _value_from_json(kind: FieldType, value: Any) -> Any:
+def _value_from_json(kind: FieldType, value: Json) -> Any:
     table = cast("Table | None", kind.table)
+    if kind.is_array and not isinstance(value, list):
+        raise StateError(f"`{kind.describe()}` as a JSON array", brief(value))
     if table is not None:
         elements = [None if each is None else _state_from_json(table, each) for each in (value if kind.is_array else [value])]
         return elements if kind.is_array else elements[0]
-    if kind.wire.name == "buffer" and kind.capacity is not None:
-        return kind.wire.from_json(value, None)
-    found: Any = kind.wire.from_json(value, kind.length if kind.capacity is None else len(value))
+    length = kind.length if kind.capacity is None else len(value) if kind.is_array else None
+    found: Any = kind.wire.from_json(value, length)
     if kind.wire.name == "sparse":
+        kind.wire.pack(found, length)  # refuses runs beyond the end
         return kind.from_wire(found, kind.wire)
     return list(found) if kind.is_array else found
 

@@ -30,6 +30,15 @@ def brief(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold a string: a JSON escape may be half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def indexed(function: Callable[[Any], T], values: Iterable[object]) -> Iterator[T]:
     """`function` of each value; an error gets the index of its value into its path."""
     for index, value in enumerate(values):

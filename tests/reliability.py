@@ -44,7 +44,7 @@ from stops import fail_everywhere, stop_everywhere
 import tagged_vmstate as tv
 from tagged_vmstate import Field, FormatError, LoadError, Machine, Table, VMStateError
 from tagged_vmstate.frames import Lead
-from tagged_vmstate.fuzz import Json, Limits, Snapshots, Streams, Target, fuzz
+from tagged_vmstate.fuzz import Dumps, Json, Limits, Snapshots, Streams, Tables, Target, fuzz
 from tagged_vmstate.fuzz.mutate import changed_bytes, changed_snapshot
 from tagged_vmstate.jsonform import from_json, to_json
 from tagged_vmstate.qemu.bridge import import_stream
@@ -274,6 +274,8 @@ def _(scale: Scale) -> str:
         (Snapshots(), scale(60_000, 6_000_000)),
         (Json(), scale(60_000, 3_500_000)),
         (Streams(), scale(5_000, 500_000)),
+        (Tables(), scale(5_000, 500_000)),
+        (Dumps(), scale(20_000, 2_000_000)),
     ):
         outcome = fuzz(target, Limits(runs=runs), seed=5)
         assert outcome.findings == {}, outcome.findings

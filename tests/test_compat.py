@@ -22,8 +22,9 @@ from tagged_vmstate import Field, Length, MaxLength, Table
 from tagged_vmstate.changes import Change
 from tagged_vmstate.compat import compare
 from tagged_vmstate.devices import Entry, entry_of
+from tagged_vmstate.jsonform import Document
 from tagged_vmstate.qemu import dumpstate
-from tagged_vmstate.tablejson import not_carried, tables_from_json, tables_to_json
+from tagged_vmstate.tablejson import not_carried, read_tables, tables_from_json, tables_to_json
 
 
 def is_even(number: int) -> bool:
@@ -191,10 +192,44 @@ class TestTablesAsJson:
             (lambda found: _set(found, "default", 300), r"a default: `uint8` \(0 to 255\), got 300 - at dev x"),
             (lambda found: _set(found, "bounds", {"odd": 1}), "bounds that this build knows"),
             (lambda found: _set(found, "predicates", 3), '"predicates" as a JSON array, got 3'),
-            (lambda found: _set(found, "predicates", [3]), "predicates as names, got "),
-            (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": [[]]}]}, "hooks among check, post_load, got"),
-            (lambda found: _set(found, "aliases", 3), "a field as tables are exported"),
+            (lambda found: _set(found, "predicates", [3]), '"predicates" as a JSON array of strings, got '),
+            (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": ["x"]}]}, "hooks among check, post_load, got"),
+            (lambda found: _set(found, "aliases", 3), '"aliases" as a JSON array, got 3 - at dev x'),
             (lambda found: _set(found, "name", None), '"name" as a JSON string'),
+            (lambda found: _set(found, "name", "\ud800"), "\"name\" as a JSON string, got '.ud800' - at dev"),
+            (lambda found: _set(found, "description", ["text"]), '"description" as a JSON string'),
+            (lambda found: _set(found, "aliases", ["a", 3]), '"aliases" as a JSON array of strings, got .* - at dev x'),
+            (lambda found: _set(found, "widens_from", [[]]), '"widens_from" as a JSON array of strings'),
+            (lambda found: _set(found, "since", True), '"since" as a JSON integer, got True'),
+            (lambda found: _set(found, "since", 1.0), '"since" as a JSON integer, got 1.0'),
+            (lambda found: _set(found, "length", -1, type="buffer"), r"a length of 0 to 2\*\*63-1, got -1 - at dev x"),
+            (lambda found: _set(found, "length", 1 << 63, type="buffer"), r"a length of 0 to 2\*\*63-1"),
+            (lambda found: _set(found, "length", False), '"length" as a JSON integer, got False'),
+            (lambda found: _set(found, "type", "buffer"), "its Length, or for one that varies its MaxLength"),
+            (lambda found: _set(found, "optional", 1), '"optional" as a JSON boolean'),
+            (lambda found: _set(found, "optional", True), "None only beside a struct"),
+            (lambda found: _set(found, "default", {}, length=2), r"`uint8\[2\]` as a JSON array, got {} - at dev x"),
+            (lambda found: _set(found, "default", {"0x2": "00"}, type="sparse", length=2), "ascending, apart and inside it"),
+            (lambda found: _set(found, "default", {"-1": "00"}, type="sparse", length=2), "ascending, apart and inside it"),
+            (lambda found: _set(found, "enum", ["A", "B"]), '"enum" as a JSON object'),
+            (lambda found: _set(found, "enum", {"A": True}), '"enum" as an object of names and integers'),
+            (lambda found: _set(found, "enum", {"__str__": 1}), '"enum" as an object of names and integers'),
+            (lambda found: _set(found, "enum", {"mro": 1}), '"enum" as an object of names and integers'),
+            (lambda found: _set(found, "bounds", []), '"bounds" as a JSON object'),
+            (lambda found: _set(found, "bounds", {"le": "9"}), "\"le\" as a number that can bound a value, got '9' - at dev x"),
+            (lambda found: _set(found, "bounds", {"le": True}), '"le" as a number'),
+            (lambda found: _set(found, "bounds", {"mask": 0.5}), '"mask" as a number'),
+            (lambda found: _set(found, "bounds", {"multiple_of": 0}), '"multiple_of" as a number'),
+            (lambda found: _set(found, "bounds", {"multiple_of": 10**400}, type="float64"), '"multiple_of" as a number'),
+            (lambda found: _set(found, "struct", [], type="struct"), "a JSON object, got .* - at dev x"),
+            (lambda found: _set(found, "struct", _nested(64), type="struct"), "at most 64 structs within each other"),
+            (lambda found: _set(found, "struct", _nested(5000), type="struct"), "at most 64 structs within each other"),
+            (lambda found: _device(found, "instances", [[]]), '"instances" as a JSON array of integers'),
+            (lambda found: _device(found, "instances", [True]), '"instances" as a JSON array of integers'),
+            (lambda found: _device(found, "instances", [1 << 32]), r"an instance of 0 to 2\*\*32-1 .* - at dev"),
+            (lambda found: _device(found, "version", None), '"version" as a JSON integer, got nothing - at dev'),
+            (lambda found: {**found, "version": True}, '"version" as a JSON integer, got True'),
+            (lambda found: {**found, "devices": [[]]}, "a JSON object"),
         ],
     )
     def test_what_is_no_table_is_said(self, change: Callable[[Any], Any], words: str) -> None:
@@ -202,9 +237,40 @@ class TestTablesAsJson:
         with pytest.raises(tv.TableError, match=words):
             tables_from_json(change(found))
 
+    def test_the_byte_of_what_is_wrong_is_told(self) -> None:
+        table = Table("dev", [Field("s", Annotated[dict, Table("in", [f(tv.uint8, name="deep")])]), f(tv.uint16)])
+        text = json.dumps(
+            tables_to_json([Entry(Table("other", [f(tv.uint16)]), 0, None), Entry(table, 0, None)]), indent=1
+        ).encode()
+        assert tables_to_json(read_tables(Document(text, "tables"))) == json.loads(text)
+        for right, wrong, path, place in (
+            (b'"type": "uint8"', b'"type": "int7"', ("s", "deep"), b'"deep"'),
+            (b'"uint16"', b'"int7"', ("x",), b'"x"'),
+        ):
+            before, _, after = text.rpartition(right)
+            broken = before + wrong + after
+            with pytest.raises(tv.FormatError, match="a type that this build knows, JSON has 'int7'") as caught:
+                read_tables(Document(broken, "tables"))
+            error = caught.value
+            start = broken.rindex(b"{", 0, broken.rindex(place))
+            assert (error.section, error.path, error.offset) == ("dev", path, start)
+            assert error.line == broken[:start].count(b"\n") + 1
 
-def _set(found: Any, key: str, value: Any) -> Any:
-    found["devices"][0]["fields"][0][key] = value
+
+def _set(found: Any, key: str, value: Any, **more: Any) -> Any:
+    found["devices"][0]["fields"][0] |= {key: value, **more}
+    return found
+
+
+def _device(found: Any, key: str, value: Any) -> Any:
+    found["devices"][0][key] = value
+    return found
+
+
+def _nested(levels: int) -> Any:
+    found: Any = {"device": "d", "fields": []}
+    for _ in range(levels):
+        found = {"device": "d", "fields": [{"name": "x", "type": "struct", "struct": found}]}
     return found
 
 
@@ -370,6 +436,63 @@ class TestQemu:
         assert [line.partition(" ")[0] for line in upgrade] == [line.partition(" ")[0] for line in downgrade] == changed
         assert len(changed) == 50
 
-    def test_what_is_no_dump_is_said(self) -> None:
-        with pytest.raises(tv.FormatError, match="what QEMU's -dump-vmstate writes"):
-            dumpstate.parse({"vmschkmachine": {"Name": "x"}, "dev": {"Description": {"name": "dev"}}})
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda _: None, "a description as a JSON object, as -dump-vmstate writes it, JSON has nothing"),
+            (lambda found: {**found, "vmschkmachine": []}, r'"vmschkmachine" as a JSON object, .* JSON has \[\]'),
+            (lambda found: {**found, "hpet": []}, r"a device as a JSON object, .* JSON has \[\] - at hpet"),
+            (lambda found: {**found, "\ud800": {}}, "a device as a JSON string"),
+            (lambda found: _described(found, version_id=None), '"version_id" as a JSON integer, .* JSON has nothing - at hpet'),
+            (
+                lambda found: _described(found, minimum_version_id=True),
+                '"minimum_version_id" as a JSON integer, .* JSON has True',
+            ),
+            (lambda found: _described(found, Fields={}), '"Fields" as a JSON array'),
+            (lambda found: _described(found, Fields=[3]), "a description as a JSON object, .* JSON has 3"),
+            (lambda found: _described(found, Subsections=[{"name": []}]), '"name" as a JSON string'),
+            (lambda found: _described(found, Fields=[{"field": "x", "version_id": "1"}]), '"version_id" .* - at hpet x'),
+            (
+                lambda found: _described(found, Fields=[{"field": "x", "version_id": 1, "size": 1.5, "field_exists": False}]),
+                '"size" as a JSON integer, .* JSON has 1.5 - at hpet x',
+            ),
+            (lambda found: _described(found, Fields=[_described_deep(70)]), "at most 64 descriptions within each other"),
+            (lambda found: _described(found, Fields=[_described_deep(5000)]), "at most 64 descriptions within each other"),
+            (lambda found: _described(found, Subsections=[_subsections_deep(70)]), "at most 64 descriptions within each other"),
+        ],
+    )
+    def test_what_is_no_dump_is_said(self, change: Callable[[Any], Any], words: str) -> None:
+        found = {name: copy.deepcopy(DUMP[name]) for name in ("vmschkmachine", "hpet")}
+        with pytest.raises(tv.FormatError, match=words):
+            dumpstate.parse(change(found))
+
+    def test_the_byte_of_what_is_wrong_is_told(self) -> None:
+        text = json.dumps({name: DUMP[name] for name in ("vmschkmachine", "i8042", "hpet")}, indent=1)
+        assert dumpstate.read(Document(text.encode(), "a dump")) == dumpstate.parse(json.loads(text))
+        at = text.rindex('"size"')
+        broken = (text[:at] + text[at:].replace('"size": ', '"size": -0.', 1)).encode()
+        with pytest.raises(tv.FormatError, match='"size" as a JSON integer') as caught:
+            dumpstate.read(Document(broken, "a dump"))
+        assert caught.value.section == "hpet"
+        culprit = json.loads(broken[broken.rindex(b"{", 0, broken.rindex(b'"size"')) :].partition(b"}")[0] + b"}")["field"]
+        assert caught.value.path[-1] == culprit
+        assert caught.value.offset in range(broken.index(b'"hpet"'), broken.rindex(b'"size"'))
+
+
+def _described(found: Any, **members: Any) -> Any:
+    found["hpet"]["Description"] |= members
+    return found
+
+
+def _described_deep(levels: int) -> Any:
+    found: Any = {"field": "x", "version_id": 1, "size": 1, "field_exists": False}
+    for _ in range(levels):
+        found = {"field": "x", "version_id": 1, "Description": {"Fields": [found]}}
+    return found
+
+
+def _subsections_deep(levels: int) -> Any:
+    found: Any = {"name": "d", "version_id": 1, "minimum_version_id": 1}
+    for _ in range(levels):
+        found = {"name": "d", "version_id": 1, "minimum_version_id": 1, "Subsections": [found]}
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import lzma
 import os
 import re
 import subprocess
@@ -14,27 +16,37 @@ from typing import Annotated, Any
 
 import pytest
 from annotated_types import Le
-from conftest import stream_bytes
+from conftest import DATA, stream_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from picture import ROOT
 from test_command import run
+from typing_example import Everything, More
 from typing_extensions import override
 
 import tagged_vmstate as tv
 from tagged_vmstate import Length, Table
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import VMStateError
-from tagged_vmstate.fuzz import Defect, Devices, Json, Limits, Snapshots, Streams, Target, fuzz
+from tagged_vmstate.fuzz import Defect, Devices, Dumps, Json, Limits, Snapshots, Streams, Tables, Target, fuzz
 from tagged_vmstate.fuzz.mutate import changed_snapshot
+from tagged_vmstate.fuzz.mutate_json import changed_json
 from tagged_vmstate.fuzz.strategies import snapshots, states, tables
 from tagged_vmstate.fuzz.targets import kind_of
+from tagged_vmstate.tablejson import tables_to_json
 
 [BOARD] = re.findall(r"`board.py`:\n\n```python\n(.*?)```", (ROOT / "docs" / "fuzzing.md").read_text(), re.DOTALL)
 """The device of the page, whose bug it says is found."""
+EXPORTED = json.dumps(tables_to_json(tv.Machine([Everything(required=1), (More(required=2), 3)]).entries)).encode()
+_DUMP = json.loads(lzma.decompress((DATA / "pc-qemu7.2.vmstate.json.xz").read_bytes()))
+DUMPED = json.dumps({name: _DUMP[name] for name in ("vmschkmachine", "hpet", "i8042", "isa-serial", "mc146818rtc")}).encode()
+"""Some devices of a real dump: with all of them, hardly an input a second would run."""
 
 
-@pytest.mark.parametrize("target", [Snapshots(), Json(), Streams()], ids=lambda target: str(target.name))
+READERS: list[Target] = [Snapshots(), Json(), Streams(), Tables(), Dumps()]
+
+
+@pytest.mark.parametrize("target", READERS, ids=lambda target: str(target.name))
 def test_the_readers_keep_their_promise(target: Target) -> None:
     outcome = fuzz(target, Limits(runs=1500), seed=7)
     assert list(outcome.findings) == []
@@ -45,8 +57,8 @@ def test_the_readers_keep_their_promise(target: Target) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(
     "target",
-    [Snapshots(), Json(), Streams(), Streams([stream_bytes("isapc-qemu7.2")])],
-    ids=["snapshot", "json", "stream", "isapc"],
+    [*READERS, Streams([stream_bytes("isapc-qemu7.2")]), Tables([EXPORTED]), Dumps([DUMPED])],
+    ids=["snapshot", "json", "stream", "tables", "dump", "isapc", "exported tables", "a real dump"],
 )
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_readers_keep_their_promise_for_longer(target: Target, seed: int) -> None:
@@ -92,6 +104,53 @@ def test_atheris_finds_it_too_and_it_is_saved_the_same_way(tmp_path: Path) -> No
     assert clean.returncode == 0, clean.stderr
     assert "json: 300 runs" in clean.stdout
     assert not (tmp_path / "none").exists()
+
+
+JSON_TEXT = b'{"a": [1, "text", true, null], "b": {"c": {"d": 0.5}}, "n": 7}'
+
+
+def test_json_is_changed_by_its_structure() -> None:
+    random = Random(1)
+    made = [changed_json(JSON_TEXT, random) for _ in range(3000)]
+    found = set()
+    for text in made:
+        try:
+            found.add(type(json.loads(text)).__name__)
+        except (ValueError, RecursionError):
+            found.add("no JSON")
+    assert found >= {"dict", "list", "str", "int", "bool", "NoneType", "no JSON"}, "anything can take the place of anything"
+    for words in (b"\\ud800", b'"a": [1, "text", true, null], "a": [1', b'"c": {"d"', b"NaN", b"18446744073709551616", b"-1"):
+        assert any(words in text for text in made), words
+    assert changed_json(JSON_TEXT, Random(4)) == changed_json(JSON_TEXT, Random(4)), "the same seed makes the same"
+    assert max(map(len, made)) < 30_000, "no value grows from one change to the next"
+
+
+@pytest.mark.parametrize("target", ["tables", "dump"])
+def test_a_planted_bug_of_a_reader_is_shown_by_its_line(target: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tagged_vmstate.qemu.dumpstate as dump, tagged_vmstate.compat as tables\n"
+        "def broken(*_): raise KeyError('planted')\n"
+        "dump.compare = tables.compare = broken\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    line = [sys.executable, "-m", "tagged_vmstate", "fuzz", target, "--runs", "1"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "finding: KeyError" in done.stderr
+    [text] = (tmp_path / "findings").glob("*.txt")
+    shown = subprocess.run(
+        text.read_text().splitlines()[1], shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "KeyError: 'planted'" in shown.stderr
+    environment.pop("PYTHONPATH")
+    clean = subprocess.run(text.read_text().splitlines()[1], shell=True, cwd=tmp_path, env=environment, check=False)
+    assert clean.returncode == 0, "only while the bug is there"
+
+
+def test_the_names_of_readers_complete() -> None:
+    words = {"COMP_WORDS": "tagged-vmstate fuzz t", "COMP_CWORD": "2", "_TAGGED_VMSTATE_COMPLETE": "bash_complete"}
+    done = run("fuzz", env={**os.environ, **words})
+    assert done.stdout == b"plain,tables\n"
 
 
 def test_one_error_is_one_behaviour_whatever_it_quotes() -> None:

@@ -152,6 +152,13 @@ def broken(old: str, new: str) -> bytes:
         (broken('"instance": 0', '"instance": -1'), '"instance" as an integer'),
         (broken('"device": "dev", ', ""), '"device" as a string, JSON has nothing - at section 0'),
         (broken('"version": 1', '"version": 2'), '"version": 1, JSON has 2'),
+        (broken('"version": 1', '"version": true'), '"version": 1, JSON has True'),
+        (broken('"instance": 0', '"instance": 0, "kind": []'), r'"kind" as "section" or "part", JSON has \[\] - at section 0'),
+        (
+            broken('"device": "dev"', '"device": "\\ud800"'),
+            r"a device of at most 255 bytes of UTF-8, JSON has .* - at .ud800#0 \(line 3",
+        ),
+        (broken('"x"', "[" * 65 + "1" + "]" * 65), "at most 64 levels of nesting, JSON has more"),
         (broken('"format": "tagged-vmstate"', '"format": "other"'), '"format": "tagged-vmstate", JSON has'),
         (broken('"attributes": {"producer": "x"},', ""), '"attributes" before "sections"'),
         (broken('"x"', '{"$hex": "0"}'), '"attributes" that MessagePack can hold'),

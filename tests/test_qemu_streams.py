@@ -228,6 +228,10 @@ class TestNotDescribed:
             b"\xff",
             b"[" * 100_000,
             b'{"page_size": 3, "devices": []}',
+            b'{"devices": [{"name": "\\ud800", "instance_id": 0}]}',
+            b'{"devices": [{"name": "dev", "instance_id": 0, "fields": [{"name": "\\udc80", "type": "uint8", "size": 1}]}]}',
+            b'{"devices": [{"name": "dev", "instance_id": 0, "fields": [{"name": "a", "type": "b", "size": 1%s}]}]}'
+            % (b"0" * 64),
         ):
             stream = MAGIC + full(1, "dev", b"abc") + EOF + b"\x06" + struct.pack(">I", len(broken)) + broken
             sections, notes = load(stream)

@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import snapshots
 
-from tagged_vmstate import frames
+from tagged_vmstate import Device, Machine, Table, frames
 from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.frames import Frame, Header, Lead, Order
 from tagged_vmstate.qemu.bridge import import_stream
@@ -259,6 +260,23 @@ def test_parts_without_a_last_one_are_refused() -> None:
     end = b"\x93\xa3end\x01\xce" + zlib.crc32(b"\x93\xa3end\x01", sums).to_bytes(4, "big")
     with pytest.raises(FormatError, match=rf"the last part of a section.* - at ram#0 \(byte {len(header)}\)"):
         read_all(header + part + end)
+
+
+def test_attributes_that_no_reader_takes_are_not_written() -> None:
+    target = io.BytesIO()
+    with pytest.raises(StateError, match="at most 1048576 bytes of attributes"):
+        SnapshotWriter(target, {"a": bytes(1 << 20)})
+    with pytest.raises(StateError, match="at most 1048576 bytes of attributes"):
+        Machine([Device({}, 0, Table("dev", []))]).save(target, {"a": bytes(1 << 20)})
+    deep: Any = "x"
+    for _ in range(65):
+        deep = {"a": deep}
+    with pytest.raises(StateError, match="at most 64 levels of nesting"):
+        SnapshotWriter(target, {"a": deep})
+    assert not target.getvalue()
+    with SnapshotWriter(target, {"a": deep["a"]["a"]}):
+        pass
+    assert Snapshot.read(target.getvalue()).attributes["a"] == deep["a"]["a"]
 
 
 def test_a_section_is_written_once_and_only_what_a_reader_takes() -> None:

@@ -262,6 +262,10 @@ class TestCompat:
             assert found == {"report": "compat", "upgrade": {"refused": 0, "while": 0, "fine": 0, "changes": []}}
 
 
+def _tables(members: str) -> str:
+    return f'{{"format":"tagged-vmstate tables","version":1,"devices":[{{"device": "d", {members}}}]}}'
+
+
 class TestBadTables:
     @pytest.mark.parametrize(
         ("spec", "words"),
@@ -283,8 +287,29 @@ class TestBadTables:
 
     def test_of_another_version(self, tmp_path: Path) -> None:
         (tmp_path / "tables.json").write_text('{"format": "tagged-vmstate tables", "version": 9, "devices": []}')
-        words = "expected tables of version 1, got version 9: a later build of this package reads it"
+        words = "expected tables of version 1, JSON has version 9: a later build of this package reads it - at line 1, byte 0"
         assert words in refused("check", STREAM, "--against", tmp_path / "tables.json")
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("{", "found no JSON (expected tables, JSON has nothing more (truncated) - at line 1, byte 1)"),
+            ('{"format": 1, "format": 2}', "the key 'format' twice in one object"),
+            ("[" * 100_000, "found no JSON (expected tables, JSON has "),
+            ('{"version": NaN}', "NaN, which JSON lacks"),
+            (
+                _tables('"fields": [], "instances": [[]]'),
+                '"instances" as a JSON array of integers, JSON has [[]] - at d (line 1, byte 57)',
+            ),
+            (_tables('"fields": [{"name": "a", "type": "buffer", "length": -1}]'), "JSON has -1 - at d a (line 1, byte 84)"),
+            ('{"vmschkmachine": {"Name": 3}}', '"Name" as a JSON string, as -dump-vmstate writes it, JSON has 3'),
+        ],
+    )
+    def test_what_is_in_a_file_is_named(self, tmp_path: Path, text: str, words: str) -> None:
+        path = tmp_path / "tables.json"
+        path.write_text(text)
+        assert words in refused("compat", path, path)
+        assert str(path) in refused("check", STREAM, "--against", path)
 
     def test_that_are_of_two_kinds(self, board: Path) -> None:
         assert board.is_dir()

@@ -19,16 +19,26 @@ from tagged_vmstate.cli.files import Trouble
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.cli.modules import devices, tables
 from tagged_vmstate.errors import VMStateError
-from tagged_vmstate.fuzz import Devices, Json, Limits, Outcome, Snapshots, Streams, Target, fuzz
+from tagged_vmstate.fuzz import Devices, Dumps, Json, Limits, Outcome, Snapshots, Streams, Tables, Target, fuzz
 from tagged_vmstate.fuzz.coverage import fuzz_by_coverage
 from tagged_vmstate.machine import Machine
 from tagged_vmstate.table import Table
 
-_READERS: Final[dict[str, Callable[[], Target]]] = {"snapshot": Snapshots, "json": Json, "stream": Streams}
+_READERS: Final[dict[str, Callable[[], Target]]] = {
+    "snapshot": Snapshots,
+    "json": Json,
+    "stream": Streams,
+    "tables": Tables,
+    "dump": Dumps,
+}
+
+
+def _readers(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in _READERS if name.startswith(incomplete)]
 
 
 @click.command(short_help="Fuzz the readers, or devices.")
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=_readers)
 @click.option("--time", "seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds to run.")
 @click.option("--runs", type=click.IntRange(min=1), help="Inputs to run, at the most.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed runs the same inputs.")
@@ -43,7 +53,10 @@ _READERS: Final[dict[str, Callable[[], Target]]] = {"snapshot": Snapshots, "json
 )
 @click.option("--engine", type=click.Choice(["own", "atheris"]), default="own", show_default=True, help="What makes the inputs.")
 def fuzz_command(target: str, engine: str, **options: Any) -> None:
-    """Run mutated inputs: TARGET is module:MACHINE, for your own devices, or one of the readers: snapshot, json, stream.
+    """Run mutated inputs: TARGET is module:MACHINE, for your own devices, or one of the readers.
+
+    The readers are those of a snapshot, of its JSON form (json), of a QEMU stream, of exported tables, and of what QEMU's
+    -dump-vmstate writes (dump).
 
     For devices, anything but a clean load or LoadError is a finding; a hook refuses a state by ValueError. Each finding is
     made small, and saved with a line that shows it without this harness. Exit status 1 where there was one that this line,
@@ -55,6 +68,7 @@ def fuzz_command(target: str, engine: str, **options: Any) -> None:
     Examples:
       tagged-vmstate fuzz board:MACHINE --time 600 --jobs 2 --corpus corpus
       tagged-vmstate fuzz stream --runs 100000 --seed 7
+      tagged-vmstate fuzz tables --time 600
     """
     plan = Plan(target=target, **options)
     made = _target(target)

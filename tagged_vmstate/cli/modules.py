@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -14,11 +13,12 @@ from typing import Any
 
 from tagged_vmstate.cli.files import STANDARD, Trouble, opened_file
 from tagged_vmstate.devices import Entry, entry_of
-from tagged_vmstate.errors import TableError, VMStateError
+from tagged_vmstate.errors import FormatError, TableError, VMStateError
+from tagged_vmstate.jsonform import Document
 from tagged_vmstate.machine import Machine
 from tagged_vmstate.qemu import dumpstate
 from tagged_vmstate.table import Table
-from tagged_vmstate.tablejson import tables_from_json
+from tagged_vmstate.tablejson import read_tables
 
 
 def tables(spec: str) -> Sequence[Entry]:
@@ -57,13 +57,10 @@ def any_tables(spec: str, aliases: Mapping[str, str]) -> Sequence[Entry] | dumps
         return _made_entries(spec, _object(spec))
     with opened_file(spec) as file:
         try:
-            value = json.loads(file.read())
-        except (ValueError, RecursionError) as error:
+            document = Document(file, "tables")
+        except FormatError as error:
             raise Trouble(f"{spec}: expected tables as JSON, or module:MACHINE, found no JSON ({error})") from None
-        try:
-            return dumpstate.parse(value, aliases) if dumpstate.is_dump(value) else tables_from_json(value)
-        except RecursionError:
-            raise Trouble(f"{spec}: nested too deep") from None
+        return dumpstate.read(document, aliases) if dumpstate.is_dump(document.value) else read_tables(document)
 
 
 def _object(spec: str) -> Any:

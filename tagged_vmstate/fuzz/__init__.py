@@ -5,6 +5,6 @@ Hypothesis. The command is `tagged-vmstate fuzz`.
 """
 
 from tagged_vmstate.fuzz.engine import Limits, Outcome, fuzz
-from tagged_vmstate.fuzz.targets import Defect, Devices, Json, Snapshots, Streams, Target
+from tagged_vmstate.fuzz.targets import Defect, Devices, Dumps, Json, Snapshots, Streams, Tables, Target
 
-__all__ = ["Defect", "Devices", "Json", "Limits", "Outcome", "Snapshots", "Streams", "Target", "fuzz"]
+__all__ = ["Defect", "Devices", "Dumps", "Json", "Limits", "Outcome", "Snapshots", "Streams", "Tables", "Target", "fuzz"]

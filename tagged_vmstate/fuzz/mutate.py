@@ -21,7 +21,7 @@ from tagged_vmstate.types import LEAF_TYPES, Runs
 EDGES: Final = (0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1023, 1024, 4095, 4096, 65535, 65536)
 LENGTHS: Final = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, (1 << 63) - 1, (1 << 64) - 1)
 _TYPES: Final = (*sorted(LEAF_TYPES), "struct", "never-heard-of")
-_MOST_BYTES: Final = 1 << 20
+MOST_BYTES: Final = 1 << 20
 """Inputs grow no further: what is slow to run finds little."""
 
 
@@ -41,7 +41,7 @@ def changed_bytes(data: bytes, random: Random) -> bytes:
             found[at : at + width] = (random.choice(LENGTHS) % (1 << 8 * width)).to_bytes(width, random.choice(("big", "little")))
         elif kind == 3:
             del found[at : at + size]
-        elif kind == 4 and len(found) < _MOST_BYTES:
+        elif kind == 4 and len(found) < MOST_BYTES:
             found[at:at] = found[at : at + size]
         else:
             other = random.randrange(len(found) + 1)

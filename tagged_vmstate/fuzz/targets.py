@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import copy
+import enum
 import io
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
+from annotated_types import Ge, Le, MultipleOf
 from typing_extensions import override
 
+from tagged_vmstate import compat
+from tagged_vmstate.annotations import Length, Mask, MaxLength, bitmap, boolean, float32, float64, int32, sparse, uint8, uint16
+from tagged_vmstate.changes import REFUSED
 from tagged_vmstate.devices import Device, Entry
-from tagged_vmstate.errors import LoadError, VMStateError
+from tagged_vmstate.errors import LoadError, TableError, VMStateError
 from tagged_vmstate.fuzz.mutate import changed_bytes, changed_snapshot, smaller_bytes, smaller_snapshots
-from tagged_vmstate.jsonform import from_json, to_json
-from tagged_vmstate.machine import Machine
+from tagged_vmstate.fuzz.mutate_json import changed_json, smaller_json
+from tagged_vmstate.jsonform import Document, from_json, to_json
+from tagged_vmstate.machine import Machine, check_by_loading
+from tagged_vmstate.qemu import dumpstate
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.qemu.export import export
 from tagged_vmstate.records import Record, is_known_type
@@ -24,6 +32,7 @@ from tagged_vmstate.rules import HOOK
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.table import Field, Table
+from tagged_vmstate.tablejson import read_tables, tables_to_json
 from tagged_vmstate.wire import Opaque
 
 DELIBERATE: Final = (VMStateError, ValueError)
@@ -43,6 +52,13 @@ def kind_of(error: BaseException) -> str:
     if isinstance(error, VMStateError):
         return f"{type(error).__name__} {_plain(error.expected)} / {_plain(error.found)}"
     return f"{type(error).__name__} {_plain(str(error))}"
+
+
+def _refusal(error: VMStateError) -> str:
+    """What refused some bytes, in words. Raises Defect where that blames a declaration, which no bytes can make wrong."""
+    if isinstance(error, TableError):
+        raise Defect(f"bytes raise TableError: {error}") from error
+    return kind_of(error)
 
 
 def _plain(text: str) -> str:
@@ -107,7 +123,7 @@ class Snapshots(Target):
             again = io.BytesIO()
             write(Snapshot.read(data), again)
         except VMStateError as error:
-            return kind_of(error)
+            return _refusal(error)
         if again.getvalue() != data:
             raise Defect("what was read is written back otherwise")
         return f"read {len(types)} types"
@@ -155,7 +171,7 @@ class Json(Target):
             first = io.BytesIO()
             write(from_json(io.BytesIO(data)), first)
         except VMStateError as error:
-            return kind_of(error)
+            return _refusal(error)
         text, second = io.BytesIO(), io.BytesIO()
         to_json(Snapshot.read(first.getvalue()), text)
         write(from_json(io.BytesIO(text.getvalue())), second)
@@ -167,6 +183,124 @@ class Json(Target):
     def reproducer(self, path: str) -> str:
         turn = f"tagged-vmstate to-json {path}.1 -o {path}.2 && tagged-vmstate from-json {path}.2 -o {path}.3"
         return f"tagged-vmstate from-json {path} -o {path}.1 && {turn} && cmp {path}.1 {path}.3"
+
+    @override
+    def mutate(self, data: bytes, random: Random) -> bytes:
+        return changed_json(data, random)
+
+    @override
+    def smaller(self, data: bytes) -> Iterator[bytes]:
+        return smaller_json(data)
+
+
+class Tables(Target):
+    """The reader of exported tables, and what is done with them: `compat` with themselves and others, `check` of a snapshot.
+
+    Args:
+        exported: To begin with; the tables of a device with every type are made, unless given.
+    """
+
+    name = "tables"
+    suffix = ".json"
+
+    def __init__(self, exported: Iterable[bytes] = ()) -> None:
+        self._exported = tuple(exported)
+        self._usual = (Entry(_TABLE, 0, None), Entry(_TABLE, 1, None))
+        [self._snapshot] = Devices(self._usual, "").seeds()
+
+    @override
+    def seeds(self) -> Iterable[bytes]:
+        return self._exported or (_dumped(tables_to_json(self._usual)),)
+
+    @override
+    def run(self, data: bytes) -> str:
+        try:
+            found = read_tables(Document(data, "tables"))
+        except VMStateError as error:
+            return _refusal(error)
+        text = _dumped(tables_to_json(found))
+        if _dumped(tables_to_json(read_tables(Document(text, "tables")))) != text:
+            raise Defect("tables that were read are exported otherwise")
+        if compat.refused(compat.compare(found, found)):
+            raise Defect("tables that are not compatible with themselves")
+        changes = [*compat.compare(self._usual, found), *compat.compare(found, self._usual)]
+        try:
+            noticed = check_by_loading(found, self._snapshot, "ignore").findings
+        except VMStateError as error:
+            return _refusal(error)
+        for each in (*changes, *noticed):
+            str(each).encode()
+        return f"compared {len({each.rule for each in changes})}, checked {len({each.rule for each in noticed})}"
+
+    @override
+    def reproducer(self, path: str) -> str:
+        return _by_harness("Tables", path)
+
+    @override
+    def mutate(self, data: bytes, random: Random) -> bytes:
+        return changed_json(data, random)
+
+    @override
+    def smaller(self, data: bytes) -> Iterator[bytes]:
+        return smaller_json(data)
+
+
+class Dumps(Target):
+    """The reader of what QEMU's -dump-vmstate writes, and `compat` of it with itself and another.
+
+    Args:
+        dumps: To begin with; a small one is made, unless given.
+    """
+
+    name = "dump"
+    suffix = ".json"
+
+    def __init__(self, dumps: Iterable[bytes] = ()) -> None:
+        self._dumps = tuple(dumps)
+        self._usual = dumpstate.parse(json.loads(_DUMP))
+
+    @override
+    def seeds(self) -> Iterable[bytes]:
+        return self._dumps or (_DUMP,)
+
+    @override
+    def run(self, data: bytes) -> str:
+        try:
+            document = Document(data, "a dump")
+            found = dumpstate.read(document)
+            renamed = dumpstate.read(document, {"dev": "device", "dev.x": "z", "a": "b"})
+        except VMStateError as error:
+            return _refusal(error)
+        own = {each.rule for each in dumpstate.compare(found, found) if each.effect == REFUSED}
+        if own - {dumpstate.VERSION_OLD}:
+            raise Defect("a dump that is not compatible with itself")
+        changes = [each for one in (found, renamed) for each in dumpstate.compare(self._usual, one)]
+        changes += dumpstate.compare(found, self._usual)
+        for each in changes:
+            str(each).encode()
+        return f"compared {len({each.rule for each in changes})}"
+
+    @override
+    def reproducer(self, path: str) -> str:
+        return _by_harness("Dumps", path)
+
+    @override
+    def mutate(self, data: bytes, random: Random) -> bytes:
+        return changed_json(data, random)
+
+    @override
+    def smaller(self, data: bytes) -> Iterator[bytes]:
+        return smaller_json(data)
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _by_harness(target: str, path: str) -> str:
+    """A line that runs all that a target does, as what fails may be the comparison with what it brings along."""
+    code = f"from pathlib import Path; from tagged_vmstate.fuzz import {target}; {target}().run(Path({path!r}).read_bytes())"
+    return f'python -c "{code}"'
 
 
 class Streams(Target):
@@ -193,7 +327,7 @@ class Streams(Target):
             stream = import_stream(io.BytesIO(data))
             write(stream, snapshot)
         except VMStateError as error:
-            return kind_of(error)
+            return _refusal(error)
         again = io.BytesIO()
         read = Snapshot.read(snapshot.getvalue())
         if read.attributes["qemu"]["stream"] == 3 and not data.startswith(b"Libvirt"):
@@ -310,6 +444,40 @@ _EVERY_TYPE: Final = (
     Record("odd", "never-heard-of", 3, Opaque.of({"a": [1, None]})),
 )
 
+
+class _Mode(enum.IntEnum):
+    OFF = 0
+    ON = 1
+
+
+_INNER: Final = Table("inner", [Field("deep", uint8, default=1), Field("f", float64, default=0.5)], aliases=("old-inner",))
+_TABLE: Final = Table(
+    "dev",
+    [
+        Field("b", boolean, default=True, description="a switch"),
+        Field("n", Annotated[uint16, Ge(1), Le(9)], default=3, aliases=("number",), widens_from=(uint8,), since=2),
+        Field("m", Annotated[uint8, Mask(0x0F)], default=0, display="hex", until=2),
+        Field("s", Annotated[int32, MultipleOf(4)], default=-4, versions=0b1010),
+        Field("e", Annotated[_Mode, uint8], default=_Mode.ON),
+        Field("f", float32, default=float("nan")),
+        Field("text", str, default="text"),
+        Field("fixed", Annotated[list[uint16], Length(2)], default_factory=lambda: [1, 2]),
+        Field("few", Annotated[list[str], MaxLength(3)], default_factory=lambda: ["a"]),
+        Field("data", Annotated[bytes, Length(4)], default=b"data"),
+        Field("more", Annotated[bytes, MaxLength(8)], default=b"more"),
+        Field("bits", Annotated[bitmap, Length(9)], default=b"\xff\1"),
+        Field("memory", Annotated[sparse, Length(8192)], default_factory=lambda: bytearray(8191) + b"x"),
+        Field("inner", Annotated[dict, _INNER], default_factory=lambda: {"deep": 2, "f": 0.25}),
+        Field("maybe", Annotated[dict, _INNER] | None, default=None),
+        Field("many", Annotated[list[Annotated[dict[str, Any], _INNER]], MaxLength(2)], default_factory=list),
+        Field("required", uint8),
+    ],
+    aliases=("device",),
+    version=3,
+    minimum_version=1,
+)
+"""A device with every type, and everything that a table can say."""
+
 _JSON: Final = (
     b'{"page_size": 4096, "devices": [{"name": "dev", "instance_id": 0, "vmsd_name": "dev", "version": 1, "fields": ['
     b'{"name": "x", "type": "uint8", "size": 1}, {"name": "a", "type": "uint16", "array_len": 2, "size": 2}], '
@@ -326,3 +494,38 @@ _STREAM: Final = b"".join(
     )
 )
 """A stream of one device with a subsection, two pages, and a command."""
+
+_DUMP: Final = _dumped(
+    {
+        "vmschkmachine": {"Name": "pc"},
+        "dev": {
+            "Name": "dev",
+            "version_id": 2,
+            "minimum_version_id": 1,
+            "Description": {
+                "name": "dev",
+                "version_id": 2,
+                "minimum_version_id": 1,
+                "Fields": [
+                    {"field": "x", "version_id": 0, "field_exists": False, "size": 4},
+                    {"field": "a", "version_id": 2, "field_exists": True, "size": 1},
+                    {
+                        "field": "inner",
+                        "version_id": 1,
+                        "field_exists": False,
+                        "size": 16,
+                        "Description": {
+                            "name": "inner",
+                            "version_id": 1,
+                            "minimum_version_id": 1,
+                            "Fields": [{"field": "x", "version_id": 1, "field_exists": False, "size": 8}],
+                        },
+                    },
+                ],
+                "Subsections": [{"name": "dev/s", "version_id": 1, "minimum_version_id": 1}],
+            },
+        },
+        "other": {"Name": "other", "version_id": 0, "minimum_version_id": 0},
+    }
+)
+"""A dump of two devices, one with a struct and a subsection."""

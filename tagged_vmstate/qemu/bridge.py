@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
-from tagged_vmstate.files import BLOCK, Input
+from tagged_vmstate.files import BLOCK, Input, Readable, as_file
 from tagged_vmstate.frames import Kind, label
 from tagged_vmstate.qemu import libvirt, stream, vmdesc
 from tagged_vmstate.qemu.ram import Chunk
@@ -33,19 +33,20 @@ _PIECE: Final = 1 << 19
 """Bytes of the compressed description in the attributes of one frame, which are limited."""
 
 
-def import_stream(file: BinaryIO) -> Import | ImportV2:
+def import_stream(source: Readable) -> Import | ImportV2:
     """Open a QEMU migration stream, bare or in libvirt's save image, or a savevm file of version 2.
 
     Args:
-        file: The stream. One that can seek is read from its description on; a pipe works where there are footers.
+        source: The stream: its bytes, or a file open for reading in binary mode. One that can seek is read from its
+            description on; a pipe works where there are footers.
 
     Raises:
         FormatError: This is no stream of savevm version 2 or 3.
         OSError: The file cannot be read.
     """
-    source = Input(file)
-    is_old = source.peek(len(MAGIC_2)) == MAGIC_2
-    start = source.as_file()
+    whole = Input(as_file(source))
+    is_old = whole.peek(len(MAGIC_2)) == MAGIC_2
+    start = whole.as_file()
     return ImportV2(start) if is_old else Import(start)
 
 

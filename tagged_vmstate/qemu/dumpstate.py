@@ -18,10 +18,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change, ChangeRule
 from tagged_vmstate.errors import FormatError
+from tagged_vmstate.jsonform import Document
+from tagged_vmstate.wire import NESTING
+from tagged_vmstate.wiretype import brief, is_text
+
+T = TypeVar("T")
 
 MACHINE: Final = "vmschkmachine"
 """The key of the machine's name, beside the devices."""
@@ -113,8 +118,27 @@ class Dump:
     devices: Mapping[str, Description]
 
 
-def parse(value: Any, aliases: Mapping[str, str] | None = None) -> Dump:
+def read(document: Document, aliases: Mapping[str, str] | None = None) -> Dump:
     """Read a dump.
+
+    Args:
+        document: The JSON.
+        aliases: As for `parse`.
+
+    Raises:
+        FormatError: This is no dump of QEMU's.
+    """
+    try:
+        return parse(document.value, aliases)
+    except FormatError as error:
+        fields = [
+            part for name in error.path for part in ("Description", "Fields", ("field", name), "Subsections", ("name", name))
+        ]
+        raise document.misfit(error, [error.section or "", *fields]) from None
+
+
+def parse(value: Any, aliases: Mapping[str, str] | None = None) -> Dump:
+    """The same from JSON that was read.
 
     Args:
         value: The JSON.
@@ -124,16 +148,36 @@ def parse(value: Any, aliases: Mapping[str, str] | None = None) -> Dump:
         FormatError: This is no dump of QEMU's.
     """
     renamed = aliases or {}
-    try:
-        devices = {
-            str(renamed.get(name, name)): _description(each["Description"], _of_device(renamed, name))
-            for name, each in value.items()
-            if name != MACHINE and "Description" in each
-        }
-        return Dump(value[MACHINE]["Name"], devices)
-    except (KeyError, TypeError, AttributeError) as error:
-        found = f"something else ({type(error).__name__}: {error})"
-        raise FormatError("what QEMU's -dump-vmstate writes", found, offset=0, source="JSON") from None
+    machine = _member(_member(value, MACHINE, dict), "Name", str)
+    devices = {}
+    for name, each in value.items():
+        if name == MACHINE:
+            continue
+        try:
+            _check(name, str, "a device")
+            if "Description" in _check(each, dict, "a device"):
+                description = _description(_member(each, "Description", dict), _of_device(renamed, name))
+                devices[renamed.get(name, name)] = description
+        except FormatError as error:
+            error.section = name
+            raise
+    return Dump(machine, devices)
+
+
+def _member(value: Any, key: str, kind: type[T]) -> T:
+    """A member of an object, of the kind that it must have."""
+    return _check(_check(value, dict, "a description").get(key), kind, f'"{key}"')
+
+
+def _check(value: Any, kind: type[T], what: str) -> T:
+    is_right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not is_right or (isinstance(value, str) and not is_text(value)):
+        expected = f"{what} as a JSON {_KINDS[kind]}, as -dump-vmstate writes it"
+        raise FormatError(expected, brief(value), offset=0, source="JSON")
+    return cast("T", value)
+
+
+_KINDS: Final[dict[type, str]] = {list: "array", dict: "object", str: "string", int: "integer", bool: "boolean"}
 
 
 def is_dump(value: object) -> bool:
@@ -147,33 +191,53 @@ def _of_device(aliases: Mapping[str, str], device: str) -> Mapping[str, str]:
     return {**aliases, **own}
 
 
-def _description(value: Mapping[str, Any], renamed: Mapping[str, str]) -> Description:
-    opening = _Opening(renamed)
+def _description(value: Any, renamed: Mapping[str, str], nesting: int = NESTING) -> Description:
+    if not nesting:
+        raise FormatError(f"at most {NESTING} descriptions within each other", "more", offset=0, source="JSON")
+    name = _member(value, "name", str)
+    opening = _Opening(renamed, nesting)
     leaves = tuple(opening.leaves(value, ()))
-    name = str(renamed.get(value["name"], value["name"]))
-    return Description(name, value["version_id"], value["minimum_version_id"], leaves, opening.subsections)
+    version, minimum = _member(value, "version_id", int), _member(value, "minimum_version_id", int)
+    return Description(renamed.get(name, name), version, minimum, leaves, opening.subsections)
 
 
 class _Opening:
     """Opens the structs of a description."""
 
-    def __init__(self, renamed: Mapping[str, str]) -> None:
+    def __init__(self, renamed: Mapping[str, str], nesting: int) -> None:
         self.subsections: dict[str, Description] = {}
         self._renamed = renamed
+        self._nesting = nesting
         self._counts: Counter[str] = Counter()
 
     def leaves(self, value: Mapping[str, Any], path: tuple[str, ...], outer: int | None = None) -> Iterator[Leaf]:
         """The fields in their order; what lies in a struct is there since the struct is."""
-        for each in value.get("Fields", ()):
-            name = str(self._renamed.get(each["field"], each["field"]))
-            since = each["version_id"] if outer is None else outer
-            if "Description" in each:
-                yield from self.leaves(each["Description"], (*path, name), since)
-                continue
-            yield Leaf((*path, name), (name, self._counts[name]), each["size"], since, each["field_exists"])
-            self._counts[name] += 1
-        for each in value.get("Subsections", ()):
-            self.subsections["/".join((*path, each["name"]))] = _description(each, self._renamed)
+        if len(path) >= self._nesting:
+            raise FormatError(f"at most {NESTING} descriptions within each other", "more", offset=0, source="JSON")
+        for each in _check(value.get("Fields", []), list, '"Fields"'):
+            told = _member(each, "field", str)
+            try:
+                yield from self._field(each, (*path, self._renamed.get(told, told)), outer)
+            except FormatError as error:
+                error.under(told)
+                raise
+        for each in _check(value.get("Subsections", []), list, '"Subsections"'):
+            name = _member(each, "name", str)
+            try:
+                self.subsections["/".join((*path, name))] = _description(each, self._renamed, self._nesting - 1)
+            except FormatError as error:
+                error.under(name)
+                raise
+
+    def _field(self, value: Mapping[str, Any], path: tuple[str, ...], outer: int | None) -> Iterator[Leaf]:
+        since = _member(value, "version_id", int)
+        since = since if outer is None else outer
+        if "Description" in value:
+            yield from self.leaves(_member(value, "Description", dict), path, since)
+            return
+        name = path[-1]
+        yield Leaf(path, (name, self._counts[name]), _member(value, "size", int), since, _member(value, "field_exists", bool))
+        self._counts[name] += 1
 
 
 def compare(writer: Dump, reader: Dump) -> list[Change]:

@@ -24,6 +24,7 @@ from tagged_vmstate.qemu.stream import SUBSECTION
 from tagged_vmstate.records import NAME_BYTES, Record, Records, is_known_type
 from tagged_vmstate.types import LEAF_TYPES
 from tagged_vmstate.wire import NESTING, Json, Opaque, pack_bin
+from tagged_vmstate.wiretype import is_text
 
 NULL: Final = b"0"
 """A null in an array of pointers: VMS_NULLPTR_MARKER of QEMU's include/migration/vmstate.h."""
@@ -137,13 +138,13 @@ def _parse_field(found: Json, nesting: int) -> Field:
 
 
 def _text(value: Json) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not is_text(value):
         raise TypeError(f"{value!r} where a name should be")
     return value
 
 
 def _number(value: Json) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
         raise TypeError(f"{value!r} where a number should be")
     return value
 
