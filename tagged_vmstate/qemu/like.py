@@ -158,7 +158,7 @@ class Likeness:
             else:
                 self._note("filled", head.label, (), "the whole device, from the reference")
             try:
-                yield place, head.around(encode_device(known.pop(0) if known else None, records))
+                yield place, head.around(encode_device(known.pop() if known else None, records))
             except StateError as error:
                 error.section = head.label
                 raise
