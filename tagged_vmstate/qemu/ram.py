@@ -32,8 +32,8 @@ _UNSUPPORTED: Final = {
 CHUNK_BYTES: Final = 4 << 20
 CHUNK_RUNS: Final = 1 << 15
 """Page runs in one chunk at most: their list goes into a frame's attributes, which are limited."""
-_SPAN: Final = 1 << 12
-"""Pages in one piece of the record of which pages have been written."""
+_SPAN: Final = 1 << 8
+"""Pages in one piece of the record of which pages have been written: one page that was takes no more than this."""
 _NO_MARKS: Final = bytes(_SPAN)
 HEAD: Final = 8
 """Bytes of the head of a page record, where it does not name its block."""
