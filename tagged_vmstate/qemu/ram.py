@@ -29,7 +29,7 @@ _UNSUPPORTED: Final = {
     0x100: "compressed pages (capability compress)",
     0x200: "pages on other channels (capability multifd)",
 }
-CHUNK_BYTES: Final = 4 << 20
+CHUNK_BYTES: Final = 2 << 20
 CHUNK_RUNS: Final = 1 << 15
 """Page runs in one chunk at most: their list goes into a frame's attributes, which are limited."""
 _SPAN: Final = 1 << 8
@@ -244,17 +244,16 @@ class RamReader:
         if len(ahead) < width:
             take(source, width, "a page")
         stride = width + HEAD
-        run.count += self._following(ahead[width:], run, stride)
+        run.count += self._following(ahead[width:], run, stride, bytes(ahead[:1]))
         ahead = ahead[: run.count * stride - HEAD]
-        if run.flag == ZERO:
-            fills = bytes(ahead[::stride])
-            run.count -= len(fills.lstrip(fills[:1]))
-            ahead = ahead[: run.count * stride - HEAD]
         source.seek(source.position + len(ahead))
         return [ahead[at : at + width] for at in range(0, len(ahead), stride)]
 
-    def _following(self, ahead: memoryview, run: PageRun, stride: int) -> int:
-        """How many records ahead continue a page: of the same kind, each of the next page, all there and inside the block."""
+    def _following(self, ahead: memoryview, run: PageRun, stride: int, fill: bytes) -> int:
+        """How many records ahead continue a page: of the same kind, each of the next page, all there and inside the block.
+
+        One byte for a page must be `fill`.
+        """
         most = min(len(ahead) // stride, self.blocks[run.block].length // self.page_size - run.page - 1)
         count, size = 0, _FIRST_LOOK
         while count < most:
@@ -265,9 +264,12 @@ class RamReader:
             for at in range(HEAD):
                 there[at::HEAD] = part[at::stride]
             odd = int.from_bytes(there, "big") ^ int.from_bytes(heads(first, self.page_size, size), "big")
-            if odd:
-                return count + (8 * len(there) - odd.bit_length()) // (8 * HEAD)
-            count += size
+            alike = (8 * len(there) - odd.bit_length()) // (8 * HEAD)
+            if run.flag == ZERO:
+                alike = min(alike, size - len(bytes(part[HEAD::stride]).lstrip(fill)))
+            count += alike
+            if alike < size:
+                break
             size *= 4
         return count
 

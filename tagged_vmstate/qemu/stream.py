@@ -42,6 +42,10 @@ _ITEM_HEAD: Final = 300
 """More bytes than the head of any item has."""
 _LOOK: Final = 1 << 16
 """Bytes that are first looked at where the end of a section has to be searched for."""
+_NEAR: Final = 1 << 12
+"""Bytes, and as many as were passed, in which a better end of a section is looked for."""
+_SETTINGS: Final = 64
+"""Subsections of the configuration at most; QEMU has three."""
 _TAIL: Final = 64 << 20
 """How far back from the end of a file its description is looked for."""
 
@@ -238,6 +242,9 @@ class StreamReader:
         )
         subsections = []
         while self._source.peek(1) == bytes((SUBSECTION,)):
+            if len(subsections) == _SETTINGS:
+                expected = f"at most {_SETTINGS} subsections of the configuration"
+                raise LimitError(expected, "more", offset=self._source.position, source="stream")
             self._take(1, "")
             name = take_name(self._source, "a subsection's name")
             version = self._u32("a subsection's version")
@@ -361,7 +368,7 @@ class StreamReader:
         better = self._find(
             footer,
             lambda data, at: self._begins_item(data, at + width) or data.startswith(_COMMAND, at + width),
-            None if self._has_footers is None else 2 * found + _LOOK,
+            None if self._has_footers is None else 2 * found + _NEAR,
         )
         return found if better is None else better
 
@@ -371,7 +378,7 @@ class StreamReader:
 
     def _find(self, mark: bytes, test: Callable[[bytes, int], bool], most: int | None = None) -> int | None:
         """How many bytes come before the first mark that passes a test; None where none does within the first `most`."""
-        size, at = _LOOK, 0
+        size, at = _LOOK if most is None else min(_LOOK, most + _ITEM_HEAD), 0
         while True:
             data = self._source.peek(size)
             is_all = len(data) < size

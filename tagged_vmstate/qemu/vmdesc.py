@@ -161,8 +161,14 @@ def _parse_struct(found: Json, nesting: int) -> Struct:
         _text(found.get("vmsd_name", "")),
         _number(found.get("version", 0)),
         tuple(_parse_field(each, nesting) for each in found.get("fields", ())),
-        tuple(_parse_struct(each, nesting - 1) for each in found.get("subsections", ())),
+        tuple(_parse_subsection(each, nesting - 1) for each in found.get("subsections", ())),
     )
+
+
+def _parse_subsection(found: Json, nesting: int) -> Struct:
+    if "vmsd_name" not in found:  # it is what a stream finds it by
+        raise KeyError("vmsd_name")
+    return _parse_struct(found, nesting)
 
 
 def _parse_field(found: Json, nesting: int) -> Field:
