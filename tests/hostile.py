@@ -54,7 +54,7 @@ ACCEPTED: Final[dict[str, Shape]] = {
     "one device often": lambda count: numbered(count, lambda number: full(number, "d", b"")),
     "instances twice": lambda count: numbered(count, lambda number: full(number, "d", b"", instance=number % (count // 2))),
     "odd names": lambda count: numbered(count, lambda number: full(number, "\x01x", b"zz", instance=number)),
-    "no footers": lambda count: numbered(count, lambda number: full(number, "d", b"z", instance=number, has_footer=False)),
+    "no footers": lambda count: numbered(count, lambda number: full(9, "d", b"z", instance=number, has_footer=False)),
     "sizes that are not there": lambda count: (
         numbered(count, lambda number: full(number, "d", b"")) + description(device("d", field("b", "buffer", 1 << 40)))
     ),

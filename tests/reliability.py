@@ -424,7 +424,7 @@ def _(scale: Scale) -> str:
         last = math.inf
         for power in range(powers, powers + scale(2, 6)):
             data = shape(1 << power)
-            seconds = min(_timed(work, data) for _ in range(3))
+            seconds = min(_timed(work, data) for _ in range(scale(3, 5)))
             worst, last = max(worst, [seconds / last, name]), seconds
     assert worst[0] <= 2.3 or not scale.release, worst
     return f"{len(GROWING)} shapes: at most {worst[0]:.2f} times as long for twice as much ({worst[1]})"

@@ -29,7 +29,9 @@ _UNSUPPORTED: Final = {
     0x100: "compressed pages (capability compress)",
     0x200: "pages on other channels (capability multifd)",
 }
-CHUNK_BYTES: Final = 2 << 20
+CHUNK_BYTES: Final = 4 << 20
+_FILL_WEIGHT: Final = 4
+"""Pages made from one byte each fill a chunk sooner: they need memory that no bytes of the stream stand for."""
 CHUNK_RUNS: Final = 1 << 15
 """Page runs in one chunk at most: their list goes into a frame's attributes, which are limited."""
 _SPAN: Final = 1 << 8
@@ -289,7 +291,7 @@ class RamReader:
 
     def _move(self, run: PageRun, pieces: list[Piece], chunk: Chunk) -> None:
         """Move the first pages of a run into a chunk, as many as it takes."""
-        count = min(run.count, -(-(CHUNK_BYTES - chunk.size) // self.page_size)) if pieces else run.count
+        count = min(run.count, -(-(CHUNK_BYTES - chunk.size) // self._weight(run))) if pieces else run.count
         last = chunk.pages[-1] if chunk.pages else None
         if last and not run.named and (run.block, run.flag, run.page) == (last.block, last.flag, last.page + last.count):
             last.count += count
@@ -311,7 +313,10 @@ class RamReader:
         else:
             runs.append((run.page * self.page_size, pieces))
         self._ends[run.block] = run.page + len(pieces)
-        chunk.size += len(pieces) * self.page_size
+        chunk.size += len(pieces) * self._weight(run)
+
+    def _weight(self, run: PageRun) -> int:
+        return self.page_size if run.flag == PAGE else _FILL_WEIGHT * self.page_size
 
     def _list_blocks(self, source: Input, total: int) -> list[Block]:
         found = []
