@@ -419,13 +419,13 @@ def _stack() -> list[object]:
 
 @row(10, "time for twice as much of anything that an input can have many of")
 def _(scale: Scale) -> str:
-    worst = [0.0, ""]
+    worst = (0.0, "")
     for name, (shape, work, powers) in GROWING.items():
         last = math.inf
         for power in range(powers, powers + scale(2, 6)):
             data = shape(1 << power)
             seconds = min(_timed(work, data) for _ in range(scale(3, 5)))
-            worst, last = max(worst, [seconds / last, name]), seconds
+            worst, last = max(worst, (seconds / last, name)), seconds
     assert worst[0] <= 2.3 or not scale.release, worst
     return f"{len(GROWING)} shapes: at most {worst[0]:.2f} times as long for twice as much ({worst[1]})"
 
@@ -451,7 +451,7 @@ def not_imported(data: bytes) -> None:
 
 def differ(snapshots: tuple[bytes, bytes]) -> None:
     """Compare two snapshots."""
-    assert any(diff(*map(Snapshot.read, snapshots)))
+    assert any(diff(Snapshot.read(snapshots[0]), Snapshot.read(snapshots[1])))
 
 
 def not_from_json(data: bytes) -> None:

@@ -240,7 +240,7 @@ class StreamReader:
         machine = text(
             self._take(self._u32("the length of the machine's name"), "the machine's name"), "the machine's name", offset
         )
-        subsections = []
+        subsections: list[tuple[str, int, bytes]] = []
         while self._source.peek(1) == bytes((SUBSECTION,)):
             if len(subsections) == _SETTINGS:
                 expected = f"at most {_SETTINGS} subsections of the configuration"
