@@ -7,7 +7,7 @@ compared a window at a time, so that no more of it is held than that, however ma
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise, zip_longest
@@ -91,6 +91,7 @@ class Difference:
 Part: TypeAlias = tuple[StoredSection, int, int]
 """A part of a section, and from where to where it has runs of some memory."""
 Parts: TypeAlias = list[Part]
+_Read: TypeAlias = Callable[[StoredSection], Mapping[str, Runs]]
 
 
 @dataclass(slots=True)
@@ -161,9 +162,10 @@ def _device(parts: Iterable[StoredSection]) -> _Device:
 
 
 def _devices(label: str, left: _Device, right: _Device, ignore: Ignore) -> Iterator[Difference]:
+    reads = lru_cache(_PARTS)(_part), lru_cache(_PARTS)(_part)
     for name in {**left.memory, **right.memory}:
         if name in left.memory and name in right.memory and not ignore(label, (name,)):
-            yield from _memories(label, (name,), left.memory[name], right.memory[name])
+            yield from _memories(label, (name,), left.memory[name], right.memory[name], reads)
     both = left.types(), right.types()
     for name in (name for name in {**both[0], **both[1]} if (name in left.memory) != (name in right.memory)):
         if not ignore(label, (name,)):
@@ -255,13 +257,13 @@ def _ranges_of(left: Record, right: Record) -> tuple[tuple[Range, ...], int, int
             spans[-1][1] = high
         else:
             spans.append([low, high])
-    ranges = [Range(low, high - low, *(_few(record, low, high) for record in (left, right))) for low, high in spans]
-    return tuple(ranges[:RANGES]), max(len(ranges) - RANGES, 0), sum(high - low for low, high in spans)
+    ranges = [Range(low, high - low, *(_few(record, low, high) for record in (left, right))) for low, high in spans[:RANGES]]
+    return tuple(ranges), max(len(spans) - RANGES, 0), sum(high - low for low, high in spans)
 
 
 def _few(record: Record, low: int, high: int) -> Json:
-    values = _json(record)
-    return values[low : min(high, low + PREVIEW)] if isinstance(values, list) else None
+    values = cast("memoryview", record.value)[low : min(high, low + PREVIEW)]
+    return wire_type(record.type).to_json(values, len(values))
 
 
 def _bytes(record: Record) -> bytes | None:
@@ -315,12 +317,11 @@ class _Ranges:
         return tuple(self._found), self._more, self._count
 
 
-def _memories(label: str, path: tuple[str], left: _Memory, right: _Memory) -> Iterator[Difference]:
+def _memories(label: str, path: tuple[str], left: _Memory, right: _Memory, reads: tuple[_Read, _Read]) -> Iterator[Difference]:
     kinds = f"sparse[{left.length}]", f"sparse[{right.length}]"
-    reads = lru_cache(_PARTS)(_part), lru_cache(_PARTS)(_part)
     found = _Ranges()
     for start, end, *parts in _stretches(left.parts, right.parts):
-        sides = [[_runs(path[0], part, read) for part in each] for each, read in zip(parts, reads, strict=True)]
+        sides = [[read(section)[path[0]] for section, _, _ in each] for each, read in zip(parts, reads, strict=True)]
         if sides[0] == sides[1]:
             continue
         for low, high in _windows(start, end, [run for side in sides for runs in side for run in runs]):
@@ -345,13 +346,9 @@ def _stretches(left: Parts, right: Parts) -> Iterator[tuple[int, int, Parts, Par
             yield start, end, ours, theirs
 
 
-def _runs(name: str, part: Part, read: Callable[[StoredSection], Records]) -> Runs:
-    """The runs of a memory in one part."""
-    return next(cast("Runs", record.value) for record in read(part[0]) if record.name == name)
-
-
-def _part(section: StoredSection) -> Records:
-    return section.records()
+def _part(section: StoredSection) -> dict[str, Runs]:
+    """The runs of each memory in one part."""
+    return {record.name: cast("Runs", record.value) for record in section.records() if record.type == "sparse"}
 
 
 def _windows(start: int, end: int, runs: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, int]]:

@@ -259,7 +259,8 @@ class Input:
         if not ready:
             self._ahead, self._at = self._fill(max(size, self._more)), 0
         elif ready < size:
-            self._ahead, self._at = self._ahead[self._at :] + self._fill(size - ready), 0
+            # as much again as is copied: looking far ahead, again and again, stays linear
+            self._ahead, self._at = self._ahead[self._at :] + self._fill(max(size - ready, ready)), 0
 
     def as_file(self) -> BinaryIO:
         """What comes from here on, as a file: the one handed over, or one that cannot seek where it would seek too far back."""

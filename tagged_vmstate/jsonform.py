@@ -300,7 +300,8 @@ def _section(found: Json, memory: Path | None) -> Section:
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        twice = next(key for index, (key, _) in enumerate(pairs) if key in {other for other, _ in pairs[:index]})
+        keys = iter(found)
+        twice = next(key for key, _ in pairs if next(keys, None) != key)
         raise ValueError(f"the key {brief(twice)} twice in one object")
     return found
 
@@ -318,6 +319,7 @@ class _Text:
         self._scan = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).raw_decode
         self._text = ""
         self._at = 0
+        self._start = 0
         self._offset = 0
         self._line = 1
         self._is_all = False
@@ -364,15 +366,18 @@ class _Text:
     def mark(self) -> int:
         """The place of the next value, until `forget`."""
         self.peek()
+        self._start = self._at
         return self._at
 
     def forget(self) -> None:
-        """Let go of the text before this place."""
+        """Let go of the text before this place, once it is more than what stays and has to be copied."""
+        self._usual = self._at - self._start
+        if 2 * self._at < len(self._text):
+            return
         self._offset += self._at if self._text.isascii() else len(self._text[: self._at].encode())
         at = -1
         while (at := self._text.find("\n", at + 1, self._at)) >= 0:  # lines are few, and counting looks at every digit
             self._line += 1
-        self._usual = self._at
         self._text = self._text[self._at :]
         self._at = 0
 

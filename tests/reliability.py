@@ -33,9 +33,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import hostile
 import msgpack
 import msgspec
 import ormsgpack
+import pytest
 import test_machine
 from conftest import STREAMS, stream_bytes
 from interrupts import interrupt_loads
@@ -43,10 +45,12 @@ from stops import fail_everywhere, stop_everywhere
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, FormatError, LoadError, Machine, Table, VMStateError
+from tagged_vmstate.diff import diff
 from tagged_vmstate.frames import Lead
 from tagged_vmstate.fuzz import Dumps, Json, Limits, Snapshots, Streams, Tables, Target, fuzz
 from tagged_vmstate.fuzz.mutate import changed_bytes, changed_snapshot
 from tagged_vmstate.jsonform import from_json, to_json
+from tagged_vmstate.qemu import dumpstate
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.qemu.export import export
 from tagged_vmstate.records import Record, decode_all, encode_plain
@@ -415,46 +419,96 @@ def _stack() -> list[object]:
     return found
 
 
-@row(10, "time for twice as many fields, sections, names, empty elements")
+@row(10, "time for twice as much of anything that an input can have many of")
 def _(scale: Scale) -> str:
-    def fields(count: int) -> bytes:
-        return snapshot(*(Record(f"f{number}", "uint8", None, 1) for number in range(count)))
-
-    def sections(count: int) -> bytes:
-        file = io.BytesIO()
-        with SnapshotWriter(file) as writer:
-            for number in range(count):
-                writer.write(Section("d", number, ()))
-        return file.getvalue()
-
-    def empties(count: int) -> bytes:
-        return snapshot(Record("s", "struct", count, ((),) * count))
-
-    def nulls(count: int) -> bytes:
-        return snapshot(Record("s", "struct", count, (None,) * count))
-
-    def strings(count: int) -> bytes:
-        return snapshot(Record("s", "string", count, [""] * count))
-
-    def runs(count: int) -> bytes:
-        return snapshot(Record("s", "sparse", 4 * count, tuple((4 * number, b"x") for number in range(count))))
-
-    worst = 0.0
-    for shape in (fields, sections, empties, nulls, strings, runs):
+    worst = (0.0, "")
+    for name, (shape, work, powers) in GROWING.items():
         last = math.inf
-        for power in range(14, scale(17, 20)):
+        for power in range(powers, powers + scale(2, 6)):
             data = shape(1 << power)
-            seconds = min(_timed(data) for _ in range(3))
-            worst, last = max(worst, seconds / last), seconds
-    assert worst <= 2.3 or not scale.release, worst
-    return f"6 shapes: at most {worst:.2f} times as long for twice as much"
+            seconds = min(_timed(work, data) for _ in range(scale(3, 5)))
+            worst, last = max(worst, (seconds / last, name)), seconds
+    assert worst[0] <= 2.3 or not scale.release, worst
+    return f"{len(GROWING)} shapes: at most {worst[0]:.2f} times as long for twice as much ({worst[1]})"
 
 
-def _timed(data: bytes) -> float:
+def _timed(work: Callable[[Any], object], data: Any) -> float:
     gc.collect()
-    start = time.perf_counter()
-    read(data)
-    return time.perf_counter() - start
+    start = time.process_time()  # others may use the machine
+    work(data)
+    return time.process_time() - start
+
+
+def imported(data: bytes) -> None:
+    """Make a snapshot of a stream."""
+    with open(os.devnull, "wb") as nowhere:
+        write(import_stream(io.BytesIO(data)), nowhere)
+
+
+def not_imported(data: bytes) -> None:
+    """Refuse a stream."""
+    with pytest.raises(FormatError):
+        imported(data)
+
+
+def differ(snapshots: tuple[bytes, bytes]) -> None:
+    """Compare two snapshots."""
+    assert any(diff(Snapshot.read(snapshots[0]), Snapshot.read(snapshots[1])))
+
+
+def not_from_json(data: bytes) -> None:
+    """Refuse a JSON form."""
+    with pytest.raises(FormatError):
+        write(from_json(io.BytesIO(data)), io.BytesIO())
+
+
+def _sections(count: int) -> bytes:
+    file = io.BytesIO()
+    with SnapshotWriter(file) as writer:
+        for number in range(count):
+            writer.write(Section("d", number, ()))
+    return file.getvalue()
+
+
+def _reordered(count: int) -> tuple[Any, Any]:
+    names = [f"f{number}" for number in range(count)]
+    return hostile.dump(names), hostile.dump([*names[::2], *(f"g{number}" for number in range(count)), *names[1::2]])
+
+
+GROWING: Final[dict[str, tuple[Callable[[int], Any], Callable[[Any], object], int]]] = {
+    "fields": (lambda count: snapshot(*(Record(f"f{number}", "uint8", None, 1) for number in range(count))), read, 14),
+    "sections": (_sections, read, 14),
+    "empty structs": (lambda count: snapshot(Record("s", "struct", count, ((),) * count)), read, 14),
+    "null structs": (lambda count: snapshot(Record("s", "struct", count, (None,) * count)), read, 14),
+    "strings": (lambda count: snapshot(Record("s", "string", count, [""] * count)), read, 14),
+    "runs": (
+        lambda count: snapshot(Record("s", "sparse", 4 * count, tuple((4 * number, b"x") for number in range(count)))),
+        read,
+        14,
+    ),
+    **{f"stream: {name}": (shape, imported, 11) for name, shape in hostile.ACCEPTED.items()},
+    **{f"stream, refused: {name}": (shape, not_imported, 11) for name, shape in hostile.REFUSED.items()},
+    "JSON: small sections": (
+        hostile.sections,
+        lambda data: write(from_json(io.BytesIO(data)), io.BytesIO()),
+        12,
+    ),
+    "JSON, refused: keys": (hostile.keys, not_from_json, 14),
+    "diff: memories": (
+        lambda count: tuple(
+            snapshot(*(Record(f"m{number}", "sparse", 64, ((0, data),)) for number in range(count))) for data in (b"x", b"y")
+        ),
+        differ,
+        11,
+    ),
+    "diff: elements": (
+        lambda count: tuple(snapshot(Record("a", "uint8", 64 * count, (first, *[0] * 63) * count)) for first in (1, 2)),
+        differ,
+        11,
+    ),
+    "compat of QEMU's dumps": (_reordered, lambda dumps: dumpstate.compare(*map(dumpstate.parse, dumps)), 11),
+}
+"""What there can be many of: how it is made, what is done with it, and the power of two of the smallest number of it."""
 
 
 # --- values

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import pytest
 from annotated_types import Interval, Le, Predicate
 from conftest import DATA
+from hostile import dump
 from hypothesis import given
 from table_strategies import Growth, growths
 from test_machine import state_of, table_of
@@ -392,6 +393,25 @@ class TestQemu:
             found.insert(0, found.pop(1))
 
         assert compared(change)[0] == ["hpet isr: refused (qemu-field-moved: written it, read it, in another place)"]
+
+    def test_as_few_fields_as_possible_moved(self) -> None:
+        def moved(ours: str, theirs: str) -> list[str]:
+            changes = dumpstate.compare(*(dumpstate.parse(dump(list(names))) for names in (ours, theirs)))
+            assert all("another place" in str(each) for each in changes)
+            return [each.path[0] for each in changes if isinstance(each.path[0], str)]
+
+        assert moved("abcdefgh", "bcdaefgh") == ["a"]
+        assert moved("abcdefgh", "aebfcgdh") == ["e", "f", "g"]
+        assert moved("abcdefgh", "hgfedcba") == list("bcdefgh")
+
+    def test_a_subsection_that_moved_into_a_struct(self) -> None:
+        def change(dump: Any) -> None:
+            device = dump["fw_cfg"]["Description"]
+            inner = {"name": "x", "version_id": 1, "minimum_version_id": 1, "Fields": [], "Subsections": device["Subsections"]}
+            device["Fields"].append({"field": "x", "version_id": 0, "field_exists": False, "size": 0, "Description": inner})
+            device["Subsections"] = []
+
+        assert compared(change)[0] == []
 
     def test_a_condition_on_one_side(self) -> None:
         def change(dump: Any) -> None:

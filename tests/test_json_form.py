@@ -8,6 +8,7 @@ import json
 import zlib
 from typing import Any
 
+import hostile
 import jsonschema
 import pytest
 from conftest import STREAMS, stream_bytes
@@ -177,6 +178,24 @@ def test_the_byte_and_line_of_a_culprit_point_at_it() -> None:
         as_snapshot(text)
     assert text[caught.value.offset :].startswith(b'"zz"')
     assert caught.value.line == text[: caught.value.offset].count(b"\n") + 1
+
+
+def test_the_first_key_that_comes_twice_is_named() -> None:
+    text = as_json(snapshot()).replace(b'"instance": 0', b'"instance": 0, "b": 1, "a": 1, "a": 2, "b": 2')
+    with pytest.raises(FormatError, match="the key 'a' twice in one object"):
+        as_snapshot(text)
+
+
+def test_places_stay_right_behind_a_big_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonform, "_CHUNK", 64)
+    text = hostile.sections(40)
+    assert len(list(from_json(io.BytesIO(text)))) == 41
+    lines = text.replace(b'{"device"', b'\n{"device"')
+    broken = lines.replace(b'"instance": 38', b'"instance": -1')
+    with pytest.raises(FormatError, match=r"0 to 2\*\*32-1, JSON has -1") as caught:
+        list(from_json(io.BytesIO(broken)))
+    place = broken.rindex(b"{", 0, broken.index(b"-1"))
+    assert (caught.value.line, caught.value.offset) == (broken[:place].count(b"\n") + 1, broken.index(b"[]", place))
 
 
 def test_every_cut_is_our_error() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
 import lzma
+import os
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
+from hostile import ACCEPTED, REFUSED, capabilities, numbered
 from hypothesis import given
 from hypothesis import strategies as st
 from qemu_streams import (
@@ -33,7 +38,7 @@ from qemu_streams import (
     word,
 )
 
-from tagged_vmstate.errors import FormatError, VMStateError
+from tagged_vmstate.errors import FormatError, LimitError, VMStateError
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Record
 from tagged_vmstate.sections import Section
@@ -161,6 +166,48 @@ class TestShapes:
         records, _ = fields(b"", b"\x01\x02\x03", field("a", "uint8", 1), field("b", "uint8", 1), field("a", "uint8", 1))
         assert [(record.name, record.value) for record in records] == [("a", 1), ("b", 2), ("a#2", 3)]
 
+    def test_numbers_pass_the_names_that_are_there(self) -> None:
+        long = "a" * 255
+        names = ["a", "a#2", "b", "a", "b", "a#2", long, "b", long, "b", long]
+        records, _ = fields(b"", bytes(len(names)), *(field(name, "uint8", 1) for name in names))
+        free = ["a", "a#2", "b", "a#3", "b#2", "a#2#2", long, "b#3", "field@8", "b#4", "field@10"]
+        assert [record.name for record in records] == free
+
+    @pytest.mark.parametrize("numbers", [1, 2])
+    def test_an_array_makes_no_more_fields_than_its_bytes_can_hold(self, numbers: int) -> None:
+        inside = {"vmsd_name": "s", "version": 1}
+        for extra, is_read in ((0, True), (40, False)):
+            described = [field(f"x{number}", "uint8", 1) for number in range(numbers)]
+            described += [field(f"none{number}", "buffer", 0) for number in range(extra)]
+            entry = field("s", "struct", numbers, array_len=300, struct={**inside, "fields": described})
+            data = b"\1" * 300 * numbers + b"\2"
+            records, notes = fields(b"", data, entry, field("b", "uint8", 1))
+            made = 1 + 300 * (1 + numbers + extra)
+            assert notes == ([] if is_read else [f"dev#0: `s`: {made} fields from {300 * numbers} bytes; kept as bytes"])
+            assert [record.describe() for record in records] == [
+                "struct[300]" if is_read else f"buffer[{300 * numbers}]",
+                "uint8",
+            ]
+
+    def test_what_the_description_spells_out_is_not_bounded(self) -> None:
+        described = [field("x", "uint8", 1), *(field(f"none{number}", "buffer", 0) for number in range(400))]
+        inside = {"vmsd_name": "s", "version": 1, "fields": described}
+        records, notes = fields(b"", b"\1\2", *(field("s", "struct", 1, index=index, struct=inside) for index in range(2)))
+        assert ([record.describe() for record in records], notes) == (["struct[2]"], [])
+
+    def test_arrays_in_arrays_are_counted_once(self) -> None:
+        inner = {"vmsd_name": "i", "version": 1, "fields": [field("x", "uint8", 1)]}
+        middle = {"vmsd_name": "m", "version": 1, "fields": [field("i", "struct", 1, array_len=8, struct=inner)]}
+        records, notes = fields(b"", bytes(400), field("m", "struct", 8, array_len=50, struct=middle))
+        elements: Any = records[0].value
+        assert (len(elements), elements[0][0].describe(), notes) == (50, "struct[8]", [])
+
+    def test_many_misfits_are_counted(self) -> None:
+        inside = {"vmsd_name": "s", "version": 1, "fields": [field("b", "bool", 1)]}
+        _, notes = fields(b"", b"\2" * 100, field("s", "struct", 1, array_len=100, struct=inside))
+        assert notes[:32] == ["dev#0: `b`: a bool of neither 0 nor 1; kept as bytes"] * 32
+        assert notes[32:] == ["dev#0: 68 more that could not be read as described; kept as bytes"]
+
 
 class TestNotDescribed:
     """What cannot be interpreted is kept as bytes, named, and never ends the import."""
@@ -260,6 +307,24 @@ class TestNotDescribed:
         assert sections["d#2"][0].attributes["qemu"]["instance"] == 0
         assert "d#0 is there more than once; this one is kept as instance 2" in notes
 
+    def test_one_device_often(self) -> None:
+        instances = [0, 1, 0, 1, 0xFFFF_FFFF, 0xFFFF_FFFF, 7, 1]
+        found = import_stream(io.BytesIO(numbered(len(instances), lambda n: full(n, "d", b"", instance=instances[n]))))
+        assert [section.instance for section in found] == [0, 1, 2, 3, 0xFFFF_FFFF, 4, 7, 5]
+
+    def test_a_footer_with_an_item_after_it_is_preferred_to_one_with_its_first_byte(self) -> None:
+        trap = b"x" + footer(2) + b"\x04\0"
+        stream = MAGIC + full(1, "dev", b"a") + full(2, "dev", trap, instance=1) + full(3, "dev", b"b", instance=2) + EOF
+        sections, _ = load(stream)
+        assert [each[0].records()[0].value for each in sections.values()] == [b"a", trap, b"b"]
+
+    def test_a_description_of_more_bytes_than_there_are(self) -> None:
+        for size in (1 << 20, 1 << 63):
+            stream = MAGIC + full(1, "dev", b"abc") + EOF + description(device("dev", field("b", "buffer", size)))
+            sections, notes = load(stream)
+            assert [record.value for record in sections["dev#0"][0].records()] == [b"abc"]
+            assert notes == [f"dev#0: `b` should have {size} bytes, 3 are left; kept as bytes from there"]
+
 
 class TestConfiguration:
     def test_its_subsections(self) -> None:
@@ -284,6 +349,41 @@ class TestConfiguration:
         write(import_stream(io.BytesIO(stream)), file)
         names = [record.name for record in next(iter(Snapshot.read(file.getvalue()))).records()]
         assert names == ["name", "field@1", "name#2", bits[0], f"{bits[0]}#2"]
+        assert rebuilt(file.getvalue()) == stream
+
+    @pytest.mark.parametrize("count", [0, 1, 300])
+    def test_capabilities_without_names_come_back(self, count: int) -> None:
+        stream = capabilities(count)
+        file = io.BytesIO()
+        write(import_stream(io.BytesIO(stream)), file)
+        assert rebuilt(file.getvalue()) == stream
+
+    def test_capabilities_that_end_are_said(self) -> None:
+        with pytest.raises(FormatError, match=r"the name of a capability, stream has nothing more \(truncated\) - at byte 351"):
+            import_stream(io.BytesIO(capabilities(300, stated=301)))
+
+    def test_more_subsections_than_qemu_has(self) -> None:
+        assert len(load(MAGIC + configuration("pc", *[("x", b"")] * 64) + EOF)[0]) == 1
+        with pytest.raises(LimitError, match="at most 64 subsections of the configuration"):
+            load(MAGIC + configuration("pc", *[("x", b"")] * 65) + EOF)
+
+    @pytest.mark.parametrize("bits", [0, 7, 17, 30, 31, 0xFFFF_FFFF])
+    def test_pages_that_no_target_has(self, bits: int) -> None:
+        stream = MAGIC + configuration("pc", ("configuration/target-page-bits", struct.pack(">I", bits))) + EOF
+        with pytest.raises(LimitError, match=r"pages of 256 to 65536 bytes, as QEMU's targets have, stream has \d+ bytes"):
+            load(stream)
+
+    @pytest.mark.parametrize("size", [1, 128, 1 << 17, 1 << 30, 1 << 40])
+    def test_pages_that_no_target_has_by_the_description(self, size: int) -> None:
+        with pytest.raises(LimitError, match=f"pages of 256 to 65536 bytes, as QEMU's targets have, stream has {size} bytes"):
+            load(MAGIC + EOF + description(page_size=size))
+
+    @pytest.mark.parametrize("bits", range(8, 17))
+    def test_pages_of_every_size(self, bits: int) -> None:
+        pages = ram(blocks(mem=2 << bits) + page(0, b"\1", "mem") + page(1 << bits, b"\2"), b"")
+        stream = MAGIC + configuration("pc", ("configuration/target-page-bits", struct.pack(">I", bits))) + pages + EOF
+        file = io.BytesIO()
+        write(import_stream(io.BytesIO(stream)), file)
         assert rebuilt(file.getvalue()) == stream
 
     def test_a_stream_without_one(self) -> None:
@@ -577,6 +677,29 @@ class TestLibvirt:
                 load(whole[:size])
         with pytest.raises(FormatError, match="whole gzip data"):
             load(self.image(gzip.compress(SMALL)[:-20]))
+
+
+SIZED: Final = {**ACCEPTED, **REFUSED}
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_memory_is_a_multiple_of_the_stream(name: str) -> None:
+    data = SIZED[name](2000)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(FormatError), Path(os.devnull).open("wb") as nowhere:
+            write(import_stream(io.BytesIO(data)), nowhere)
+        assert tracemalloc.get_traced_memory()[1] <= 64 * len(data) + (8 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_nobody_writes_comes_back(name: str) -> None:
+    stream = ACCEPTED[name](200)
+    file = io.BytesIO()
+    write(import_stream(io.BytesIO(stream)), file)
+    assert rebuilt(file.getvalue()) == stream
 
 
 def test_the_page_size_and_version_of_the_stream_stand_in_the_header() -> None:

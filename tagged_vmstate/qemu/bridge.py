@@ -67,7 +67,7 @@ class Import:
         self._devices: dict[str, list[vmdesc.Struct]] = {}
         self._description = stream.find_description(source)
         page_size = self._take_description(self._description)
-        sizes = {name: structs[0].size for name, structs in self._devices.items()}
+        sizes = {name: structs[-1].size for name, structs in self._devices.items()}
         self._reader = stream.StreamReader(source, sizes, page_size)
         attributes: dict[str, object] = {"producer": PRODUCER}
         if self._reader.configuration:
@@ -97,7 +97,7 @@ class Import:
                 waiting.append(event)
         told = next((event.data for event in waiting if isinstance(event, stream.Description)), None)
         if told != self._description:  # what looked like one from the end is none: only this one goes into the snapshot
-            self._devices.clear()
+            self._devices = {}
             self._take_description(told)
         yield from self._waiting_sections(waiting, started)
         for name in sorted(unfinished):
@@ -133,8 +133,7 @@ class Import:
         except ValueError as error:
             self.notes.append(f"the description cannot be read: {error}")
             return None
-        for device in description.devices:
-            self._devices.setdefault(label(device.name, device.instance), []).append(device.struct)
+        self._devices = vmdesc.structs_by_section(description.devices)
         return description.page_size
 
     def _configuration_section(self, configuration: stream.Configuration) -> Section:
@@ -195,7 +194,7 @@ class Import:
         name = turn.head.label
         structs = self._devices.get(name)
         reader = vmdesc.DeviceReader(turn.body)
-        records = reader.read(structs.pop(0) if structs else None)
+        records = reader.read(structs.pop() if structs else None)
         if structs is None:
             self.notes.append(nowhere(name, len(turn.body)))
         self.notes += (f"{name}: {note}" for note in reader.notes)
@@ -215,15 +214,24 @@ class _Instances:
     def __init__(self, wanted: set[str], taken: set[str]) -> None:
         self._wanted = wanted | taken
         self._taken = set(taken)
+        self._after: dict[str, int] = {}
 
     def take(self, head: stream.Head) -> int:
         """The instance of a section, or a free one where it is taken."""
         instance = head.instance
         if head.label in self._taken:
-            while label(head.name, instance) in self._wanted:
-                instance = (instance + 1) % (1 << 32)
+            instance = self._free(head.name, instance)
             self._wanted.add(label(head.name, instance))
         self._taken.add(head.label)
+        return instance
+
+    def _free(self, name: str, instance: int) -> int:
+        """The next instance that is free. A later search that meets one of those passed goes on from there."""
+        passed = []
+        while (place := label(name, instance)) in self._wanted:
+            passed.append(place)
+            instance = self._after.get(place, (instance + 1) % (1 << 32))
+        self._after.update(dict.fromkeys(passed, instance))
         return instance
 
 

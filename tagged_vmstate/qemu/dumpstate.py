@@ -14,10 +14,11 @@ not in the dump.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any, Final, TypeVar, cast
 
 from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change, ChangeRule
@@ -263,9 +264,15 @@ def _sections(device: str, path: tuple[str, ...], ours: Description, theirs: Des
         yield Change(VERSION_OLD, device, path, f"version {ours.version}", readable, REFUSED)
     version = min(ours.version, theirs.version)
     yield from _fields(device, path, ours.at(ours.version), theirs.at(version))
+    inside: dict[str, Description] = {}
+    moved = ours.subsections.keys() - theirs.subsections.keys()
+    for key, each in theirs.subsections.items():
+        for slash in re.finditer("/", key):
+            if key[slash.end() :] in moved:
+                inside.setdefault(key[slash.end() :], each)
     for name, inner in ours.subsections.items():
         other = theirs.subsections.get(name) or theirs.subsections.get(name.rpartition("/")[2])
-        other = other or next((each for key, each in theirs.subsections.items() if key.endswith(f"/{name}")), None)
+        other = other or inside.get(name)
         if other is None:
             condition = "it is not needed, and so not sent"
             yield Change(SUBSECTION_UNKNOWN, device, (*path, name), "a subsection", "nothing", WHILE, condition)
@@ -275,23 +282,23 @@ def _sections(device: str, path: tuple[str, ...], ours: Description, theirs: Des
 
 def _fields(device: str, path: tuple[str, ...], ours: list[Leaf], theirs: list[Leaf]) -> Iterator[Change]:
     """What differs in the bytes of a section, by name and place: each difference once, none hiding the next."""
-    keys = [leaf.key for leaf in ours], [leaf.key for leaf in theirs]
     lost: list[Leaf] = []
     new: list[Leaf] = []
-    for kind, i, j, k, m in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
-        if kind == "equal":
-            for pair in zip(ours[i:j], theirs[k:m], strict=True):
-                yield from _pair(device, path, *pair)
-            continue
+    names = {leaf.key for leaf in ours} & {leaf.key for leaf in theirs}
+    i = k = 0
+    for j, m in [*_in_order(ours, theirs), (len(ours), len(theirs))]:
         left, right = ours[i:j], theirs[k:m]
-        names = {leaf.key for leaf in ours} & {leaf.key for leaf in theirs}
+        i, k = j + 1, m + 1
         free = [leaf for leaf in left if leaf.key not in names], [leaf for leaf in right if leaf.key not in names]
         renamed = [pair for pair in zip(*free, strict=False) if len(free[0]) == len(free[1]) and pair[0].size == pair[1].size]
         for before, after in renamed:
             name = f"`{'.'.join(before.path)}`", f"`{'.'.join(after.path)}`"
             yield Change(FIELD_RENAMED, device, (*path, *before.path), *name, FINE)
-        lost += [leaf for leaf in left if leaf not in [pair[0] for pair in renamed]]
-        new += [leaf for leaf in right if leaf not in [pair[1] for pair in renamed]]
+        known = {leaf.key for pair in renamed for leaf in pair}
+        lost += [leaf for leaf in left if leaf.key not in known]
+        new += [leaf for leaf in right if leaf.key not in known]
+        if j < len(ours):
+            yield from _pair(device, path, ours[j], theirs[m])
     places = {leaf.key: leaf for leaf in new}
     for leaf in lost:
         if leaf.key in places:
@@ -302,6 +309,27 @@ def _fields(device: str, path: tuple[str, ...], ours: list[Leaf], theirs: list[L
     for leaf in new:
         if leaf.key not in gone:
             yield _one_sided(FIELD_MISSING, device, path, leaf)
+
+
+def _in_order(ours: list[Leaf], theirs: list[Leaf]) -> Iterator[tuple[int, int]]:
+    """The places, on both sides, of as many fields as there are in the same order: the others moved.
+
+    The longest run of rising places, found from the end in n log n steps.
+    """
+    places = {leaf.key: place for place, leaf in enumerate(theirs)}
+    begins: list[int] = []  # the highest place, negated, at which 1, 2, 3... fields in order can begin
+    firsts: list[int] = []  # the pair that does
+    pairs: list[tuple[int, int, int]] = []  # with the number of the pair that follows
+    for mine in reversed(range(len(ours))):
+        place = places.get(ours[mine].key)
+        if place is not None:
+            more = bisect_left(begins, -place)
+            begins[more : more + 1], firsts[more : more + 1] = [-place], [len(pairs)]
+            pairs.append((mine, place, firsts[more - 1] if more else -1))
+    at = firsts[-1] if firsts else -1
+    while at >= 0:
+        mine, place, at = pairs[at]
+        yield mine, place
 
 
 def _pair(device: str, path: tuple[str, ...], ours: Leaf, theirs: Leaf) -> Iterator[Change]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from tagged_vmstate.blocks import BlockType, to_big_endian, word_swapped
 from tagged_vmstate.errors import StateError
-from tagged_vmstate.qemu.vmdesc import KEPT, NULL, Field, Slot, Struct, number_type, slots, subsection_head
+from tagged_vmstate.qemu.vmdesc import KEPT, NULL, Field, Slot, Struct, number_type, subsection_head
 from tagged_vmstate.records import Record, Records, wire_type
 from tagged_vmstate.wire import Opaque
 from tagged_vmstate.wiretype import brief
@@ -33,7 +33,7 @@ def encode_device(struct: Struct | None, records: Records) -> bytes:
 def _struct(struct: Struct, records: Records) -> Iterator[bytes]:
     left = {record.name: record for record in records}
     kept = left.pop(records[-1].name) if records and is_kept(records[-1]) else None
-    for slot in slots(struct):
+    for slot in struct.slots:
         record = left.pop(slot.name, None)
         if record is None and kept:
             break  # from here on QEMU's bytes were not as it described them
@@ -70,9 +70,8 @@ def _structs(slot: Slot, record: Record) -> Iterator[bytes]:
     if (record.length is not None) != slot.is_array:
         raise StateError("`struct[]`" if slot.is_array else "`struct`", f"`{record.describe()}`")
     elements = cast("Sequence[Records | None]", record.value if slot.is_array else (record.value,))
-    count = sum(field.count for field in slot.entries)
-    if len(elements) != count:
-        raise StateError(f"{count} elements", str(len(elements)))
+    if len(elements) != slot.count:
+        raise StateError(f"{slot.count} elements", str(len(elements)))
     for index, (field, element) in enumerate(zip(slot.elements(), elements, strict=True)):
         try:
             yield _sized(_element(field, element), field.size)

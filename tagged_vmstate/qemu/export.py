@@ -18,7 +18,7 @@ from tagged_vmstate.files import BLOCK
 from tagged_vmstate.frames import label
 from tagged_vmstate.qemu import stream, vmdesc
 from tagged_vmstate.qemu.encode import encode_device
-from tagged_vmstate.qemu.ram import CONTINUE, EOS, HEAD, MEM_SIZE, PAGE, ZERO, Block, heads, pack_name
+from tagged_vmstate.qemu.ram import CHUNK_RUNS, CONTINUE, EOS, HEAD, MEM_SIZE, PAGE, ZERO, Block, heads, pack_name
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
@@ -30,8 +30,8 @@ BEGIN: Final = stream.MAGIC + struct.pack(">I", stream.VERSION)
 """What a stream begins with."""
 DESCRIPTION_BYTES: Final = 64 << 20
 """More than any machine's description has; a bomb would have more."""
-PAGES_BYTES: Final = 16 << 20
-"""The same for the list of the pages of one part."""
+PAGES_BYTES: Final = 5 + 36 * CHUNK_RUNS
+"""The longest list of the pages of one part: four numbers of at most nine bytes for each run."""
 
 Place: TypeAlias = tuple[int, int]
 """Index of a block, number of a page."""
@@ -72,7 +72,7 @@ def _item(
             yield from memory.part(head, section, said)
             return
         known = structs.get(head.label) if head.type == stream.SECTION_FULL else None
-        yield head.around(encode_device(known.pop(0) if known else None, section.records()))
+        yield head.around(encode_device(known.pop() if known else None, section.records()))
     except StateError as error:
         error.section = section.label
         raise
@@ -114,8 +114,8 @@ class Origin:
         if said.get("stream") != stream.VERSION:
             raise StateError(f"one that came from a stream of savevm version {stream.VERSION}", f"version {said.get('stream')}")
         self.page_size: int = said["page_size"]
-        if not 256 <= self.page_size <= 1 << 30 or self.page_size & (self.page_size - 1):
-            raise StateError("a page size that is a power of two", str(self.page_size))
+        if self.page_size not in stream.PAGE_SIZES:
+            raise StateError("a page size that is a power of two from 256 to 65536", str(self.page_size))
         self.sections: list[tuple[Section, dict[str, Any]]] = []
         self.trailing: list[Section] = []
         self._image: Section | None = None
@@ -179,18 +179,12 @@ class Origin:
             raise _not_from_qemu("vmdescription#0", str(error)) from None
 
     def structs(self) -> dict[str, list[vmdesc.Struct]]:
-        """``idstr#instance`` -> what QEMU says about each section of that name, in their order."""
+        """As `vmdesc.structs_by_section`; empty where the stream had no description."""
         data = self.description()
-        found: dict[str, list[vmdesc.Struct]] = {}
-        if data is None:
-            return found
         try:
-            description = vmdesc.parse(data)
+            return vmdesc.structs_by_section(vmdesc.parse(data).devices) if data is not None else {}
         except ValueError:
-            return found  # it could not be read on the way in either: all devices are bytes
-        for device in description.devices:
-            found.setdefault(label(device.name, device.instance), []).append(device.struct)
-        return found
+            return {}  # it could not be read on the way in either: all devices are bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ or somebody has named it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
@@ -78,8 +79,9 @@ class Likeness:
         self._used: set[str] = set()
         self._left_out = set(self._memory_left_out())
         self._sections = dict(self._merged())
+        commands = {said["command"] for _, said in self._like.of_type(stream.COMMAND)}
         for section, said in self._from.of_type(stream.COMMAND):
-            if all(said["command"] != other["command"] for _, other in self._like.of_type(stream.COMMAND)):
+            if said["command"] not in commands:
                 text = f"the command 0x{said['command']:02x} to the other QEMU, which is no state"
                 self._note("dropped", section.label, (), text)
 
@@ -96,6 +98,7 @@ class Likeness:
     def write(self, target: BinaryIO) -> None:
         """Write the stream. Raises StateError where a value does not fit, FormatError and OSError."""
         memory = MemoryWriter(self._from.page_size, self._left_out)
+        parts = self._from.memory()  # all of it where the reference lists its blocks first
         target.write(BEGIN)
         for place, (section, said) in enumerate(self._like.sections):
             if place in self._sections:
@@ -103,7 +106,7 @@ class Likeness:
             elif section.device != stream.RAM:
                 target.write(plain_item(section, said))
             elif "total" in said:
-                for part, told in self._from.memory():
+                for part, told in parts:
                     head = Head.of(part, {**told, "id": said["id"], "footer": said["footer"]})
                     target.writelines(memory.part(head, part, told))
         target.write(self._like.tail())
@@ -138,10 +141,10 @@ class Likeness:
 
     def _merged(self) -> Iterator[tuple[int, bytes]]:
         """Place in the reference -> the bytes of a device, with the values of the snapshot."""
-        ours: dict[str, list[Section]] = {}
+        ours: dict[str, deque[Section]] = {}
         for section, said in self._from.of_type(*stream.SECTIONS):
             if section.device != stream.RAM:
-                ours.setdefault(Head.of(section, said).label, []).append(section)
+                ours.setdefault(Head.of(section, said).label, deque()).append(section)
         structs = self._like.structs()
         for place, (section, said) in enumerate(self._like.sections):
             if said["type"] not in stream.SECTIONS or section.device == stream.RAM:
@@ -154,11 +157,11 @@ class Likeness:
             if candidates:
                 if alias:
                     self._note("renamed", head.label, (), f"`{alias}` in the snapshot")
-                records = self._struct(head.label, (), records, candidates.pop(0).records())
+                records = self._struct(head.label, (), records, candidates.popleft().records())
             else:
                 self._note("filled", head.label, (), "the whole device, from the reference")
             try:
-                yield place, head.around(encode_device(known.pop(0) if known else None, records))
+                yield place, head.around(encode_device(known.pop() if known else None, records))
             except StateError as error:
                 error.section = head.label
                 raise

@@ -30,10 +30,12 @@ _UNSUPPORTED: Final = {
     0x200: "pages on other channels (capability multifd)",
 }
 CHUNK_BYTES: Final = 4 << 20
+_FILL_WEIGHT: Final = 4
+"""Pages made from one byte each fill a chunk sooner: they need memory that no bytes of the stream stand for."""
 CHUNK_RUNS: Final = 1 << 15
 """Page runs in one chunk at most: their list goes into a frame's attributes, which are limited."""
-_SPAN: Final = 1 << 12
-"""Pages in one piece of the record of which pages have been written."""
+_SPAN: Final = 1 << 8
+"""Pages in one piece of the record of which pages have been written: one page that was takes no more than this."""
 _NO_MARKS: Final = bytes(_SPAN)
 HEAD: Final = 8
 """Bytes of the head of a page record, where it does not name its block."""
@@ -244,17 +246,16 @@ class RamReader:
         if len(ahead) < width:
             take(source, width, "a page")
         stride = width + HEAD
-        run.count += self._following(ahead[width:], run, stride)
+        run.count += self._following(ahead[width:], run, stride, bytes(ahead[:1]))
         ahead = ahead[: run.count * stride - HEAD]
-        if run.flag == ZERO:
-            fills = bytes(ahead[::stride])
-            run.count -= len(fills.lstrip(fills[:1]))
-            ahead = ahead[: run.count * stride - HEAD]
         source.seek(source.position + len(ahead))
         return [ahead[at : at + width] for at in range(0, len(ahead), stride)]
 
-    def _following(self, ahead: memoryview, run: PageRun, stride: int) -> int:
-        """How many records ahead continue a page: of the same kind, each of the next page, all there and inside the block."""
+    def _following(self, ahead: memoryview, run: PageRun, stride: int, fill: bytes) -> int:
+        """How many records ahead continue a page: of the same kind, each of the next page, all there and inside the block.
+
+        One byte for a page must be `fill`.
+        """
         most = min(len(ahead) // stride, self.blocks[run.block].length // self.page_size - run.page - 1)
         count, size = 0, _FIRST_LOOK
         while count < most:
@@ -265,9 +266,12 @@ class RamReader:
             for at in range(HEAD):
                 there[at::HEAD] = part[at::stride]
             odd = int.from_bytes(there, "big") ^ int.from_bytes(heads(first, self.page_size, size), "big")
-            if odd:
-                return count + (8 * len(there) - odd.bit_length()) // (8 * HEAD)
-            count += size
+            alike = (8 * len(there) - odd.bit_length()) // (8 * HEAD)
+            if run.flag == ZERO:
+                alike = min(alike, size - len(bytes(part[HEAD::stride]).lstrip(fill)))
+            count += alike
+            if alike < size:
+                break
             size *= 4
         return count
 
@@ -287,7 +291,7 @@ class RamReader:
 
     def _move(self, run: PageRun, pieces: list[Piece], chunk: Chunk) -> None:
         """Move the first pages of a run into a chunk, as many as it takes."""
-        count = min(run.count, -(-(CHUNK_BYTES - chunk.size) // self.page_size)) if pieces else run.count
+        count = min(run.count, -(-(CHUNK_BYTES - chunk.size) // self._weight(run))) if pieces else run.count
         last = chunk.pages[-1] if chunk.pages else None
         if last and not run.named and (run.block, run.flag, run.page) == (last.block, last.flag, last.page + last.count):
             last.count += count
@@ -309,7 +313,10 @@ class RamReader:
         else:
             runs.append((run.page * self.page_size, pieces))
         self._ends[run.block] = run.page + len(pieces)
-        chunk.size += len(pieces) * self.page_size
+        chunk.size += len(pieces) * self._weight(run)
+
+    def _weight(self, run: PageRun) -> int:
+        return self.page_size if run.flag == PAGE else _FILL_WEIGHT * self.page_size
 
     def _list_blocks(self, source: Input, total: int) -> list[Block]:
         found = []

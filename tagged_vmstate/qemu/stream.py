@@ -8,11 +8,11 @@ knows fields or snapshots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from tagged_vmstate.errors import FormatError
+from tagged_vmstate.errors import FormatError, LimitError
 from tagged_vmstate.files import BLOCK, Input
 from tagged_vmstate.qemu.ram import Block, Chunk, RamReader, stream_error, take, take_name, text
 
@@ -36,8 +36,16 @@ RAM: Final = "ram"
 RAM_VERSION: Final = 4
 PAGE_SIZE: Final = 4096
 """Where neither description nor configuration tells: what QEMU's most used targets have."""
+PAGE_SIZES: Final = tuple(1 << bits for bits in range(8, 17))
+"""TARGET_PAGE_BITS in QEMU's target/*/cpu-param.h: 8 (AVR before QEMU 10.0) to 14 (TriCore), and room up to 64 KiB."""
 _ITEM_HEAD: Final = 300
 """More bytes than the head of any item has."""
+_LOOK: Final = 1 << 16
+"""Bytes that are first looked at where the end of a section has to be searched for."""
+_NEAR: Final = 1 << 12
+"""Bytes, and as many as were passed, in which a better end of a section is looked for."""
+_SETTINGS: Final = 64
+"""Subsections of the configuration at most; QEMU has three."""
 _TAIL: Final = 64 << 20
 """How far back from the end of a file its description is looked for."""
 
@@ -125,8 +133,6 @@ class Rest:
 
 _ITEMS: Final = frozenset(bytes((each,)) for each in (EOF, *SECTIONS, COMMAND))
 _COMMAND: Final = bytes((COMMAND,))
-_Look: TypeAlias = tuple[bytes, Callable[[bytes, int], bool]]
-"""Bytes that a place must begin with, and what else must hold there."""
 
 Event: TypeAlias = Configuration | Turn | Command | Description | Rest
 
@@ -172,7 +178,11 @@ class StreamReader:
         if self.configuration and b"mapped-ram" in self.capabilities():
             found = "memory mapped into the file (capability mapped-ram): migrate again without it"
             raise stream_error("memory in the stream", found, self.configuration.offset)
-        self._ram = RamReader(page_size or self._configured_page_size(), has_addresses=b"x-ignore-shared" in self.capabilities())
+        size = page_size or self._configured_page_size()
+        if size not in PAGE_SIZES:
+            expected = f"pages of {PAGE_SIZES[0]} to {PAGE_SIZES[-1]} bytes, as QEMU's targets have"
+            raise LimitError(expected, f"{size} bytes", offset=self._source.position, source="stream")
+        self._ram = RamReader(size, has_addresses=b"x-ignore-shared" in self.capabilities())
 
     @property
     def page_size(self) -> int:
@@ -230,8 +240,11 @@ class StreamReader:
         machine = text(
             self._take(self._u32("the length of the machine's name"), "the machine's name"), "the machine's name", offset
         )
-        subsections = []
+        subsections: list[tuple[str, int, bytes]] = []
         while self._source.peek(1) == bytes((SUBSECTION,)):
+            if len(subsections) == _SETTINGS:
+                expected = f"at most {_SETTINGS} subsections of the configuration"
+                raise LimitError(expected, "more", offset=self._source.position, source="stream")
             self._take(1, "")
             name = take_name(self._source, "a subsection's name")
             version = self._u32("a subsection's version")
@@ -244,20 +257,26 @@ class StreamReader:
         if name == "configuration/uuid":
             return 16
         if name == "configuration/capabilities":
-            size = 4
-            for _ in range(int.from_bytes(self._source.peek(4), "big")):
-                ahead = self._source.peek(size + 1)
-                if len(ahead) <= size:
-                    raise stream_error("the name of a capability", "nothing more (truncated)", self._source.position + size)
-                size += 1 + ahead[size]
-            return size
-        looks = [(b"", lambda data, at: self._begins_item(data, at) or data[at] == SUBSECTION)]
-        return self._search("what follows the configuration", looks)
+            return self._capabilities_size()
+        size = self._find(b"", lambda data, at: self._begins_item(data, at) or data[at] == SUBSECTION)
+        if size is None:
+            raise self._missing("what follows the configuration")
+        return size
+
+    def _capabilities_size(self) -> int:
+        size, ahead = 4, self._source.look(4)
+        for _ in range(int.from_bytes(ahead[:4], "big")):
+            if len(ahead) <= size:
+                ahead = self._source.look(2 * size)
+            if len(ahead) <= size:
+                raise stream_error("the name of a capability", "nothing more (truncated)", self._source.position + size)
+            size += 1 + ahead[size]
+        return size
 
     def _configured_page_size(self) -> int:
         for name, _, data in self.configuration.subsections if self.configuration else ():
-            if name == "configuration/target-page-bits" and 8 <= int.from_bytes(data, "big") <= 30:
-                return 1 << int.from_bytes(data, "big")
+            if name == "configuration/target-page-bits":
+                return 1 << min(int.from_bytes(data, "big"), 63)
         return PAGE_SIZE
 
     def _read_tail(self) -> Iterator[Event]:
@@ -320,37 +339,52 @@ class StreamReader:
         """How many bytes of a device come next."""
         footer = _footer(head)
         size = self._sizes.get(head.label) if head.type == SECTION_FULL else None
-        if size is not None:
-            ahead = self._source.peek(size + len(footer))
-            if ahead[size:] == footer or (
-                not self._has_footers and self._begins_item(self._source.peek(size + _ITEM_HEAD), size)
-            ):
-                return size
-        looks: list[_Look] = []
-        if self._has_footers is not False:
-            width = len(footer)
-            looks.append((footer, lambda data, at: self._begins_item(data, at + width) or data.startswith(_COMMAND, at + width)))
-            looks.append((footer, lambda data, at: data[at + width : at + width + 1] in _ITEMS))
-        if not self._has_footers:
-            looks.append((b"", self._begins_item))
-        what = f"the footer of section {head.id}" if self._has_footers else "what follows the section"
-        return self._search(what, looks)
+        if size is not None and self._fits(size, footer):
+            return size
+        found = self._find_footer(footer) if self._has_footers is not False else None
+        if found is None and not self._has_footers:
+            found = self._find(b"", self._begins_item)
+        if found is None:
+            raise self._missing(f"the footer of section {head.id}" if self._has_footers else "what follows the section")
+        return found
 
-    def _search(self, what: str, looks: Sequence[_Look]) -> int:
-        """How many bytes come before the first place that one look finds, the best look first."""
-        for mark, test in looks:
-            found = self._find(mark, test)
-            if found is not None:
-                return found
+    def _fits(self, size: int, footer: bytes) -> bool:
+        """Whether a device can have as many bytes as the description says, by what follows them."""
+        if self._source.size is not None and size > self._source.size - self._source.position:
+            return False
+        after = bytes(self._source.look(size + _ITEM_HEAD)[size : size + _ITEM_HEAD])
+        return after.startswith(footer) or (not self._has_footers and self._begins_item(after, 0))
+
+    def _find_footer(self, footer: bytes) -> int | None:
+        """How many bytes come before a footer that an item follows.
+
+        One that is followed by all that makes an item is preferred to one that is followed by its first byte. But it is
+        looked for only about as far again: to look at all that is left for each section would take the square of the time.
+        """
+        width = len(footer)
+        found = self._find(footer, lambda data, at: data[at + width : at + width + 1] in _ITEMS)
+        if found is None:
+            return None
+        better = self._find(
+            footer,
+            lambda data, at: self._begins_item(data, at + width) or data.startswith(_COMMAND, at + width),
+            None if self._has_footers is None else 2 * found + _NEAR,
+        )
+        return found if better is None else better
+
+    def _missing(self, what: str) -> FormatError:
         end = self._source.position + len(self._source.peek(self._seen))
-        raise stream_error(what, "nothing more (truncated)", end)
+        return stream_error(what, "nothing more (truncated)", end)
 
-    def _find(self, mark: bytes, test: Callable[[bytes, int], bool]) -> int | None:
-        size, at = 1 << 16, 0
+    def _find(self, mark: bytes, test: Callable[[bytes, int], bool], most: int | None = None) -> int | None:
+        """How many bytes come before the first mark that passes a test; None where none does within the first `most`."""
+        size, at = _LOOK if most is None else min(_LOOK, most + _ITEM_HEAD), 0
         while True:
             data = self._source.peek(size)
             is_all = len(data) < size
             end = len(data) if is_all else len(data) - _ITEM_HEAD
+            if most is not None and most < end:
+                is_all, end = True, most
             while 0 <= (hit := data.find(mark, at, end)) < end:
                 if test(data, hit):
                     return hit

@@ -12,13 +12,15 @@ A description is not trusted: what does not fit the bytes is noted and the bytes
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby, repeat
-from typing import Final
+from typing import Final, cast
 
 from tagged_vmstate.blocks import BlockType, from_big_endian, word_swapped
 from tagged_vmstate.errors import StateError
+from tagged_vmstate.frames import label
 from tagged_vmstate.qemu.ram import pack_name
 from tagged_vmstate.qemu.stream import SUBSECTION
 from tagged_vmstate.records import NAME_BYTES, Record, Records, is_known_type
@@ -32,6 +34,20 @@ KEPT: Final = "bytes@"
 """What a buffer of bytes that nothing describes is called, before the place where they stood."""
 _INLINE: Final = frozenset({"vstruct", "tmp"})
 """Types whose fields lie in the entry itself; of others that look so (qtailq) only the size is to be believed."""
+NOTES: Final = 32
+"""Notes on one section at most; more are counted."""
+_NUMBER: Final = 1 << 64
+"""More than any number of a description is."""
+
+
+def _most_repeated(size: int) -> int:
+    """Fields that array elements may add to those that a description spells out, in a section of so many bytes.
+
+    An entry for a whole array takes a line however many elements it has, and fields of no bytes take none. So the bytes
+    bound what is made of them: two fields a byte, which an array of one-byte structs needs, and in big sections one field
+    for two bytes, so that memory stays a multiple of the stream.
+    """
+    return min(2 * size + 256, size // 2 + (1 << 15))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +71,7 @@ class Field:
     struct: Struct | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Struct:
     """A device, a struct or a subsection: fields, then subsections."""
 
@@ -64,11 +80,29 @@ class Struct:
     fields: tuple[Field, ...]
     subsections: tuple[Struct, ...]
 
-    @property
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """The records of one that was read as it is described, in their order."""
+        names = Siblings()
+        fields = groupby(self.fields, lambda field: field.name)
+        found = [Slot(names.name(name), tuple(group)) for name, group in fields]
+        return (*found, *(Slot(names.name(each.name), (), each) for each in self.subsections))
+
+    @cached_property
     def size(self) -> int:
         """Bytes that it describes."""
         own = sum(field.size * field.count for field in self.fields)
         return own + sum(6 + len(each.name.encode()) + each.size for each in self.subsections)
+
+    @cached_property
+    def records(self) -> int:
+        """Records that it is read as, those inside included; an element of an array of structs counts as one."""
+        return sum(slot.records for slot in self.slots)
+
+    @cached_property
+    def repeated(self) -> int:
+        """Those of them that it does not spell out: an entry for an array stands for all of its elements."""
+        return sum(slot.repeated for slot in self.slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +132,23 @@ def parse(data: bytes) -> Description:
     try:
         found = json.loads(data)
         page_size = found.get("page_size")
-        if page_size is not None and (
-            not isinstance(page_size, int) or page_size & (page_size - 1) or not 256 <= page_size <= 1 << 30
-        ):
+        if page_size is not None and (not isinstance(page_size, int) or page_size < 1 or page_size & (page_size - 1)):
             raise ValueError(f"a page size of {page_size!r}")
         return Description(page_size, tuple(map(_parse_device, found["devices"])))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a description of another shape ({error})") from None
     except RecursionError:
         raise ValueError("a description nested too deep") from None
+
+
+def structs_by_section(devices: Iterable[Device]) -> dict[str, list[Struct]]:
+    """``idstr#instance`` -> what describes each section of that name, the first one last: to be popped in their order."""
+    found: dict[str, list[Struct]] = {}
+    for device in devices:
+        found.setdefault(label(device.name, device.instance), []).append(device.struct)
+    for structs in found.values():
+        structs.reverse()
+    return found
 
 
 def _parse_device(found: Json) -> Device:
@@ -120,8 +162,14 @@ def _parse_struct(found: Json, nesting: int) -> Struct:
         _text(found.get("vmsd_name", "")),
         _number(found.get("version", 0)),
         tuple(_parse_field(each, nesting) for each in found.get("fields", ())),
-        tuple(_parse_struct(each, nesting - 1) for each in found.get("subsections", ())),
+        tuple(_parse_subsection(each, nesting - 1) for each in found.get("subsections", ())),
     )
+
+
+def _parse_subsection(found: Json, nesting: int) -> Struct:
+    if "vmsd_name" not in found:  # it is what a stream finds it by
+        raise KeyError("vmsd_name")
+    return _parse_struct(found, nesting)
 
 
 def _parse_field(found: Json, nesting: int) -> Field:
@@ -144,7 +192,7 @@ def _text(value: Json) -> str:
 
 
 def _number(value: Json) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _NUMBER:
         raise TypeError(f"{value!r} where a number should be")
     return value
 
@@ -157,25 +205,36 @@ class DeviceReader:
     """Reads the bytes of one device.
 
     Attributes:
-        notes: What could not be interpreted, a sentence each.
+        notes: What could not be interpreted, a sentence each, at most `NOTES` and one that counts the others.
     """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.notes: list[str] = []
+        self._more_notes = 0
+        self._left = _most_repeated(len(data))
 
     def read(self, struct: Struct | None) -> Records:
         """All of its bytes as records; without a description, one buffer."""
         if struct is None:
             return (self._buffer(f"{KEPT}0", 0, len(self._data)),)
-        return self._read_struct(struct, 0, len(self._data))
+        records = self._read_struct(struct, 0, len(self._data))
+        if self._more_notes:
+            self.notes.append(f"{self._more_notes} more that could not be read as described; kept as bytes")
+        return records
+
+    def _note(self, sentence: str) -> None:
+        if len(self.notes) < NOTES:
+            self.notes.append(sentence)
+        else:
+            self._more_notes += 1
 
     def _read_struct(self, struct: Struct, start: int, end: int) -> Records:
         """The fields and subsections in a stretch of the bytes; what they leave over is a buffer."""
         found: list[Record] = []
         at = start
         try:
-            for slot in slots(struct):
+            for slot in struct.slots:
                 if slot.subsection:
                     head = self._head(slot.subsection)
                     if not self._data.startswith(head, at, end) or len(head) + slot.size > end - at:
@@ -189,11 +248,11 @@ class DeviceReader:
                 found.append(self._read_field(slot, at))
                 at += slot.size
         except _MisfitError as error:
-            self.notes.append(f"{error}; kept as bytes from there")
+            self._note(f"{error}; kept as bytes from there")
         else:
             if at == end:
                 return tuple(found)
-            self.notes.append(f"{end - at} bytes at {at} are not described; kept as bytes")
+            self._note(f"{end - at} bytes at {at} are not described; kept as bytes")
         found.append(self._buffer(f"{KEPT}{at}", at, end))
         return tuple(found)
 
@@ -211,7 +270,7 @@ class DeviceReader:
                 return self._read_array(slot, at)
             return self._read_one(slot.name, slot.entries[0], at)
         except _MisfitError as error:
-            self.notes.append(f"`{slot.name}`: {error}; kept as bytes")
+            self._note(f"`{slot.name}`: {error}; kept as bytes")
             return self._buffer(slot.name, at, at + slot.size)
 
     def _read_one(self, name: str, field: Field, at: int) -> Record:
@@ -225,25 +284,28 @@ class DeviceReader:
         return Record(name, number.name, None, self._numbers(number, field, at, 1)[0])
 
     def _read_array(self, slot: Slot, at: int) -> Record:
-        name, entries, size = slot.name, slot.entries, slot.size
-        first = entries[0]
-        number = number_type(first)
-        if any(field.struct or is_null(field, NULL) for field in entries):
-            elements = tuple(self._elements(slot, at))
-            return Record(name, "struct", len(elements), elements)
-        if number and all(number_type(field) is number and field.type == first.type for field in entries):
-            count = sum(field.count for field in entries)
-            return Record(name, number.name, count, self._numbers(number, first, at, count))
-        return self._opaque(name, first.type if len({field.type for field in entries}) == 1 else "buffer", at, size)
+        if slot.has_structs:
+            elements = self._elements(slot, at)
+            return Record(slot.name, "struct", len(elements), elements)
+        if slot.number:
+            return Record(slot.name, slot.number.name, slot.count, self._numbers(slot.number, slot.entries[0], at, slot.count))
+        return self._opaque(slot.name, slot.type, at, slot.size)
 
-    def _elements(self, slot: Slot, at: int) -> Iterator[Records | None]:
+    def _elements(self, slot: Slot, at: int) -> tuple[Records | None, ...]:
         """Structs, and null pointers among them. A pointer to a plain value is a struct of one field."""
-        if sum(field.count for field in slot.entries) > max(slot.size, 1):
+        if slot.count > max(slot.size, 1):
             raise _MisfitError(f"more elements than its {slot.size} bytes")
+        left = self._left - slot.repeated
+        if left < 0:
+            raise _MisfitError(f"{slot.records} fields from {slot.size} bytes")
+        self._left = slot.repeated  # arrays inside are among them
+        elements = []
         for field in slot.elements():
             value = self._read_one("value", field, at)
-            yield value.value if value.type == "struct" else (value,)  # type: ignore[misc]  # a struct's records
+            elements.append(cast("Records | None", value.value) if value.type == "struct" else (value,))
             at += field.size
+        self._left = left
+        return tuple(elements)
 
     def _numbers(self, kind: BlockType, field: Field, at: int, count: int) -> memoryview:
         data = self._data[at : at + field.size * count]
@@ -268,17 +330,24 @@ class Siblings:
 
     def __init__(self) -> None:
         self._records: list[Record] = []
-        self._names: dict[str, None] = {}
+        self._names: set[str] = set()
+        self._numbers: dict[str, int] = {}
 
     def name(self, wanted: str) -> str:
         """The name of the next one: what QEMU calls it, or one that is free."""
-        name = stem = wanted if 0 < len(wanted.encode()) <= NAME_BYTES else f"field@{len(self._names)}"
-        number = 2
-        while name in self._names:
-            name = f"{stem}#{number}"
-            number += 1
-        self._names[name] = None
+        name = wanted if 0 < len(wanted.encode()) <= NAME_BYTES else f"field@{len(self._names)}"
+        if name in self._names:
+            name = self._free(name)
+        self._names.add(name)
         return name
+
+    def _free(self, stem: str) -> str:
+        """A name with a number, counted on from the last one of this stem."""
+        number = self._numbers.get(stem, 2)
+        while (name := f"{stem}#{number}") in self._names:
+            number += 1
+        self._numbers[stem] = number + 1
+        return name if len(name.encode()) <= NAME_BYTES else self.name("")
 
     def add(self, record: Record) -> None:
         """One more."""
@@ -295,7 +364,7 @@ def subsection_head(name: str, version: int) -> bytes:
     return bytes((SUBSECTION,)) + pack_name(name) + version.to_bytes(4, "big")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Slot:
     """What one record of a struct stands for.
 
@@ -309,15 +378,54 @@ class Slot:
     entries: tuple[Field, ...]
     subsection: Struct | None = None
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of the fields; of a subsection without its head."""
         return self.subsection.size if self.subsection else sum(field.size * field.count for field in self.entries)
 
-    @property
+    @cached_property
+    def count(self) -> int:
+        """Elements of an array."""
+        return sum(field.count for field in self.entries)
+
+    @cached_property
     def is_array(self) -> bool:
         """Whether it is an array."""
         return len(self.entries) > 1 or any(field.is_array for field in self.entries)
+
+    @cached_property
+    def has_structs(self) -> bool:
+        """Whether an array is one of structs or pointers."""
+        return any(field.struct or is_null(field, NULL) for field in self.entries)
+
+    @cached_property
+    def number(self) -> BlockType | None:
+        """The wire type of all elements of an array, where they are numbers of one type."""
+        kinds = {(field.type, number_type(field)) for field in self.entries}
+        return next(iter(kinds))[1] if len(kinds) == 1 else None
+
+    @cached_property
+    def type(self) -> str:
+        """What QEMU calls the type of all elements of an array; `buffer` where they differ."""
+        types = {field.type for field in self.entries}
+        return types.pop() if len(types) == 1 else "buffer"
+
+    @cached_property
+    def records(self) -> int:
+        """As `Struct.records`."""
+        if not self.is_array:
+            return 1 + (self.struct.records if self.struct else 0)
+        return 1 + (sum(field.count * _records_of_element(field) for field in self.entries) if self.has_structs else 0)
+
+    @cached_property
+    def repeated(self) -> int:
+        """As `Struct.repeated`."""
+        if not self.is_array:
+            return self.struct.repeated if self.struct else 0
+        if not self.has_structs:
+            return 0
+        own = sum((field.count - 1) * _records_of_element(field) for field in self.entries if field.count)
+        return own + sum(field.struct.repeated for field in self.entries if field.struct)
 
     @property
     def struct(self) -> Struct | None:
@@ -330,13 +438,8 @@ class Slot:
             yield from repeat(field, field.count)
 
 
-def slots(struct: Struct) -> Iterator[Slot]:
-    """The records of a struct that was read as it is described, in their order."""
-    names = Siblings()
-    for name, group in groupby(struct.fields, lambda field: field.name):
-        yield Slot(names.name(name), tuple(group))
-    for each in struct.subsections:
-        yield Slot(names.name(each.name), (), each)
+def _records_of_element(field: Field) -> int:
+    return 1 + (field.struct.records if field.struct else 1)
 
 
 def is_null(field: Field, data: bytes) -> bool:
