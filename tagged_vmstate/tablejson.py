@@ -110,7 +110,11 @@ def _field_to_json(field: Field) -> dict[str, Json]:
         "versions": field.versions,
     }
     found |= {key: value for key, value in said.items() if value is not None}
-    return found if field.is_required else {**found, "default": _value_to_json(kind, field.make_default())}
+    if not field.is_required:
+        found["default"] = _value_to_json(kind, field.make_default())
+    if field.previous_defaults:
+        found["previous_defaults"] = [_value_to_json(kind, each) for each in field.previous_defaults]
+    return found
 
 
 def _value_to_json(kind: FieldType, value: Any) -> Json:
@@ -203,6 +207,7 @@ def _field_from_json(value: Json, owner: str) -> Field:
         if "default" in said:
             default = _value_from_json(kind, said["default"])
             more["default_factory"] = lambda: copy.deepcopy(default)
+        more["previous_defaults"] = [_value_from_json(kind, each) for each in said.get("previous_defaults", [])]
         narrower = [FieldType(wire=wire_type(each)) for each in said.get("widens_from", ())]
         return Field(name, kind, widens_from=narrower, **more)
     except TableError as error:
