@@ -149,8 +149,7 @@ class _Compared:
         (_, old), (field, new) = (theirs, ours) if self.is_downgrade else (ours, theirs)
         if not (old and new) or bool(ours[0].table) != bool(theirs[0].table) or not all(_fits(field, each) for each in old):
             return
-        rest = iter(new)
-        is_named = all(any(_is_same(field, first, second) for second in rest) for first in old)
+        is_named = _holds(field, new, old)
         if is_named and _is_same(field, old[-1], new[-1]):
             return
         written, read = (f"default {_brief(each[-1])}" + _earlier(each[:-1]) for _, each in (ours, theirs))
@@ -196,6 +195,15 @@ def _fits(field: Field, value: Any) -> bool:
     except StateError:
         return False
     return True
+
+
+def _holds(field: Field, defaults: Sequence[Any], earlier: Sequence[Any]) -> bool:
+    """Whether a list of defaults has all those of an earlier release, in their order."""
+    at = 0
+    for each in earlier:
+        while at < len(defaults) and not _is_same(field, each, defaults[at]):
+            at += 1
+    return at < len(defaults)
 
 
 def _is_same(field: Field, first: Any, second: Any) -> bool:
