@@ -16,7 +16,7 @@ from tagged_vmstate.codec import can_be_flagged
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import PathPart, StateError
 from tagged_vmstate.fieldtype import FieldType
-from tagged_vmstate.table import Field, Table, check_value
+from tagged_vmstate.table import Field, Table, check_value, is_same
 
 Verdict: TypeAlias = tuple[Effect, str, str, str]
 """Effect, condition, what the writer has, what the reader has."""
@@ -177,7 +177,7 @@ def _history(side: _Side, field: Field) -> tuple[Any, ...]:
     found: list[Any] = []
     for state in states:
         value = table.get(state, field)
-        found += own if own and field.type.same(value, own[-1]) else (value,)
+        found += own if own and is_same(field.type, value, own[-1]) else (value,)
     return tuple(found)
 
 
@@ -209,7 +209,7 @@ def _holds(field: Field, defaults: Sequence[Any], earlier: Sequence[Any]) -> boo
 def _is_same(field: Field, first: Any, second: Any) -> bool:
     """Whether two defaults are the same; of structs, whether as many are there."""
     if field.table is None:
-        return field.type.same(first, second)
+        return is_same(field.type, first, second)
     return [each is None for each in _several(first)] == [each is None for each in _several(second)]
 
 

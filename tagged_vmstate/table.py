@@ -19,7 +19,7 @@ from tagged_vmstate.blocks import IntType
 from tagged_vmstate.errors import StateError, TableError
 from tagged_vmstate.fieldtype import FieldType, widening_misfit
 from tagged_vmstate.records import encode_name
-from tagged_vmstate.wire import NESTING
+from tagged_vmstate.wire import NESTING, equal
 from tagged_vmstate.wiretype import brief
 
 KEPT: Final = "_vmstate_kept"
@@ -347,7 +347,7 @@ class Table:
         """Give every field that is at its default the one that it began with."""
         for field in self.fields:
             value = self.get(state, field)
-            if field.previous_defaults and field.type.same(value, field.make_default()):
+            if field.previous_defaults and is_same(field.type, value, field.make_default()):
                 self.set(state, field.attribute, field.first_default())
             elif field.table and field.has_previous_defaults:
                 for element in elements_of(field.type, value):
@@ -495,6 +495,22 @@ def check_value(kind: FieldType, value: Any) -> None:
             if kind.is_array:
                 error.under(index)
             raise
+
+
+def is_same(kind: FieldType, first: Any, second: Any) -> bool:
+    """Whether two values that fit a field are saved as the same bytes: NaN is itself, and 0.0 is not -0.0."""
+    table = cast("Table | None", kind.table)
+    if table is None:
+        ours, theirs = kind.pieces(first), kind.pieces(second)
+        return ours[0] == theirs[0] and equal(ours[1], theirs[1])
+    pairs = elements_of(kind, first), elements_of(kind, second)
+    return len(pairs[0]) == len(pairs[1]) and all(_is_same_state(table, *pair) for pair in zip(*pairs, strict=True))
+
+
+def _is_same_state(table: Table, first: Any, second: Any) -> bool:
+    if first is None or second is None:
+        return first is second
+    return all(is_same(field.type, table.get(first, field), table.get(second, field)) for field in table.fields)
 
 
 def _check_fields(table: Table, state: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from array import array
 from collections.abc import Callable
 from functools import lru_cache
@@ -159,6 +160,12 @@ def test_an_absent_field_gets_its_first_default_whatever_its_kind() -> None:
     assert found.numbers.tolist() == [0, 0]
     assert found.block.tolist() == [0x63, 0x64]
     assert found.ram == bytearray(10_000)
+
+
+def test_a_default_is_itself_where_its_bits_are() -> None:
+    inner = Table("inner", [Field("x", tv.float64, default=math.nan, previous_defaults=(-0.0,))])
+    table = Table("dev", [Field("s", Annotated[dict, inner], default_factory=lambda: {"x": math.nan})])
+    assert str(tv.load(NOTHING, table)) == "{'s': {'x': -0.0}}"
 
 
 def test_what_is_filled_is_reported_with_its_value() -> None:
