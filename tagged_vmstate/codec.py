@@ -11,7 +11,8 @@ What the loader does with one struct (format, section "what a loader does"):
     length fit                                                     it was its writer's default changes nothing
     another type                           yes                     the value, if that widening is declared
     another length                         yes                     a problem
-    nothing                                with a default          the default
+    nothing                                with a default          the default, of a section that is there the first of
+                                                                   all that the field has had
     nothing                                required                a problem
     a field at its default                 no                      ignored
     a field in use                         no                      a problem, unless unknown fields are ignored or kept
@@ -48,6 +49,7 @@ from tagged_vmstate.rules import (
 from tagged_vmstate.table import Field, Hook, Table, elements_held, elements_of
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import NIL, Cursor, Piece, equal, gathered, pack_array_head, pack_uint
+from tagged_vmstate.wiretype import brief
 
 Unknown: TypeAlias = Literal["error", "ignore", "keep"]
 """What to do with fields in use that no table knows: refuse them, drop them, or carry them to the next save."""
@@ -129,7 +131,7 @@ def memory_records(table: Table, field: Field, state: Any, most: int) -> Iterato
     except StateError as error:
         error.under(field.name)
         raise
-    defaults = None if field.is_required else _default_parts(field, most)
+    defaults = None if field.is_required else _default_parts(field, most, len(view))
     is_empty = True
     for number, start in enumerate(range(0, len(view), most)):
         runs = _runs(view, start, most)
@@ -140,10 +142,16 @@ def memory_records(table: Table, field: Field, state: Any, most: int) -> Iterato
 
 
 @lru_cache(_TABLES)
-def _default_parts(field: Field, most: int) -> tuple[Runs, ...]:
-    """The runs of the parts of a default: what is zero takes no room."""
-    view = field.type.memory(field.make_default())
-    return tuple(_runs(view, start, most) for start in range(0, len(view), most))
+def _default_parts(field: Field, most: int, size: int) -> Sequence[Runs | None] | None:
+    """The runs of the parts of a default of a size, None where the defaults differ: what is zero takes no room."""
+    found: Sequence[Runs | None] | None = None
+    for default in (field.make_default(), *field.previous_defaults):
+        view = field.type.memory(default)
+        if len(view) != size:
+            return None
+        parts = [_runs(view, start, most) for start in range(0, size, most)]
+        found = parts if found is None else [each if each == part else None for each, part in zip(found, parts, strict=True)]
+    return found
 
 
 def _runs(memory: memoryview, start: int, most: int) -> Runs:
@@ -236,7 +244,53 @@ def _heads(table: Table) -> tuple[bytes, ...]:
 @lru_cache(_TABLES)
 def _defaults(table: Table) -> Images:
     """The images of the defaults of a table."""
-    return tuple(None if field.is_required else image(field.type, field.make_default()) for field in table.fields)
+    return tuple(None if field.is_required else _image(field, field.make_default()) for field in table.fields)
+
+
+def _image(field: Field, default: Any) -> Image | None:
+    """The image of a default of a field; where it is not what each earlier one was, no value is to be flagged."""
+    found: Image | None = image(field.type, default)
+    for previous in field.previous_defaults:
+        found = _agreed(field.type, found, image(field.type, previous))
+    return found
+
+
+def _agreed(kind: FieldType, first: Image | None, second: Image | None) -> Image | None:
+    """The image that values are flagged by where they are to equal two defaults."""
+    if first is None or second is None or len(first) != len(second):
+        return None
+    table = cast("Table | None", kind.table)
+    if table is None:
+        ours, theirs = cast("tuple[bytes, Sequence[Piece]]", first), cast("tuple[bytes, Sequence[Piece]]", second)
+        return ours if ours[0] == theirs[0] and equal(ours[1], theirs[1]) else None
+    pairs = zip(cast("tuple[Images | None, ...]", first), cast("tuple[Images | None, ...]", second), strict=True)
+    return tuple(None if ours is None and theirs is None else _agreed_struct(table, ours, theirs) for ours, theirs in pairs)
+
+
+def _agreed_struct(table: Table, first: Images | None, second: Images | None) -> Images:
+    """The same of structs; what is absent in one of the two is flagged by its table's defaults."""
+    known = _defaults(table)
+    triples = zip(table.fields, known if first is None else first, known if second is None else second, strict=True)
+    return tuple(_agreed(field.type, ours, theirs) for field, ours, theirs in triples)
+
+
+def can_be_flagged(field: Field) -> bool:
+    """Whether a field has a value that is flagged as being at its default."""
+    return _is_met(field.type, None if field.is_required else _image(field, field.make_default()))
+
+
+def _is_met(kind: FieldType, default: Image | None) -> bool:
+    """Whether a value has an image as its default's."""
+    table = cast("Table | None", kind.table)
+    if table is None:
+        return default is not None
+    if default is None:
+        return not kind.is_array and _are_met(table, _defaults(table))
+    return all(each is None or _are_met(table, each) for each in cast("tuple[Images | None, ...]", default))
+
+
+def _are_met(table: Table, defaults: Images) -> bool:
+    return all(_is_met(field.type, default) for field, default in zip(table.fields, defaults, strict=True))
 
 
 def image(kind: FieldType, value: Any) -> Image:
@@ -248,7 +302,7 @@ def image(kind: FieldType, value: Any) -> Image:
 
 
 def _images(table: Table, state: Any) -> Images:
-    return tuple(image(field.type, table.get(state, field)) for field in table.fields)
+    return tuple(_image(field, table.get(state, field)) for field in table.fields)
 
 
 class Loader:
@@ -274,24 +328,24 @@ class Loader:
         self._top: Record | None = None
         self._refused = 0
 
-    def load(self, table: Table, records: Sequence[Record], offset: int | None = None, old: Any = None) -> Any | None:
+    def load(self, table: Table, records: Sequence[Record] | None, offset: int | None = None, old: Any = None) -> Any | None:
         """A new state of the fields; None where one does not fit.
 
         Args:
             table: The table.
-            records: The fields, those of all parts of the section.
+            records: The fields, those of all parts of the section; None where there is no section.
             offset: Where the section begins, for what is missing in it.
             old: The state that will take the values, where there is one: the new one is a copy of it.
         """
         refused = self._refused
         is_second = id(old) in self._taken
         self._taken.add(id(old))
-        matched, kept = self._match(table, records)
+        matched, kept = self._match(table, records or ())
         values = {}
         for field in table.fields:
             record = matched.get(field.name)
             if record is None:
-                values[field.attribute] = self._absent(field, offset)
+                values[field.attribute] = self._absent(field, offset, is_new=records is None)
                 continue
             if not self._path:
                 self._top = record
@@ -347,12 +401,14 @@ class Loader:
             return encode(record)
         return Cursor(top.encoded, pos=record.offset - top.offset).skip("a field")
 
-    def _absent(self, field: Field, offset: int | None) -> Any:
+    def _absent(self, field: Field, offset: int | None, *, is_new: bool) -> Any:
         if field.is_required:
             self._note(MISSING_FIELD, f"`{field.type.describe()}` (required)", "no such field", offset, field.name)
             return None
-        self._note(FILLED, f"`{field.type.describe()}`", "no such field", offset, field.name)
-        return field.make_default()
+        value = field.make_default() if is_new else field.first_default()
+        first = f", filled with its first default, {brief(value)}" if field.has_previous_defaults and not is_new else ""
+        self._note(FILLED, f"`{field.type.describe()}`", f"no such field{first}", offset, field.name)
+        return value
 
     def _field(self, field: Field, record: Record, old: Any) -> Any:
         """The value of a record in Python; what does not fit is noted."""

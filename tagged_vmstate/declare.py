@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import inspect
 import typing
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from types import FunctionType, MemberDescriptorType
 from typing import Any, ClassVar, Final, TypeVar, get_origin, overload
@@ -39,6 +39,7 @@ class _Said:
 def field(
     *,
     default: T,
+    previous_defaults: Sequence[T] = (),
     name: str | None = None,
     aliases: Iterable[str] = (),
     widens_from: Iterable[Any] = (),
@@ -53,6 +54,7 @@ def field(
 def field(
     *,
     default_factory: Callable[[], T],
+    previous_defaults: Sequence[T] = (),
     name: str | None = None,
     aliases: Iterable[str] = (),
     widens_from: Iterable[Any] = (),

@@ -192,7 +192,7 @@ class Incoming:
         if found and found.new:
             return found.new
         loader = Loader(entry.label, self._unknown, tells=self._tells and found is not None, taken=taken)
-        state = loader.load(entry.table, merged(found.records) if found else (), found.offset if found else None, entry.state)
+        state = loader.load(entry.table, merged(found.records) if found else None, found.offset if found else None, entry.state)
         self.findings += loader.findings
         if found is None and self._tells:
             self.findings.append(Finding(FILLED_DEVICE.id, entry.label, (), "a section", "none", None))

@@ -107,7 +107,7 @@ class Shape:
     """
 
     def __init__(self, table: Table) -> None:
-        if not _is_flat(table):
+        if not _is_flat(table) or table.has_previous_defaults:
             raise MisfitError(table.owner)
         self.table = table
         self.structs: list[Struct] = []

@@ -6,9 +6,10 @@ Everything that can be wrong with a declaration is said here, with the names of 
 
 from __future__ import annotations
 
+import copy
 import enum
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MemberDescriptorType
 from typing import Any, Final, Protocol, TypeAlias, cast
@@ -18,7 +19,7 @@ from tagged_vmstate.blocks import IntType
 from tagged_vmstate.errors import StateError, TableError
 from tagged_vmstate.fieldtype import FieldType, widening_misfit
 from tagged_vmstate.records import encode_name
-from tagged_vmstate.wire import NESTING
+from tagged_vmstate.wire import NESTING, equal
 from tagged_vmstate.wiretype import brief
 
 KEPT: Final = "_vmstate_kept"
@@ -73,6 +74,7 @@ class Field:
         annotation: What it holds: see `annotations`.
         default: What it is where the snapshot has none, and after a reset.
         default_factory: Makes the default, for what can be changed in place.
+        previous_defaults: The defaults of earlier releases, oldest first: see docs/evolution.md. They are copied on use.
         attribute: What holds it in the state: an attribute, or a key of a dict. The name, unless given.
         aliases: Other names under which it is found in a snapshot.
         widens_from: Narrower types that are taken too; nothing may be lost.
@@ -89,7 +91,7 @@ class Field:
 
     __slots__ = (
         *("aliases", "attribute", "default", "default_factory", "description", "display"),
-        *("name", "since", "type", "untagged", "until", "versions", "widens_from"),
+        *("name", "previous_defaults", "since", "type", "untagged", "until", "versions", "widens_from"),
     )
 
     def __init__(
@@ -99,6 +101,7 @@ class Field:
         *,
         default: Any = NO_DEFAULT,
         default_factory: Callable[[], Any] | None = None,
+        previous_defaults: Sequence[Any] = (),
         attribute: str | None = None,
         aliases: Iterable[str] = (),
         widens_from: Iterable[Any] = (),
@@ -125,6 +128,7 @@ class Field:
             self.widens_from = frozenset(self._narrower(widens_from))
             self._check()
             self._check_default()
+            self.previous_defaults = self._previous(previous_defaults)
         except TableError as error:
             error.under(str(name))
             raise
@@ -142,9 +146,23 @@ class Field:
         """The table of a struct."""
         return cast("Table | None", self.type.table)
 
+    @property
+    def has_previous_defaults(self) -> bool:
+        """Whether its default has changed, or that of a field in its structs."""
+        return bool(self.previous_defaults or (self.table and self.table.has_previous_defaults))
+
     def make_default(self) -> Any:
         """A default of one's own, to be changed in place at will."""
         return self.default_factory() if self.default_factory else self.default
+
+    def first_default(self) -> Any:
+        """The default that it began with, its structs' fields at theirs: what a release that lacks it does."""
+        value = copy.deepcopy(self.previous_defaults[0]) if self.previous_defaults else self.make_default()
+        if self.table and self.has_previous_defaults:
+            for element in elements_of(self.type, value):
+                if element is not None:
+                    self.table.take_back(element)
+        return value
 
     def is_in(self, version: int) -> bool:
         """Whether a section version has it."""
@@ -196,6 +214,18 @@ class Field:
         except StateError as error:
             raise TableError(f"a default: {error.expected}", error.found, path=error.path) from None
 
+    def _previous(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        if not isinstance(values, list | tuple):
+            raise TableError("previous_defaults as a tuple, oldest first", brief(values))
+        if values and self.is_required:
+            raise TableError("a default beside previous_defaults", "none")
+        for value in values:
+            try:
+                check_value(self.type, value)
+            except StateError as error:
+                raise TableError(f"previous_defaults of `{self.type.describe()}`: {error.expected}", error.found) from None
+        return tuple(copy.deepcopy(each) for each in values)
+
 
 class Table:
     """The fields of a device or struct.
@@ -223,6 +253,7 @@ class Table:
     Attributes:
         attributes: All that a state holds outside of a `__dict__`: fields, what is kept, and slots that are no fields.
         hooks: The names of the hooks of this table and all in it.
+        has_previous_defaults: Whether the default of a field has changed, of one in its structs too.
         can_make: Whether a new state can be made.
         can_copy: Whether a copy of a state can be given other values: setting a property could reach outside.
 
@@ -233,7 +264,7 @@ class Table:
     __slots__ = (
         *("aliases", "attributes", "by_name", "can_copy", "can_make", "check", "depth", "description", "fields", "hooks"),
         *("is_hooked", "is_plain", "legacy", "maker", "minimum_version", "name", "owner", "post_load", "pre_save", "slots"),
-        *("state", "version"),
+        *("has_previous_defaults", "state", "version"),
     )
 
     def __init__(
@@ -282,6 +313,7 @@ class Table:
             self.is_hooked = bool(self.hooks)
             self.can_make = bool(make) or is_plain or state is dict or _takes(state, names)
             self.can_copy = is_plain or state is dict or not any(_is_computed(state, name) for name in names)
+            self.has_previous_defaults: bool = any(field.has_previous_defaults for field in self.fields)
             self.depth: int = 1 + max((each.depth for each in inner), default=0)
             if self.depth > NESTING:
                 raise TableError(f"at most {NESTING} structs within each other", str(self.depth))
@@ -310,6 +342,17 @@ class Table:
             state[attribute] = value
         else:
             setattr(state, attribute, value)
+
+    def take_back(self, state: Any) -> None:
+        """Give every field that is at its default the one that it began with."""
+        for field in self.fields:
+            value = self.get(state, field)
+            if field.previous_defaults and is_same(field.type, value, field.make_default()):
+                self.set(state, field.attribute, field.first_default())
+            elif field.table and field.has_previous_defaults:
+                for element in elements_of(field.type, value):
+                    if element is not None:
+                        field.table.take_back(element)
 
     def kept(self, state: Any) -> Kept:
         """The fields that an earlier load kept for a state, each as bytes, and whether it is at its default."""
@@ -452,6 +495,22 @@ def check_value(kind: FieldType, value: Any) -> None:
             if kind.is_array:
                 error.under(index)
             raise
+
+
+def is_same(kind: FieldType, first: Any, second: Any) -> bool:
+    """Whether two values that fit a field are saved as the same bytes: NaN is itself, and 0.0 is not -0.0."""
+    table = cast("Table | None", kind.table)
+    if table is None:
+        ours, theirs = kind.pieces(first), kind.pieces(second)
+        return ours[0] == theirs[0] and equal(ours[1], theirs[1])
+    pairs = elements_of(kind, first), elements_of(kind, second)
+    return len(pairs[0]) == len(pairs[1]) and all(_is_same_state(table, *pair) for pair in zip(*pairs, strict=True))
+
+
+def _is_same_state(table: Table, first: Any, second: Any) -> bool:
+    if first is None or second is None:
+        return first is second
+    return all(is_same(field.type, table.get(first, field), table.get(second, field)) for field in table.fields)
 
 
 def _check_fields(table: Table, state: Any) -> None:

@@ -117,7 +117,11 @@ def _field_to_json(field: Field) -> dict[str, Json]:
         "versions": field.versions,
     }
     found |= {key: value for key, value in said.items() if value is not None}
-    return found if field.is_required else {**found, "default": _value_to_json(kind, field.make_default())}
+    if not field.is_required:
+        found["default"] = _value_to_json(kind, field.make_default())
+    if field.previous_defaults:
+        found["previous_defaults"] = [_value_to_json(kind, each) for each in field.previous_defaults]
+    return found
 
 
 def _value_to_json(kind: FieldType, value: Any) -> Json:
@@ -255,6 +259,7 @@ def _field_from_json(value: Json, owner: str, nesting: int) -> Field:
             "since": _member(value, "since", int, 0),
             "until": _optional(value, "until", int),
             "versions": _optional(value, "versions", int),
+            "previous_defaults": [_value_from_json(kind, each) for each in _member(value, "previous_defaults", list, [])],
         }
     except (TableError, StateError) as error:
         raise TableError(error.expected, error.found, path=(name, *error.path)) from None

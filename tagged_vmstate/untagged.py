@@ -211,7 +211,7 @@ def write_records(table: Table, records: Records, version: int, *, drop: Contain
 def _write_struct(table: Table, records: Records, version: int, drop: Container[str]) -> Iterator[bytes]:
     given = {field.name: record for record in records if (field := table.by_name.get(record.name))}
     given |= {
-        field.name: record_of(field, field.make_default())
+        field.name: record_of(field, field.first_default())
         for field in table.fields
         if field.name not in given and not field.is_required
     }
@@ -235,7 +235,7 @@ def _write_struct(table: Table, records: Records, version: int, drop: Container[
             continue
         if field.untagged.subsection and field.is_in(version):
             yield from _write_subsection(field, record, drop)
-        elif not record.is_default and record.value != record_of(field, field.make_default()).value and field.name not in drop:
+        elif not record.is_default and record.value != record_of(field, field.first_default()).value and field.name not in drop:
             expected = f"`{field.name}` at its default: version {version} of `{table.name}` has no place for it"
             raise StateError(expected, "it in use", path=(field.name,))
 

@@ -31,19 +31,30 @@ class Plan:
     aliases: tuple[str, ...] = ()
     widens_from: tuple[Any, ...] = ()
     inner: tuple[Plan, ...] = field(default=())
+    previous: tuple[Any, ...] = ()
 
     def declare(self) -> Field:
         return Field(
             self.name,
             self.annotation,
             default_factory=lambda: copy.deepcopy(self.default),
+            previous_defaults=self.previous,
             aliases=self.aliases,
             widens_from=self.widens_from,
         )
 
     @property
     def is_default(self) -> bool:
-        return bool(self.value == self.default)
+        return all(self.value == each for each in (self.default, *self.previous))
+
+    @property
+    def first(self) -> Any:
+        """The default that it began with."""
+        return (*self.previous, self.default)[0]
+
+    def moved(self) -> Plan:
+        """The same with another default, if its value is one."""
+        return replace(self, default=self.value, previous=(*self.previous, self.default))
 
 
 NAMES: Final = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(lambda name: len(name.encode()) <= 255)
@@ -124,13 +135,13 @@ class Growth:
 
 @st.composite
 def growths(draw: st.DrawFn) -> Growth:
-    """A table, and one that it has grown into: fields added, dropped, renamed and widened."""
+    """A table, and one that it has grown into: fields added, dropped, renamed and widened, and defaults changed."""
     old = draw(field_plans())
     new: list[Plan] = []
     dropped, widened, renamed = set(), set(), {}
     taken = {plan.name for plan in old}
     for plan in old:
-        change = draw(st.sampled_from(["same", "same", "drop", "rename", "widen"]))
+        change = draw(st.sampled_from(["same", "same", "drop", "rename", "widen", "move"]))
         if change == "drop":
             dropped.add(plan.name)
         elif change == "rename":
@@ -143,8 +154,9 @@ def growths(draw: st.DrawFn) -> Growth:
             wide = NARROWER[plan.wire]
             new.append(replace(plan, annotation=INTEGERS[wide], wire=wide, widens_from=(INTEGERS[plan.wire],)))
         else:
-            new.append(plan)
+            new.append(plan.moved() if change == "move" else plan)
     added = draw(st.lists(NAMES.filter(lambda name: name not in taken), unique=True, max_size=3))
     new += [draw(plans(name)) for name in added]
+    new = [plan.moved() if plan.name in added and draw(st.booleans()) else plan for plan in new]
     order = draw(st.permutations(new))
     return Growth(old, tuple(order), frozenset(added), frozenset(dropped), frozenset(widened), renamed)

@@ -6,6 +6,7 @@ import copy
 import enum
 import json
 import lzma
+import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -52,9 +53,11 @@ def f(annotation: Any, default: Any = 0, **more: Any) -> Field:
 
 
 INNER = Table("inner", [f(tv.uint8)])
+MOVED = Annotated[dict, Table("inner", [f(tv.uint8, 2, previous_defaults=(0,))])]
 NEEDY = Table("inner", [Field("x", tv.uint8)])
 CHECKED = Table("inner", [f(tv.uint8)], check=id)
 STRUCT = Annotated[dict, INNER]
+LIST = Annotated[list[dict[str, int]], INNER, MaxLength(2)]
 
 PAIRS: list[tuple[list[Entry], list[Entry], list[tuple[str, str]], list[tuple[str, str]]]] = [
     # old, new, upgrade, downgrade
@@ -75,7 +78,7 @@ PAIRS: list[tuple[list[Entry], list[Entry], list[tuple[str, str]], list[tuple[st
     (entries(f(tv.uint8)), entries(f(tv.uint16, widens_from=(tv.uint8,))), [], [("type-changed", "refused")]),
     (entries(f(tv.uint8)), entries(f(tv.uint16)), [("type-changed", "refused")], [("type-changed", "refused")]),
     (entries(f(Annotated[bytes, Length(2)], b"ab")), entries(f(Annotated[bytes, Length(3)], b"abc")),
-     [("length-changed", "refused"), ("default-changed", "fine")], [("length-changed", "refused"), ("default-changed", "fine")]),
+     [("length-changed", "refused")], [("length-changed", "refused")]),
     (entries(f(Annotated[bytes, MaxLength(2)], b"")), entries(f(Annotated[bytes, MaxLength(3)], b"")), [],
      [("length-changed", "loads while it has at most 2")]),
     (entries(f(Annotated[bytes, Length(2)], b"ab")), entries(f(Annotated[bytes, MaxLength(3)], b"ab")), [],
@@ -86,8 +89,16 @@ PAIRS: list[tuple[list[Entry], list[Entry], list[tuple[str, str]], list[tuple[st
     (entries(f(tv.uint8)), entries(f(Annotated[tv.uint8, tv.Mask(3)])), [("range-changed", "loads while it is one with no bits but 0x3")], []),
     (entries(f(Annotated[Mode, tv.uint8])), entries(f(Annotated[Smaller, tv.uint8])), [("members-changed", "loads while it is not BUSY (1)")], []),
     (entries(f(tv.uint8)), entries(f(Annotated[Smaller, tv.uint8])), [("members-changed", "loads while it is one of 0")], []),
-    (entries(f(STRUCT, {"x": 0})), entries(f(Annotated[dict | None, INNER], None)), [], [("optional-changed", "loads while it is present")]),
-    (entries(f(tv.uint8, 1)), entries(f(tv.uint8, 2)), [("default-changed", "fine")], [("default-changed", "fine")]),
+    (entries(f(STRUCT, {"x": 0})), entries(f(Annotated[dict | None, INNER], {"x": 0})), [], [("optional-changed", "loads while it is present")]),
+    (entries(f(tv.uint8, 1)), entries(f(tv.uint8, 2)),
+     [("default-unnamed", "loads while every snapshot has it: one of a release that lacks it silently gets 2 for 1")],
+     [("default-unnamed", "loads while every release has it: one that lacks it silently drops 2 and goes on with 1")]),
+    (entries(f(tv.uint8, 1)), entries(f(tv.uint8, 2, previous_defaults=(1,))), [("default-changed", "fine")], [("default-changed", "fine")]),
+    (entries(f(tv.uint8, 1)), entries(f(tv.uint8, 1, previous_defaults=(1,))), [], []),
+    (entries(), entries(f(tv.uint8, 2, previous_defaults=(1,))), [("field-missing", "fine")], [("field-unknown", "refused")]),
+    (entries(), entries(f(tv.uint8, 2, previous_defaults=(2,))), [("field-missing", "fine")],
+     [("field-unknown", "loads while all of it is at its default")]),
+    ([], entries(f(MOVED, {"x": 2})), [("device-missing", "fine")], [("device-unknown", "refused")]),
     (entries(f(STRUCT, {"x": 0})), entries(f(Annotated[dict, NEEDY], {"x": 0})), [], []),
 ]  # fmt: skip
 
@@ -96,7 +107,33 @@ PAIRS: list[tuple[list[Entry], list[Entry], list[tuple[str, str]], list[tuple[st
 def test_each_rule_has_a_pair(pair: Any) -> None:
     old, new, upgrade, downgrade = pair
     assert told(compare(old, new)) == upgrade
-    assert told(compare(new, old)) == downgrade
+    assert told(compare(new, old, is_downgrade=True)) == downgrade
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found", "remedy"),
+    [
+        (f(tv.uint8, 1), f(tv.uint16, 2, widens_from=(tv.uint8,)), ["x"], "previous_defaults=(1,)"),
+        (f(tv.uint8, 2, previous_defaults=(1,)), f(tv.uint8, 2), ["x"], "previous_defaults=(1, 2)"),
+        (f(tv.uint8, 2, previous_defaults=(1,)), f(tv.uint8, 3, previous_defaults=(2,)), ["x"], "previous_defaults=(1, 2)"),
+        (f(tv.uint8, 2, previous_defaults=(1,)), f(tv.uint8, 3, previous_defaults=(2, 1)), ["x"], "previous_defaults=(1, 2)"),
+        (f(STRUCT, {"x": 0}), f(STRUCT, {"x": 1}), ["x / x"], "previous_defaults=(0,) of the struct or of the field in it"),
+        (f(STRUCT, {"x": 0}), f(Annotated[dict | None, INNER], None), ["x"], "previous_defaults=({'x': 0},)"),
+        (f(LIST, [{"x": 0}]), f(LIST, []), ["x"], "previous_defaults=([{'x': 0}],)"),
+        (f(tv.uint8, 2), f(tv.uint8, 2, previous_defaults=(1,)), [], ""),
+        (f(tv.uint8, 1, previous_defaults=(1,)), f(tv.uint8, 1), [], ""),
+        (f(tv.float64, math.nan), f(tv.float64, math.nan), [], ""),
+        (f(tv.float64, 0.0), f(tv.float64, -0.0), ["x"], "previous_defaults=(0.0,)"),
+        (f(STRUCT, {"x": 0}), f(STRUCT, {"x": 1}, previous_defaults=({"x": 0},)), [], ""),
+        (f(STRUCT, {"x": 0}), f(MOVED, {"x": 2}), [], ""),
+        (f(LIST, []), f(LIST, [{"x": 1}], previous_defaults=([],)), [], ""),
+    ],
+)
+def test_a_default_that_has_changed_is_named(old: Field, new: Field, found: list[str], remedy: str) -> None:
+    for changes in (compare(entries(old), entries(new)), compare(entries(new), entries(old), is_downgrade=True)):
+        unnamed = [change for change in changes if change.rule.id == "default-unnamed"]
+        assert [change.place.removeprefix("dev#0 ") for change in unnamed] == found
+        assert [change.rule.remedy for change in unnamed] == [f"declare {remedy}"] * len(found)
 
 
 def test_what_lies_in_structs_has_its_path_and_all_is_told() -> None:
@@ -121,7 +158,7 @@ def test_what_lies_in_structs_has_its_path_and_all_is_told() -> None:
 def test_what_compat_says_is_what_a_load_does(growth: Growth) -> None:
     old, new = table_of(growth.old), table_of(growth.new)
     for writer, reader, plans in ((old, new, growth.old), (new, old, growth.new)):
-        changes = compare([Entry(writer, 0, None)], [Entry(reader, 0, None)])
+        changes = compare([Entry(writer, 0, None)], [Entry(reader, 0, None)], is_downgrade=writer is new)
         in_use = {plan.name for plan in plans if not plan.is_default}
         expected = any(
             change.effect == "refused" or (change.effect == "while" and change.path[0] in in_use) for change in changes
@@ -182,9 +219,21 @@ class TestTablesAsJson:
         data = tv.dumps(state_of(growth.new), table=table)
         assert tv.load(data, again.table) == tv.load(data, table)
 
+    def test_earlier_defaults_go_along_and_may_be_absent(self) -> None:
+        found = entries(f(tv.uint8, 3, previous_defaults=(1, 2)), f(STRUCT, {"x": 2}, name="s", previous_defaults=({"x": 1},)))
+        exported = json.loads(json.dumps(tables_to_json(found)))
+        assert [each["previous_defaults"] for each in exported["devices"][0]["fields"]] == [[1, 2], [{"x": 1}]]
+        [again] = tables_from_json(exported)
+        assert compare(found, [again]) == compare([again], found, is_downgrade=True) == []
+        assert tv.load(tv.Section("dev", 0, []), again.table) == {"x": 1, "s": {"x": 1}}
+        for field in exported["devices"][0]["fields"]:
+            del field["previous_defaults"]
+        assert [change.rule.id for change in compare(found, tables_from_json(exported))] == ["default-unnamed"] * 2
+
     @pytest.mark.parametrize(
         ("change", "words"),
         [
+            (lambda found: _set(found, "previous_defaults", [300]), r"previous_defaults of `uint8`: .* got 300 - at dev x"),
             (lambda _: [], 'tables as an object with "format"'),
             (lambda found: {**found, "format": "x"}, 'tables as an object with "format": "tagged-vmstate tables", got \'x\''),
             (lambda found: {**found, "version": 2}, "tables of version 1, got version 2: a later build"),

@@ -10,6 +10,8 @@ import re
 
 import msgpack
 import pytest
+from evolution import PAGE as EVOLUTION
+from evolution import renewed as evolved
 from picture import PICTURE, ROOT, drawn
 from transcripts import PAGE, renewed
 
@@ -31,6 +33,12 @@ def test_the_picture_shows_what_the_command_prints() -> None:
     assert "scancode_set" in words(drawn())
     assert words(PICTURE.read_text()) == words(drawn()), "draw it anew: python tests/picture.py"
     assert "http" not in PICTURE.read_text().replace("http://www.w3.org/2000/svg", ""), "nothing is loaded from elsewhere"
+
+
+def test_the_table_of_changes_is_what_loads_do() -> None:
+    page = EVOLUTION.read_text()
+    assert "| add a field with a default | always | while it is at its default |" in page
+    assert evolved(page) == page, "write it anew: python tests/evolution.py --write"
 
 
 def test_the_golden_bytes_of_the_format_are_what_is_written_and_read() -> None:

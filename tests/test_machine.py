@@ -44,7 +44,7 @@ def test_any_state_of_any_table_comes_back(plans: tuple[Plan, ...]) -> None:
 def test_an_old_snapshot_loads_into_a_grown_table(growth: Growth) -> None:
     data = tv.dumps(state_of(growth.old), table=table_of(growth.old))
     old = {plan.name: plan for plan in growth.old}
-    expected = {plan.name: plan.default for plan in growth.new if plan.name in growth.added}
+    expected = {plan.name: plan.first for plan in growth.new if plan.name in growth.added}
     expected |= {
         plan.name: old[growth.renamed.get(plan.name, plan.name)].value for plan in growth.new if plan.name not in growth.added
     }

@@ -239,6 +239,15 @@ class TestWrong:
             write(VERSIONED, {**SIX, "e": 500, "f": 600}, 1)
         assert len(write(VERSIONED, SIX, 1, drop={"b", "e", "f"})) == 16
 
+    def test_a_version_without_a_field_did_what_its_first_default_says(self) -> None:
+        table = Table("t", [f("a", tv.uint8), f("b", tv.uint8, 3, since=2, previous_defaults=(2,))], version=2)
+        assert write(table, {"a": 1, "b": 2}, 1) == b"\1"
+        with pytest.raises(tv.StateError, match="version 1 of `t` has no place for it, got it in use - at b"):
+            write(table, {"a": 1, "b": 3}, 1)
+        assert write(table, {"a": 1, "b": 3}, 1, drop={"b"}) == b"\1"
+        assert tv.load(tv.Section("t", 0, read(table, b"\1", 1)), table) == {"a": 1, "b": 2}
+        assert write_records(table, read(table, b"\1", 1), 2) == b"\1\2"
+
     def test_counts_and_nulls_that_do_not_fit(self) -> None:
         with pytest.raises(tv.StateError, match=r"as many as `n` says \(3\), got 2 elements - at data"):
             write(COUNTED, {"n": 3, "data": b"ab", "words": [1, 2], "inner": []}, 1)

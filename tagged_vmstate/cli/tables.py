@@ -178,7 +178,9 @@ def compat_command(
 
 def _changes(old: Any, new: Any, direction: str) -> list[Change]:
     writer, reader = (old, new) if direction == "upgrade" else (new, old)
-    return dumpstate.compare(writer, reader) if isinstance(old, dumpstate.Dump) else compat.compare(writer, reader)
+    if isinstance(old, dumpstate.Dump):
+        return dumpstate.compare(writer, reader)
+    return compat.compare(writer, reader, is_downgrade=direction == "downgrade")
 
 
 def _alias_lines(path: Path | None) -> list[str]:
@@ -227,7 +229,7 @@ def _compat_lines(direction: str, changes: Sequence[Change]) -> Iterator[Line]:
             (clean(change.outcome), style),
             (clean(f": written {change.writer}, read {change.reader}"), PLAIN),
         ]
-        if change.effect == REFUSED:
+        if change.effect != FINE:
             yield [(f"    to mend it: {change.rule.remedy}", DIM)]
     counts = [sum(change.effect == effect for change in changes) for effect in (REFUSED, "while", FINE)]
     yield [(f"  {counts[0]} refused, {counts[1]} on a condition, {counts[2]} fine", DIM)]
