@@ -15,13 +15,16 @@ At run time all of them are plain Python values: nothing is wrapped.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import math
+import operator
 import types
 import typing
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final, TypeAlias, Union, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, SupportsIndex, TypeAlias, Union, cast, get_args, get_origin
 
 import annotated_types
 import typing_extensions
@@ -80,6 +83,7 @@ sparse: TypeAlias = Annotated[bytearray, Wire("sparse")]
 """Memory, mostly zero: pages of zeros cost nothing."""
 
 
+_MARKS: Final = (Wire, Length, MaxLength, Mask)
 # What annotated-types bounds with: class -> (kind of constraint, attribute).
 _BOUNDS: Final[dict[type, tuple[str, str]]] = {
     annotated_types.Ge: ("ge", "ge"),
@@ -110,6 +114,12 @@ def parse(annotation: Any) -> FieldType:
     found = _with_length(found, marks)
     constraints = tuple(_constraints(marks, found))
     return replace(found, constraints=found.constraints + constraints)
+
+
+def is_marked(annotation: Any) -> bool:
+    """Whether an annotation can only be meant as a field's: it carries a mark of this module, or is a struct."""
+    base, marks = _unwrap(annotation)
+    return any(isinstance(mark, _MARKS) for mark in marks) or (isinstance(base, type) and "__vmstate__" in vars(base))
 
 
 def _unwrap(annotation: Any) -> tuple[Any, list[Any]]:
@@ -177,8 +187,9 @@ def _parse_base(base: Any, marks: list[Any]) -> FieldType:
         return FieldType(wire=wire_type("struct"), holder=base, table=table)
     if origin is array or _is_numpy(origin):
         return _parse_block(base, origin, wire)
-    if not isinstance(origin, type):
-        raise TableError("a type that a field can have", f"`{_name(base)}`")
+    if not isinstance(origin, type) or origin is dataclasses.InitVar:
+        cure = next((words for special, words in _SPECIAL.items() if special in (origin, type(base), base)), "")
+        raise TableError(f"a type that a field can have{cure}", f"`{_name(base)}`")
     if issubclass(origin, enum.IntEnum):
         if not wire or not isinstance(wire_type(wire.name), IntType):
             raise TableError(f"a width beside the enum: Annotated[{origin.__name__}, uint8]", "none")
@@ -194,6 +205,15 @@ _HINTS: Final = {
     float: "a width: float32 or float64",
     dict: "a table beside the dict: Annotated[dict, table]",
 }
+
+
+_SPECIAL: Final[dict[Any, str]] = {
+    Final: " (a load assigns every field, so none is Final; a constant is a ClassVar)",
+    ClassVar: " (ClassVar stands outside of Annotated)",
+    dataclasses.InitVar: " (what only the constructor needs is no state)",
+    dataclasses.KW_ONLY: " (KW_ONLY is not needed: all fields are keyword-only)",
+}
+"""What dataclasses understand and a field cannot be, and why."""
 
 
 def _parse_elements(base: Any, origin: Any, marks: list[Any]) -> FieldType:
@@ -254,18 +274,48 @@ def _with_length(found: FieldType, marks: list[Any]) -> FieldType:
 
 
 def _constraints(marks: Iterable[Any], found: FieldType) -> Iterator[Constraint]:
+    low, high, step = (found.wire.low, found.wire.high, 1) if isinstance(found.wire, IntType) else (-math.inf, math.inf, 0)
     for mark in marks:
+        if isinstance(mark, type) and issubclass(mark, (*_MARKS, annotated_types.BaseMetadata)):
+            raise TableError(f"{mark.__name__}(...) with what it bounds by", f"the class `{mark.__name__}`")
         if isinstance(mark, annotated_types.Predicate):
+            if not callable(mark.func):
+                raise TableError("a function of a value in Predicate", brief(mark.func))
             yield Constraint("predicate", mark.func)
         elif type(mark) in _BOUNDS:
-            if not isinstance(found.wire, IntType | FloatType) or (isinstance(mark, Mask) and isinstance(found.wire, FloatType)):
-                raise TableError(f"no {type(mark).__name__} on `{found.describe()}`", brief(mark))
             kind, attribute = _BOUNDS[type(mark)]
-            yield Constraint(kind, getattr(mark, attribute))
+            bound = _bound(mark, getattr(mark, attribute), found)
+            if kind in {"ge", "gt"}:
+                low = max(low, bound + (kind == "gt") * step)
+            elif kind in {"le", "lt"}:
+                high = min(high, bound - (kind == "lt") * step)
+            yield Constraint(kind, bound)
         elif isinstance(mark, annotated_types.BaseMetadata):
             raise TableError(
                 "a constraint that is known here (Ge, Gt, Le, Lt, Interval, MultipleOf, Predicate, Mask)", brief(mark)
             )
+    if low > high:
+        raise TableError(f"bounds that some `{found.wire.name}` meets", "none that does")
+
+
+def _bound(mark: Any, bound: Any, found: FieldType) -> Any:
+    """The number that a field is bounded by."""
+    wire, name = found.wire, type(mark).__name__
+    if not isinstance(wire, IntType | FloatType) or (isinstance(mark, Mask) and isinstance(wire, FloatType)):
+        raise TableError(f"no {name} on `{found.describe()}`", brief(mark))
+    is_whole = isinstance(wire, IntType)
+    if (
+        isinstance(bound, bool)
+        or not isinstance(bound, SupportsIndex if is_whole else int | float)
+        or (isinstance(bound, float) and math.isnan(bound))
+    ):
+        raise TableError(f"{'a whole number' if is_whole else 'a number'} in {name} on `{wire.name}`", brief(bound))
+    bound = operator.index(bound) if is_whole else bound
+    if isinstance(mark, annotated_types.MultipleOf) and bound <= 0:
+        raise TableError("a number above 0 in MultipleOf", brief(bound))
+    if isinstance(mark, Mask) and not 0 <= bound < 1 << 8 * wire.width:
+        raise TableError(f"bits of `{wire.name}` in Mask", brief(bound))
+    return bound
 
 
 def _last(marks: list[Any], kind: type[Any]) -> Any:
@@ -277,11 +327,28 @@ def _last_table(marks: list[Any]) -> Any:
 
 
 def _table_of(base: Any, marks: list[Any]) -> StructTable | None:
-    """The table beside a type, or of a class that was declared itself (one inherited says nothing of the subclass)."""
+    """The table beside a type, or of a class that was declared itself."""
     found = _last_table(marks)
     if found is not None or not isinstance(base, type):
         return cast("StructTable | None", found)
-    return cast("StructTable | None", vars(base).get("__vmstate__"))
+    return declared_table(base)
+
+
+def declared_table(kind: type) -> StructTable | None:
+    """The table of a class that was declared itself (one inherited says nothing of the subclass).
+
+    Raises:
+        TableError: A @dataclass above @vmstate has changed the class.
+    """
+    if "__vmstate__" in vars(kind) and getattr(vars(kind).get("__dataclass_params__"), "eq", False):
+        raise made_again(kind)
+    return cast("StructTable | None", vars(kind).get("__vmstate__"))
+
+
+def made_again(kind: type) -> TableError:
+    """The error for a class that a decorator above @vmstate has changed or copied."""
+    found = "another decorator above it (dataclass, attrs, pydantic): leave that out"
+    return TableError(f"@vmstate as what makes `{kind.__name__}`", found)
 
 
 def _name(annotation: Any) -> str:

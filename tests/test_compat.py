@@ -193,7 +193,7 @@ class TestTablesAsJson:
             (lambda found: _set(found, "predicates", 3), '"predicates" as a JSON array, got 3'),
             (lambda found: _set(found, "predicates", [3]), "predicates as names, got "),
             (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": [[]]}]}, "hooks among check, post_load, got"),
-            (lambda found: _set(found, "aliases", 3), "a field as tables are exported"),
+            (lambda found: _set(found, "aliases", 3), "a tuple of names as `aliases`, got 3"),
             (lambda found: _set(found, "name", None), '"name" as a JSON string'),
         ],
     )
