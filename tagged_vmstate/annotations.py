@@ -112,8 +112,7 @@ def parse(annotation: Any) -> FieldType:
         return _parse_optional(base, marks)
     found = _parse_base(base, marks)
     found = _with_length(found, marks)
-    constraints = tuple(_constraints(marks, found))
-    return replace(found, constraints=found.constraints + constraints)
+    return bounded(found, _constraints(marks))
 
 
 def is_marked(annotation: Any) -> bool:
@@ -273,47 +272,54 @@ def _with_length(found: FieldType, marks: list[Any]) -> FieldType:
     return replace(found, length=length.value if length else None, capacity=capacity.value if capacity else None)
 
 
-def _constraints(marks: Iterable[Any], found: FieldType) -> Iterator[Constraint]:
-    low, high, step = (found.wire.low, found.wire.high, 1) if isinstance(found.wire, IntType) else (-math.inf, math.inf, 0)
+def _constraints(marks: Iterable[Any]) -> Iterator[Constraint]:
     for mark in marks:
         if isinstance(mark, type) and issubclass(mark, (*_MARKS, annotated_types.BaseMetadata)):
             raise TableError(f"{mark.__name__}(...) with what it bounds by", f"the class `{mark.__name__}`")
         if isinstance(mark, annotated_types.Predicate):
-            if not callable(mark.func):
-                raise TableError("a function of a value in Predicate", brief(mark.func))
             yield Constraint("predicate", mark.func)
         elif type(mark) in _BOUNDS:
             kind, attribute = _BOUNDS[type(mark)]
-            bound = _bound(mark, getattr(mark, attribute), found)
-            if kind in {"ge", "gt"}:
-                low = max(low, bound + (kind == "gt") * step)
-            elif kind in {"le", "lt"}:
-                high = min(high, bound - (kind == "lt") * step)
-            yield Constraint(kind, bound)
+            yield Constraint(kind, getattr(mark, attribute))
         elif isinstance(mark, annotated_types.BaseMetadata):
             raise TableError(
                 "a constraint that is known here (Ge, Gt, Le, Lt, Interval, MultipleOf, Predicate, Mask)", brief(mark)
             )
+
+
+def bounded(found: FieldType, constraints: Iterable[Constraint]) -> FieldType:
+    """A type with more constraints. Raises TableError for what can bound no value of it."""
+    every = (*found.constraints, *(Constraint(each.kind, _bound(each, found)) for each in constraints))
+    whole = isinstance(found.wire, IntType)
+    low, high = (found.wire.low, found.wire.high) if isinstance(found.wire, IntType) else (-math.inf, math.inf)
+    for each in every:
+        if each.kind in {"ge", "gt"}:
+            low = max(low, each.bound + (whole and each.kind == "gt"))
+        elif each.kind in {"le", "lt"}:
+            high = min(high, each.bound - (whole and each.kind == "lt"))
     if low > high:
         raise TableError(f"bounds that some `{found.wire.name}` meets", "none that does")
+    return replace(found, constraints=every)
 
 
-def _bound(mark: Any, bound: Any, found: FieldType) -> Any:
-    """The number that a field is bounded by."""
-    wire, name = found.wire, type(mark).__name__
-    if not isinstance(wire, IntType | FloatType) or (isinstance(mark, Mask) and isinstance(wire, FloatType)):
-        raise TableError(f"no {name} on `{found.describe()}`", brief(mark))
+def _bound(constraint: Constraint, found: FieldType) -> Any:
+    """What a type is bounded by: a function, or a number that can be compared with its values."""
+    wire, bound = found.wire, constraint.bound
+    if constraint.kind == "predicate":
+        if not callable(bound):
+            raise TableError("a function of a value in Predicate", brief(bound))
+        return bound
+    name = next(mark.__name__ for mark, (kind, _) in _BOUNDS.items() if kind == constraint.kind)
+    if not isinstance(wire, IntType | FloatType) or (name == "Mask" and isinstance(wire, FloatType)):
+        raise TableError(f"no {name} on `{found.describe()}`", brief(bound))
     is_whole = isinstance(wire, IntType)
-    if (
-        isinstance(bound, bool)
-        or not isinstance(bound, SupportsIndex if is_whole else int | float)
-        or (isinstance(bound, float) and math.isnan(bound))
-    ):
+    is_number = isinstance(bound, SupportsIndex if is_whole else int | float) and not isinstance(bound, bool)
+    if not is_number or (isinstance(bound, float) and math.isnan(bound)):
         raise TableError(f"{'a whole number' if is_whole else 'a number'} in {name} on `{wire.name}`", brief(bound))
     bound = operator.index(bound) if is_whole else bound
-    if isinstance(mark, annotated_types.MultipleOf) and bound <= 0:
+    if name == "MultipleOf" and bound <= 0:
         raise TableError("a number above 0 in MultipleOf", brief(bound))
-    if isinstance(mark, Mask) and not 0 <= bound < 1 << 8 * wire.width:
+    if name == "Mask" and not 0 <= bound < 1 << 8 * wire.width:
         raise TableError(f"bits of `{wire.name}` in Mask", brief(bound))
     return bound
 

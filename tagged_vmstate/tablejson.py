@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from tagged_vmstate.annotations import bounded
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import StateError, TableError, VMStateError
 from tagged_vmstate.fieldtype import BOUNDS, Constraint, FieldType, nonzero_runs
@@ -228,7 +229,7 @@ def _type_from_json(said: dict[str, Any], owner: str) -> FieldType:
         raise TableError("predicates as names", brief(predicates))
     lacking = [NotCarried("predicate", owner, each, said["name"]) for each in predicates]
     members = said.get("enum")
-    return FieldType(
+    kind = FieldType(
         wire=wire,
         length=length,
         capacity=capacity,
@@ -236,10 +237,9 @@ def _type_from_json(said: dict[str, Any], owner: str) -> FieldType:
         enum=cast("type[enum.IntEnum]", enum.IntEnum("enum", members)) if members else None,
         table=_table_from_json(said.get("struct")) if name == "struct" else None,
         is_optional=bool(said.get("optional")),
-        constraints=tuple(
-            Constraint(kind, bound) for kind, bound in [*bounds.items(), *(("predicate", each) for each in lacking)]
-        ),
     )
+    every = [*bounds.items(), *(("predicate", each) for each in lacking)]
+    return bounded(kind, (Constraint(each, bound) for each, bound in every))
 
 
 _HOLDERS: Final[dict[str, type]] = {
