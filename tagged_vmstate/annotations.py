@@ -10,7 +10,8 @@
     Queue, Queue | None                      a struct: a class under `@vmstate`
     Annotated[dict, table]                   a struct that a hand-built `Table` describes
 
-At run time all of them are plain Python values: nothing is wrapped.
+At run time all of them are plain Python values: nothing is wrapped. A numpy array may have several dimensions: those of its
+default, `Annotated[NDArray[numpy.uint8], Length(12)] = field(default_factory=lambda: numpy.zeros((3, 4), numpy.uint8))`.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ def _parse_base(base: Any, marks: list[Any]) -> FieldType:
         return _parse_elements(base, origin, marks)
     if table is not None:
         return FieldType(wire=wire_type("struct"), holder=base, table=table)
-    if origin is array or _is_numpy(origin):
+    if origin is array or is_numpy(origin):
         return _parse_block(base, origin, wire)
     if not isinstance(origin, type) or origin is dataclasses.InitVar:
         cure = next((words for special, words in _SPECIAL.items() if special in (origin, type(base), base)), "")
@@ -249,13 +250,14 @@ def _dtype(base: Any) -> Any:
     return get_args(arguments[1])[0] if len(arguments) == 2 and get_args(arguments[1]) else None
 
 
-def _is_numpy(origin: Any) -> bool:
+def is_numpy(origin: Any) -> bool:
+    """Whether a type is numpy's array, which is not imported for that."""
     return getattr(origin, "__name__", "") == "ndarray" and getattr(origin, "__module__", "") == "numpy"
 
 
 def _with_length(found: FieldType, marks: list[Any]) -> FieldType:
     length, capacity = _last(marks, Length), _last(marks, MaxLength)
-    counted = found.wire.counted is not None or found.holder in {list, tuple, array} or _is_numpy(found.holder)
+    counted = found.wire.counted is not None or found.holder in {list, tuple, array} or is_numpy(found.holder)
     for mark in (length, capacity):
         if mark and (isinstance(mark.value, bool) or not isinstance(mark.value, int) or mark.value < 0):
             raise TableError("a length of 0 or more", brief(mark.value))

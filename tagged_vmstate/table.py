@@ -9,12 +9,12 @@ from __future__ import annotations
 import enum
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import MemberDescriptorType
 from typing import Any, Final, Never, Protocol, TypeAlias, cast
 
-from tagged_vmstate.annotations import made_again, parse
+from tagged_vmstate.annotations import is_numpy, made_again, parse
 from tagged_vmstate.blocks import IntType
 from tagged_vmstate.errors import StateError, TableError
 from tagged_vmstate.fieldtype import FieldType, widening_misfit
@@ -201,6 +201,8 @@ class Field:
             value = self.make_default()
         except Exception as error:
             raise TableError("a default_factory that needs nothing", f"{type(error).__name__}: {error}") from error
+        if is_numpy(self.type.holder) and self.type.length is not None and getattr(value, "ndim", 1) != 1:
+            self.type = replace(self.type, shape=value.shape)
         try:
             check_value(self.type, value)
         except StateError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import dataclasses
 import enum
 import functools
@@ -21,11 +22,14 @@ import attrs
 import numpy as np
 import pytest
 import typing_example
+from numpy.typing import NDArray
 from typing_example import Everything, Mode, More, Queue
 from typing_extensions import TypeAliasType
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, MaxLength, Table, TableError
+from tagged_vmstate.devices import Entry
+from tagged_vmstate.tablejson import tables_to_json
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -146,6 +150,102 @@ class Cpu:
         Field("f", names["Ring"])
     with pytest.raises(TableError, match="the names in the type alias `Gone` to be defined, got `missing`"):
         Field("f", names["Gone"])
+
+
+@tv.vmstate("fb")
+class FrameBuffer:
+    pixels: Annotated[NDArray[np.uint16], Length(12)] = tv.field(default_factory=lambda: np.zeros((3, 4), np.uint16))
+    planes: Annotated[NDArray[np.float64], Length(8), annotated_types.Ge(0)] = tv.field(
+        default_factory=lambda: np.ones((2, 2, 2))
+    )
+    level: Annotated[NDArray[np.int8], Length(1)] = tv.field(default_factory=lambda: np.array(3, np.int8))
+
+
+class TestSeveralDimensions:
+    """The default of a numpy array says its dimensions; in the file it is one row, the last dimension running fastest."""
+
+    FLAT: Final = np.arange(12, dtype=np.uint16)
+
+    @pytest.mark.parametrize(
+        "pixels",
+        [
+            FLAT.reshape(3, 4),
+            np.asfortranarray(FLAT.reshape(3, 4)),
+            np.arange(24, dtype=np.uint16).reshape(3, 8)[:, ::2] // 2,
+            np.repeat(FLAT, 2).reshape(3, 8)[:, ::2],
+            np.repeat(FLAT, 2).reshape(3, 8).T[::2].T,
+            FLAT,
+            FLAT.tolist(),
+            memoryview(FLAT.tobytes()).cast("B").cast("H", (3, 4)),
+        ],
+    )
+    def test_they_come_back(self, pixels: Any) -> None:
+        frame = FrameBuffer(pixels=pixels)
+        data = tv.dumps(frame)
+        [section] = tv.Snapshot.read(data)
+        assert section.records()[0].describe() == "uint16[12]"
+        row: Any = section.records()[0].value
+        assert row.tolist() == self.FLAT.tolist()
+        found = tv.loads(data, FrameBuffer)
+        assert (found.pixels.shape, found.planes.shape, found.level.shape) == ((3, 4), (2, 2, 2), ())
+        assert found.pixels.dtype == np.uint16
+        assert found.pixels.tolist() == self.FLAT.reshape(3, 4).tolist()
+        found.pixels[1, 2] = 99
+        assert tv.load(data, into=found).pixels.tolist() == self.FLAT.reshape(3, 4).tolist()
+        tv.reset(found)
+        assert found == FrameBuffer()
+        assert found.pixels.shape == (3, 4)
+
+    def test_a_field_at_its_default_is_flagged(self) -> None:
+        [section] = tv.Snapshot.read(tv.dumps(FrameBuffer(planes=np.asfortranarray(np.ones((2, 2, 2))))))
+        assert [record.is_default for record in section.records()] == [True, True, True]
+
+    def test_other_dimensions_are_refused(self) -> None:
+        words = r"`uint16\[12\]` in the dimensions \(3, 4\), got the dimensions \(4, 3\) - at fb#0 pixels"
+        with pytest.raises(tv.StateError, match=words):
+            tv.dumps(FrameBuffer(pixels=np.zeros((4, 3), np.uint16)))
+        flat = Table("flat", [Field("x", Annotated[list[tv.uint8], Length(4)])])
+        for value in (np.zeros((2, 2), np.uint8), memoryview(bytes(4)).cast("B", (2, 2)), ((ctypes.c_uint8 * 2) * 2)()):
+            with pytest.raises(tv.StateError, match=r"`uint8\[4\]` in one dimension, got the dimensions \(2, 2\) - at flat#0 x"):
+                tv.dumps({"x": value}, table=flat)
+
+    def test_each_element_is_checked(self) -> None:
+        planes = np.ones((2, 2, 2))
+        planes[1, 0, 1] = -1
+        with pytest.raises(tv.StateError, match=r"`float64` of at least 0, got -1.0 - at fb#0 planes\[5\]"):
+            tv.dumps(FrameBuffer(planes=planes))
+
+    def test_tables_are_exported_with_the_row(self) -> None:
+        [pixels, *_] = tables_to_json([Entry(table_of(FrameBuffer), 0, None)])["devices"][0]["fields"]
+        assert pixels == {"name": "pixels", "type": "uint16", "length": 12, "default": [0] * 12}
+
+
+@pytest.mark.parametrize("name", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"])
+def test_every_type_of_numpy_is_taken_and_comes_back(name: str) -> None:
+    dtype: Any = getattr(np, name)
+    table = Table("d", [Field("x", Annotated[NDArray[dtype], Length(4)], default_factory=lambda: np.zeros(4, dtype))])
+    for value in (np.arange(4).astype(dtype), np.arange(8).astype(dtype)[::2] // 2):
+        found = tv.load(tv.dumps({"x": value}, table=table), table)["x"]
+        assert (found.dtype, found.tolist()) == (dtype, [0, 1, 2, 3])
+    if name.endswith("8"):
+        return
+    for swapped in (np.arange(4).astype(dtype), np.arange(8).astype(dtype)[::2]):
+        with pytest.raises(tv.StateError, match=rf"`{name}\[4\]`, got array.* - at d#0 x"):
+            tv.dumps({"x": swapped.astype(np.dtype(dtype).newbyteorder())}, table=table)
+
+
+def test_a_block_of_anything_else_is_refused() -> None:
+    table = Table("d", [Field("x", Annotated[list[tv.int64], Length(2)])])
+    assert tv.load(tv.dumps({"x": array("l", [1, -2])}, table=table), table) == {"x": [1, -2]}
+    for value in (
+        np.zeros(2, "M8[s]"),
+        np.zeros(2, object),
+        np.zeros(2, "c8"),
+        np.zeros(2, [("a", "i4"), ("b", "i4")]),
+        np.zeros(2),
+    ):
+        with pytest.raises(tv.StateError, match=r"`int64\[2\]`, got .* - at d#0 x"):
+            tv.dumps({"x": value}, table=table)
 
 
 def test_loaded_arrays_can_be_written() -> None:
@@ -530,6 +630,23 @@ WRONG: list[tuple[Callable[[], object], str]] = [
             (tv.uint8, annotated_types.Ge, r"Ge\(...\) with what it bounds by, got the class `Ge`"),
             (bytes, Length, r"Length\(...\) with what it bounds by, got the class `Length`|its Length"),
         ]
+    ),
+    # dimensions
+    (
+        declared(Annotated[NDArray[np.uint8], MaxLength(8)], default_factory=lambda: np.zeros((2, 2), np.uint8)),
+        r"a default: `uint8\[up to 8\]` in one dimension, got the dimensions \(2, 2\)",
+    ),
+    (
+        declared(Annotated[list[tv.uint8], Length(4)], default_factory=lambda: np.zeros((2, 2), np.uint8)),
+        r"a default: `uint8\[4\]` in one dimension, got the dimensions \(2, 2\)",
+    ),
+    (
+        declared(Annotated[NDArray[np.uint8], Length(5)], default_factory=lambda: np.zeros((2, 2), np.uint8)),
+        r"a default: `uint8\[5\]`, got 4 elements",
+    ),
+    (
+        declared(Annotated[NDArray[np.uint16], Length(4)], default_factory=lambda: np.zeros(4, ">u2")),
+        r"a default: `uint16\[4\]`, got array\(\[0, 0, 0, 0\], dtype='>u2'\)",
     ),
     # the rest
     (declared(tv.uint8, default=0, since=ANY_TEXT), "a number as `since`, got 'x'"),
