@@ -78,7 +78,8 @@ class Field:
         aliases: Other names under which it is found in a snapshot.
         widens_from: Narrower types that are taken too; nothing may be lost.
         description: For people.
-        display: How tools print it: ``hex``, ``flags``, or an enum. It never changes what is loaded.
+        display: How tools print an integer: ``hex``, ``flags`` (the bits that are set), or an enum whose members name
+            numbers, or bits if it is a `Flag`. It never changes what is loaded.
         since: The first section version that had it. Only the reader of untagged bytes asks.
         until: The last one.
         versions: The versions that had it, as a mask, where they are no range.
@@ -179,9 +180,7 @@ class Field:
         check_kind("until", self.until, int | None, "a number")
         check_kind("versions", self.versions, int | None, "a mask of versions")
         check_kind("untagged", self.untagged, Untagged, "an `Untagged`")
-        is_enum = isinstance(self.display, type) and issubclass(self.display, enum.Enum)
-        if self.display is not None and self.display not in DISPLAYS and not is_enum:
-            raise TableError("a display of hex, flags or an enum", brief(self.display))
+        _check_display(self.display, self.type)
         if self.versions is not None and (self.since or self.until is not None):
             raise TableError("since and until, or a mask of versions", "both")
         if self.versions is not None and not 0 < self.versions < 1 << VERSIONS:
@@ -493,6 +492,18 @@ def check_default(default: object, factory: object) -> None:
         raise TableError("default or default_factory", "both")
     if type(default).__hash__ is None:
         raise TableError("a default_factory for what can be changed in place (a default would be shared)", brief(default))
+
+
+def _check_display(display: Any, kind: FieldType) -> None:
+    if display is None:
+        return
+    is_enum = isinstance(display, type) and issubclass(display, enum.Enum)
+    if display not in DISPLAYS and not is_enum:
+        raise TableError("a display of hex, flags or an enum", brief(display))
+    if is_enum and not all(isinstance(member.value, int) for member in display):
+        raise TableError("an enum of whole numbers as display", f"`{display.__name__}`")
+    if not isinstance(kind.wire, IntType):
+        raise TableError("a display of integers only", f"`{kind.describe()}`")
 
 
 def _check_hook(name: str, hook: object) -> None:

@@ -105,13 +105,29 @@ def _field_to_json(field: Field) -> dict[str, Json]:
         "aliases": list(field.aliases) or None,
         "widens_from": cast("Json", sorted(field.widens_from)) or None,
         "description": field.description or None,
-        "display": field.display if isinstance(field.display, str) else None,
+        "display": _display_to_json(field.display),
         "since": field.since or None,
         "until": field.until,
         "versions": field.versions,
     }
     found |= {key: value for key, value in said.items() if value is not None}
     return found if field.is_required else {**found, "default": _value_to_json(kind, field.make_default())}
+
+
+def _display_to_json(display: Any) -> Json:
+    """``hex`` and ``flags`` as they are; an enum as its members, under the key that says what they name."""
+    if display is None or isinstance(display, str):
+        return display
+    members: dict[str, Json] = {name: int(member.value) for name, member in display.__members__.items()}
+    return {"flags" if issubclass(display, enum.Flag) else "enum": members}
+
+
+def _display_from_json(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    [(kind, members)] = value.items()
+    made: Any = {"enum": enum.IntEnum, "flags": enum.IntFlag}[kind]
+    return made("display", members)
 
 
 def _value_to_json(kind: FieldType, value: Any) -> Json:
@@ -189,18 +205,13 @@ def _hooks_from_json(value: Json, owner: str) -> dict[str, Hook]:
     return {each: NotCarried(each, owner, each) for each in hooks}
 
 
-_PLAIN: Final = ("aliases", "description", "display", "since", "until", "versions")
-"""What stands in JSON as a `Field` takes it."""
-
-
 def _field_from_json(value: Json, owner: str) -> Field:
     name = _typed(value, "name", str)
     said = cast("dict[str, Any]", value)
     try:
         kind = _type_from_json(said, owner)
-        more: dict[str, Any] = {
-            key: said[key] for key in ("description", "display", "since", "until", "versions", "aliases") if key in said
-        }
+        more: dict[str, Any] = {key: said[key] for key in ("description", "since", "until", "versions", "aliases") if key in said}
+        more["display"] = _display_from_json(said.get("display"))
         if "default" in said:
             default = _value_from_json(kind, said["default"])
             more["default_factory"] = lambda: copy.deepcopy(default)
@@ -210,7 +221,7 @@ def _field_from_json(value: Json, owner: str) -> Field:
         if not error.path:
             error.under(name)
         raise
-    except (VMStateError, TypeError, ValueError, AttributeError) as error:
+    except (VMStateError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise TableError("a field as tables are exported", str(error), path=(name,)) from None
 
 

@@ -7,6 +7,7 @@ import enum
 import json
 import lzma
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -133,6 +134,11 @@ def _plans(reader: Table, growth: Growth) -> Any:
     return growth.old if [field.name for field in reader.fields] == [plan.name for plan in growth.old] else growth.new
 
 
+def _set(found: Any, key: str, value: Any) -> Any:
+    found["devices"][0]["fields"][0][key] = value
+    return found
+
+
 class TestTablesAsJson:
     def roundtrip(self, found: list[Entry]) -> list[Entry]:
         return tables_from_json(json.loads(json.dumps(tables_to_json(found))))
@@ -193,6 +199,10 @@ class TestTablesAsJson:
             (lambda found: _set(found, "predicates", 3), '"predicates" as a JSON array, got 3'),
             (lambda found: _set(found, "predicates", [3]), "predicates as names, got "),
             (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": [[]]}]}, "hooks among check, post_load, got"),
+            *(
+                (partial(_set, key="display", value=display), "- at dev x")
+                for display in ({"enum": 3}, {"odd": {"A": 1}}, {}, {"enum": {"A": "x"}}, {"flags": {"A": None}}, "octal", 3)
+            ),
             (lambda found: _set(found, "bounds", {"le": "x"}), "a whole number in Le on `uint8`, got 'x' - at dev x"),
             (lambda found: _set(found, "bounds", {"multiple_of": 0}), "a number above 0 in MultipleOf, got 0 - at dev x"),
             (lambda found: _set(found, "bounds", {"mask": -1}), "bits of `uint8` in Mask, got -1 - at dev x"),
@@ -205,11 +215,6 @@ class TestTablesAsJson:
         found = json.loads(json.dumps(tables_to_json(entries(f(tv.uint8)))))
         with pytest.raises(tv.TableError, match=words):
             tables_from_json(change(found))
-
-
-def _set(found: Any, key: str, value: Any) -> Any:
-    found["devices"][0]["fields"][0][key] = value
-    return found
 
 
 def test_bounds_and_enums_go_along() -> None:
