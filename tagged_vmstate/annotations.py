@@ -314,16 +314,23 @@ def _bound(constraint: Constraint, found: FieldType) -> Any:
     name = next(mark.__name__ for mark, (kind, _) in _BOUNDS.items() if kind == constraint.kind)
     if not isinstance(wire, IntType | FloatType) or (name == "Mask" and isinstance(wire, FloatType)):
         raise TableError(f"no {name} on `{found.describe()}`", brief(bound))
-    is_whole = isinstance(wire, IntType)
-    is_number = isinstance(bound, SupportsIndex if is_whole else int | float) and not isinstance(bound, bool)
-    if not is_number or (isinstance(bound, float) and math.isnan(bound)):
-        raise TableError(f"{'a whole number' if is_whole else 'a number'} in {name} on `{wire.name}`", brief(bound))
-    bound = operator.index(bound) if is_whole else bound
-    if name == "MultipleOf" and bound <= 0:
+    number = _whole(bound) if isinstance(wire, IntType) else _number(bound)
+    if number is None:
+        kind = "a whole number" if isinstance(wire, IntType) else "a number"
+        raise TableError(f"{kind} in {name} on `{wire.name}`", brief(bound))
+    if name == "MultipleOf" and number <= 0:
         raise TableError("a number above 0 in MultipleOf", brief(bound))
-    if name == "Mask" and not 0 <= bound < 1 << 8 * wire.width:
+    if name == "Mask" and not 0 <= number < 1 << 8 * wire.width:
         raise TableError(f"bits of `{wire.name}` in Mask", brief(bound))
-    return bound
+    return number
+
+
+def _whole(value: Any) -> int | None:
+    return operator.index(value) if isinstance(value, SupportsIndex) and not isinstance(value, bool) else None
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) else None
 
 
 def _last(marks: list[Any], kind: type[Any]) -> Any:

@@ -24,8 +24,8 @@ from tagged_vmstate.wiretype import BulkType, brief, indexed
 SWAPPED: Final = sys.byteorder == "big"
 """Blocks of numbers are little-endian in the file."""
 _NATIVE: Final = "@=>" if SWAPPED else "@=<"
-_ALIKE: Final = ("bhilqn", "BHILQN", "fd", "?")
-"""Struct codes of numbers of one kind: their width tells them apart (C's long is `l`, and wide as `i` or as `q`)."""
+_ALIKE: Final = {code: codes for codes in ("bhilqn", "BHILQN", "fd", "?") for code in codes}
+"""Struct code -> those of its kind; the width tells them apart (C's long is `l`, and as wide as `i` or as `q`)."""
 
 
 class BlockType(BulkType):
@@ -114,7 +114,7 @@ class BlockType(BulkType):
     def is_alike(self, view: memoryview) -> bool:
         """Whether a buffer holds native elements of the type."""
         code = view.format.lstrip(_NATIVE)
-        return view.itemsize == self.width and len(code) == 1 and any(code in each and self.code in each for each in _ALIKE)
+        return view.itemsize == self.width and len(code) == 1 and code in _ALIKE[self.code]
 
     def check_block(self, view: memoryview) -> None:
         """Raise StateError where a block holds what is no value of the type."""

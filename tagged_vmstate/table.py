@@ -497,11 +497,11 @@ def check_default(default: object, factory: object) -> None:
 def _check_display(display: Any, kind: FieldType) -> None:
     if display is None:
         return
-    is_enum = isinstance(display, type) and issubclass(display, enum.Enum)
-    if display not in DISPLAYS and not is_enum:
+    if isinstance(display, type) and issubclass(display, enum.Enum):
+        if not all(isinstance(member.value, int) for member in display):
+            raise TableError("an enum of whole numbers as display", f"`{display.__name__}`")
+    elif display not in DISPLAYS:
         raise TableError("a display of hex, flags or an enum", brief(display))
-    if is_enum and not all(isinstance(member.value, int) for member in display):
-        raise TableError("an enum of whole numbers as display", f"`{display.__name__}`")
     if not isinstance(kind.wire, IntType):
         raise TableError("a display of integers only", f"`{kind.describe()}`")
 

@@ -325,7 +325,7 @@ class TestClasses:
                 return self.ier * 2
 
             @divisor.setter
-            def divisor(self, value: int) -> None:
+            def divisor(self, value: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # what is tested
                 self.ier = value // 2
 
         assert [field.name for field in table_of(Faster).fields] == ["divisor", "ier"]
@@ -628,7 +628,6 @@ WRONG: list[tuple[Callable[[], object], str]] = [
             (tv.uint8, annotated_types.Interval(gt=3, lt=4), "bounds that some `uint8` meets, got none that does"),
             (tv.uint8, annotated_types.Predicate(ANY), "a function of a value in Predicate, got nothing"),
             (tv.uint8, annotated_types.Ge, r"Ge\(...\) with what it bounds by, got the class `Ge`"),
-            (bytes, Length, r"Length\(...\) with what it bounds by, got the class `Length`|its Length"),
         ]
     ),
     # dimensions
@@ -803,7 +802,7 @@ def test_a_bound_may_be_any_whole_number() -> None:
 def test_a_name_with_two_underscores_may_be_given_another() -> None:
     @tv.vmstate
     class Hidden:
-        __x: tv.uint8 = tv.field(default=1, name="x")
+        __x: tv.uint8 = tv.field(default=1, name="x")  # pyright: ignore[reportGeneralTypeIssues]  # what is tested
 
     assert [field.name for field in table_of(Hidden).fields] == ["x"]
 
