@@ -10,18 +10,22 @@
     Queue, Queue | None                      a struct: a class under `@vmstate`
     Annotated[dict, table]                   a struct that a hand-built `Table` describes
 
-At run time all of them are plain Python values: nothing is wrapped.
+At run time all of them are plain Python values: nothing is wrapped. A numpy array may have several dimensions: those of its
+default, `Annotated[NDArray[numpy.uint8], Length(12)] = field(default_factory=lambda: numpy.zeros((3, 4), numpy.uint8))`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import math
+import operator
 import types
 import typing
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final, TypeAlias, Union, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, SupportsIndex, TypeAlias, Union, cast, get_args, get_origin
 
 import annotated_types
 import typing_extensions
@@ -82,6 +86,7 @@ sparse: TypeAlias = Annotated[bytearray, Wire("sparse")]
 
 MOST: Final = (1 << 63) - 1
 """A longer value has no place in any memory."""
+_MARKS: Final = (Wire, Length, MaxLength, Mask)
 # What annotated-types bounds with: class -> (kind of constraint, attribute).
 _BOUNDS: Final[dict[type, tuple[str, str]]] = {
     annotated_types.Ge: ("ge", "ge"),
@@ -110,8 +115,13 @@ def parse(annotation: Any) -> FieldType:
         return _parse_optional(base, marks)
     found = _parse_base(base, marks)
     found = _with_length(found, marks)
-    constraints = tuple(_constraints(marks, found))
-    return replace(found, constraints=found.constraints + constraints)
+    return bounded(found, _constraints(marks))
+
+
+def is_marked(annotation: Any) -> bool:
+    """Whether an annotation can only be meant as a field's: it carries a mark of this module, or is a struct."""
+    base, marks = _unwrap(annotation)
+    return any(isinstance(mark, _MARKS) for mark in marks) or (isinstance(base, type) and "__vmstate__" in vars(base))
 
 
 def _unwrap(annotation: Any) -> tuple[Any, list[Any]]:
@@ -177,10 +187,11 @@ def _parse_base(base: Any, marks: list[Any]) -> FieldType:
         return _parse_elements(base, origin, marks)
     if table is not None:
         return FieldType(wire=wire_type("struct"), holder=base, table=table)
-    if origin is array or _is_numpy(origin):
+    if origin is array or is_numpy(origin):
         return _parse_block(base, origin, wire)
-    if not isinstance(origin, type):
-        raise TableError("a type that a field can have", f"`{_name(base)}`")
+    if not isinstance(origin, type) or origin is dataclasses.InitVar:
+        cure = next((words for special, words in _SPECIAL.items() if special in (origin, type(base), base)), "")
+        raise TableError(f"a type that a field can have{cure}", f"`{_name(base)}`")
     if issubclass(origin, enum.IntEnum):
         if not wire or not isinstance(wire_type(wire.name), IntType):
             raise TableError(f"a width beside the enum: Annotated[{origin.__name__}, uint8]", "none")
@@ -196,6 +207,15 @@ _HINTS: Final = {
     float: "a width: float32 or float64",
     dict: "a table beside the dict: Annotated[dict, table]",
 }
+
+
+_SPECIAL: Final[dict[Any, str]] = {
+    Final: " (a load assigns every field, so none is Final; a constant is a ClassVar)",
+    ClassVar: " (ClassVar stands outside of Annotated)",
+    dataclasses.InitVar: " (what only the constructor needs is no state)",
+    dataclasses.KW_ONLY: " (KW_ONLY is not needed: all fields are keyword-only)",
+}
+"""What dataclasses understand and a field cannot be, and why."""
 
 
 def _parse_elements(base: Any, origin: Any, marks: list[Any]) -> FieldType:
@@ -232,13 +252,14 @@ def _dtype(base: Any) -> Any:
     return get_args(arguments[1])[0] if len(arguments) == 2 and get_args(arguments[1]) else None
 
 
-def _is_numpy(origin: Any) -> bool:
+def is_numpy(origin: Any) -> bool:
+    """Whether a type is numpy's array, which is not imported for that."""
     return getattr(origin, "__name__", "") == "ndarray" and getattr(origin, "__module__", "") == "numpy"
 
 
 def _with_length(found: FieldType, marks: list[Any]) -> FieldType:
     length, capacity = _last(marks, Length), _last(marks, MaxLength)
-    counted = found.wire.counted is not None or found.holder in {list, tuple, array} or _is_numpy(found.holder)
+    counted = found.wire.counted is not None or found.holder in {list, tuple, array} or is_numpy(found.holder)
     for mark in (length, capacity):
         if mark and (isinstance(mark.value, bool) or not isinstance(mark.value, int) or not 0 <= mark.value <= MOST):
             raise TableError("a length of 0 to 2**63-1", brief(mark.value))
@@ -255,19 +276,63 @@ def _with_length(found: FieldType, marks: list[Any]) -> FieldType:
     return replace(found, length=length.value if length else None, capacity=capacity.value if capacity else None)
 
 
-def _constraints(marks: Iterable[Any], found: FieldType) -> Iterator[Constraint]:
+def _constraints(marks: Iterable[Any]) -> Iterator[Constraint]:
     for mark in marks:
+        if isinstance(mark, type) and issubclass(mark, (*_MARKS, annotated_types.BaseMetadata)):
+            raise TableError(f"{mark.__name__}(...) with what it bounds by", f"the class `{mark.__name__}`")
         if isinstance(mark, annotated_types.Predicate):
             yield Constraint("predicate", mark.func)
         elif type(mark) in _BOUNDS:
-            if not isinstance(found.wire, IntType | FloatType) or (isinstance(mark, Mask) and isinstance(found.wire, FloatType)):
-                raise TableError(f"no {type(mark).__name__} on `{found.describe()}`", brief(mark))
             kind, attribute = _BOUNDS[type(mark)]
             yield Constraint(kind, getattr(mark, attribute))
         elif isinstance(mark, annotated_types.BaseMetadata):
             raise TableError(
                 "a constraint that is known here (Ge, Gt, Le, Lt, Interval, MultipleOf, Predicate, Mask)", brief(mark)
             )
+
+
+def bounded(found: FieldType, constraints: Iterable[Constraint]) -> FieldType:
+    """A type with more constraints. Raises TableError for what can bound no value of it."""
+    every = (*found.constraints, *(Constraint(each.kind, _bound(each, found)) for each in constraints))
+    whole = isinstance(found.wire, IntType)
+    low, high = (found.wire.low, found.wire.high) if isinstance(found.wire, IntType) else (-math.inf, math.inf)
+    for each in every:
+        if each.kind in {"ge", "gt"}:
+            low = max(low, each.bound + (whole and each.kind == "gt"))
+        elif each.kind in {"le", "lt"}:
+            high = min(high, each.bound - (whole and each.kind == "lt"))
+    if low > high:
+        raise TableError(f"bounds that some `{found.wire.name}` meets", "none that does")
+    return replace(found, constraints=every)
+
+
+def _bound(constraint: Constraint, found: FieldType) -> Any:
+    """What a type is bounded by: a function, or a number that can be compared with its values."""
+    wire, bound = found.wire, constraint.bound
+    if constraint.kind == "predicate":
+        if not callable(bound):
+            raise TableError("a function of a value in Predicate", brief(bound))
+        return bound
+    name = next(mark.__name__ for mark, (kind, _) in _BOUNDS.items() if kind == constraint.kind)
+    if not isinstance(wire, IntType | FloatType) or (name == "Mask" and isinstance(wire, FloatType)):
+        raise TableError(f"no {name} on `{found.describe()}`", brief(bound))
+    number = _whole(bound) if isinstance(wire, IntType) else _number(bound)
+    if number is None:
+        kind = "a whole number" if isinstance(wire, IntType) else "a number"
+        raise TableError(f"{kind} in {name} on `{wire.name}`", brief(bound))
+    if name == "MultipleOf" and number <= 0:
+        raise TableError("a number above 0 in MultipleOf", brief(bound))
+    if name == "Mask" and not 0 <= number < 1 << 8 * wire.width:
+        raise TableError(f"bits of `{wire.name}` in Mask", brief(bound))
+    return number
+
+
+def _whole(value: Any) -> int | None:
+    return operator.index(value) if isinstance(value, SupportsIndex) and not isinstance(value, bool) else None
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) else None
 
 
 def _last(marks: list[Any], kind: type[Any]) -> Any:
@@ -279,11 +344,28 @@ def _last_table(marks: list[Any]) -> Any:
 
 
 def _table_of(base: Any, marks: list[Any]) -> StructTable | None:
-    """The table beside a type, or of a class that was declared itself (one inherited says nothing of the subclass)."""
+    """The table beside a type, or of a class that was declared itself."""
     found = _last_table(marks)
     if found is not None or not isinstance(base, type):
         return cast("StructTable | None", found)
-    return cast("StructTable | None", vars(base).get("__vmstate__"))
+    return declared_table(base)
+
+
+def declared_table(kind: type) -> StructTable | None:
+    """The table of a class that was declared itself (one inherited says nothing of the subclass).
+
+    Raises:
+        TableError: A @dataclass above @vmstate has changed the class.
+    """
+    if "__vmstate__" in vars(kind) and getattr(vars(kind).get("__dataclass_params__"), "eq", False):
+        raise made_again(kind)
+    return cast("StructTable | None", vars(kind).get("__vmstate__"))
+
+
+def made_again(kind: type) -> TableError:
+    """The error for a class that a decorator above @vmstate has changed or copied."""
+    found = "another decorator above it (dataclass, attrs, pydantic): leave that out"
+    return TableError(f"@vmstate as what makes `{kind.__name__}`", found)
 
 
 def _name(annotation: Any) -> str:

@@ -23,6 +23,9 @@ from tagged_vmstate.wiretype import BulkType, brief, indexed
 
 SWAPPED: Final = sys.byteorder == "big"
 """Blocks of numbers are little-endian in the file."""
+_NATIVE: Final = "@=>" if SWAPPED else "@=<"
+_ALIKE: Final = {code: codes for codes in ("bhilqn", "BHILQN", "fd", "?") for code in codes}
+"""Struct code -> those of its kind; the width tells them apart (C's long is `l`, and as wide as `i` or as `q`)."""
 
 
 class BlockType(BulkType):
@@ -39,7 +42,7 @@ class BlockType(BulkType):
     def pieces(self, value: object, length: int | None) -> tuple[Piece, ...]:
         if length is None:
             return (self.pack_one(value),)
-        view = self._view(value, length)
+        view = self.row(value, length)
         self.check_block(view)
         return pack_bin_head(view.nbytes), swapped(view) if SWAPPED else view.cast("B")
 
@@ -51,7 +54,7 @@ class BlockType(BulkType):
     def to_json(self, value: Any, length: int | None) -> Json:
         if length is None:
             return self.one_to_json(value)
-        return self.block_to_json(self._view(value, length))
+        return self.block_to_json(self.row(value, length))
 
     @override
     def from_json(self, value: Json, length: int | None) -> object:
@@ -93,20 +96,25 @@ class BlockType(BulkType):
         order = 1 if SWAPPED else -1
         return b"".join(indexed(lambda value: self.pack_one(value)[-self.width :][::order], values))
 
-    def _view(self, value: Any, length: int) -> memoryview:
-        """Any sequence of fitting values as native elements in one block."""
+    def row(self, value: Any, length: int) -> memoryview:
+        """Any sequence of fitting values as native elements in one block, row by row where it has several dimensions."""
         try:
             view = memoryview(value)
-            if view.format.lstrip("@=<") != self.code or view.itemsize != self.width or not view.c_contiguous:
+            if not self.is_alike(view):
                 raise TypeError
             view = typed(taken(view), self.code)
-        except TypeError:
+        except (TypeError, ValueError):
             if not isinstance(value, Sequence) or isinstance(value, str | bytes):
                 raise self._wrong(value, length) from None
             view = typed(self.elements(value), self.code)
         if len(view) != length:
             raise StateError(f"`{self.describe(length)}`", f"{len(view)} elements")
         return view
+
+    def is_alike(self, view: memoryview) -> bool:
+        """Whether a buffer holds native elements of the type."""
+        code = view.format.lstrip(_NATIVE)
+        return view.itemsize == self.width and len(code) == 1 and code in _ALIKE[self.code]
 
     def check_block(self, view: memoryview) -> None:
         """Raise StateError where a block holds what is no value of the type."""

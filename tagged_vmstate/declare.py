@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import keyword
 import typing
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,25 @@ from typing import Any, ClassVar, Final, TypeVar, get_origin, overload
 
 from typing_extensions import dataclass_transform
 
+from tagged_vmstate.annotations import is_marked
 from tagged_vmstate.errors import TableError
-from tagged_vmstate.table import KEPT, NO_DEFAULT, Field, Legacy, Table, Untagged
+from tagged_vmstate.table import KEPT, NO_DEFAULT, Field, Legacy, Table, Untagged, check_default, check_keywords, keywords
+from tagged_vmstate.wiretype import brief
 
 T = TypeVar("T")
 HOOKS: Final = ("check", "pre_save", "post_load")
 """The methods that a table calls."""
+FIELD_KEYWORDS: Final = ("name", *(each for each in keywords(Field) if each != "attribute"))
+TRANSIENT_KEYWORDS: Final = ("default", "default_factory")
+TABLE_KEYWORDS: Final = ("aliases", "version", "minimum_version", "description", "legacy", "make")
+OTHER_FIELDS: Final = ("attr.", "attrs.", "pydantic.")
+"""The modules of what attrs and pydantic specify a field with."""
+FOREIGN: Final = {
+    "__dataclass_fields__": "a dataclass",
+    "__attrs_attrs__": "an attrs class",
+    "__pydantic_core_schema__": "a pydantic model",
+}
+"""What other tools leave in a class that they have made theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +47,9 @@ class _Said:
     default_factory: Callable[[], Any] | None
     more: dict[str, Any]
     is_transient: bool = False
+
+    def __repr__(self) -> str:
+        return f"tv.{'transient' if self.is_transient else 'field'}(...)"
 
 
 @overload
@@ -87,9 +104,9 @@ def field(*, default: Any = NO_DEFAULT, default_factory: Any = None, **more: Any
 def transient(*, default: T) -> T: ...
 @overload
 def transient(*, default_factory: Callable[[], T]) -> T: ...
-def transient(*, default: Any = NO_DEFAULT, default_factory: Any = None) -> Any:
+def transient(*, default: Any = NO_DEFAULT, default_factory: Any = None, **more: Any) -> Any:
     """An attribute that is no state: never saved, never loaded, left alone by a reset. It needs a default."""
-    return _Said(default, default_factory, {}, is_transient=True)
+    return _Said(default, default_factory, more, is_transient=True)
 
 
 @overload
@@ -128,19 +145,25 @@ def vmstate(name: Any = None, /, **more: Any) -> Any:
 
 
 def _declared(cls: type, name: str, more: dict[str, Any]) -> type:
+    if not isinstance(cls, type):
+        raise TableError("a class under @vmstate", brief(cls))
     try:
+        check_keywords("@vmstate", more, TABLE_KEYWORDS)
+        _check_class(cls)
         above = next((table for base in cls.__mro__[1:] if (table := vars(base).get("__vmstate__"))), None)
         if above:
             more = {"version": above.version, "minimum_version": above.minimum_version, **more}
+        hints = _resolved(cls)
+        own = inspect.get_annotations(cls)
+        said = {key: _said(cls, key) for key in own if get_origin(hints[key]) is not ClassVar and hints[key] is not ClassVar}
+        _check_annotated(cls, said, hints)
         inherited = {each.attribute: each for base in reversed(cls.__mro__[1:]) for each in _own_fields(base)}
-        said = {key: _said(cls, key) for key, hint in inspect.get_annotations(cls).items() if not _is_class_variable(hint)}
-        hints = _resolved(cls, said)
-        fields = {
-            attribute: _field(attribute, hints[attribute], each) for attribute, each in said.items() if not each.is_transient
-        }
+        inherited = {key: each for key, each in inherited.items() if key not in said or not said[key].is_transient}
+        fields = {key: _field(key, hints[key], each) for key, each in said.items() if not each.is_transient}
         memory = {attribute for attribute, each in fields.items() if each.type.wire.name == "sparse"}
         is_made_plainly = "__init__" not in vars(cls)
         made = _slotted(cls, said, memory)
+        _check_reachable(made)
         hooks: dict[str, Any] = {hook: getattr(made, hook, None) for hook in HOOKS}
         is_plain = is_made_plainly and _is_plain(made)
         made.__vmstate__ = Table(name, {**inherited, **fields}.values(), state=made, is_plain=is_plain, **more, **hooks)  # type: ignore[attr-defined]
@@ -150,42 +173,112 @@ def _declared(cls: type, name: str, more: dict[str, Any]) -> type:
     return made
 
 
+def _check_class(cls: type) -> None:
+    """Refuse what cannot become a dataclass, or holds state that no table would see."""
+    if "__vmstate__" in vars(cls):
+        raise TableError("@vmstate once", "it twice")
+    base = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    if base is not object or isinstance(cls, enum.EnumMeta):
+        kind = "enum" if isinstance(cls, enum.EnumMeta) else base.__name__
+        raise TableError("a class that holds nothing but its attributes", f"a subclass of `{kind}`")
+    for base in cls.__mro__:
+        # A plain dataclass may be a base: the dataclass that is made of the class fills its attributes, too.
+        marks = FOREIGN if base is cls else FOREIGN.keys() - {"__dataclass_fields__"}
+        words = next((FOREIGN[mark] for mark in marks if mark in vars(base)), None)
+        if words:
+            found = f"`{base.__name__}`, {words}: leave that out and annotate its fields for @vmstate"
+            raise TableError("plain classes, of which @vmstate makes dataclasses", found)
+
+
+def _check_annotated(cls: type, said: dict[str, _Said], hints: dict[str, Any]) -> None:
+    """Refuse fields of a class and its plain bases that would not be saved, and attributes that cannot be fields."""
+    for attribute, each in said.items():
+        _check_attribute(cls, attribute, each)
+    for attribute, value in vars(cls).items():
+        is_specified = isinstance(value, _Said | dataclasses.Field) or type(value).__module__.startswith(OTHER_FIELDS)
+        if attribute not in said and is_specified:
+            found = "a ClassVar" if attribute in inspect.get_annotations(cls) else "none"
+            raise TableError(f"an annotation beside it: `{attribute}: uint32 = tv.field(...)`", found, path=(attribute,))
+    declared = [base for base in cls.__mro__[1:] if "__vmstate__" in vars(base)]
+    known = {*said, *(each.name for base in declared for each in dataclasses.fields(base))}
+    for base in cls.__mro__[1:]:
+        if base not in declared:
+            lost = [key for key, value in vars(base).items() if isinstance(value, _Said)]
+            lost += [key for key in inspect.get_annotations(base) if is_marked(hints[key])]
+            for attribute in lost:
+                if attribute not in known:
+                    raise TableError(f"@vmstate on `{base.__name__}` too, which has a field", "none", path=(attribute,))
+
+
+def _check_attribute(cls: type, attribute: str, said: _Said) -> None:
+    if attribute in HOOKS:
+        expected = f"another attribute for it (name={attribute!r} keeps its name in the snapshot)"
+        raise TableError(expected, f"`{attribute}`, which is a hook", path=(attribute,))
+    is_special = attribute.startswith("__") and attribute.endswith("__")
+    if is_special or not attribute.isidentifier() or keyword.iskeyword(attribute):
+        raise TableError("an attribute that can be assigned", f"`{attribute}`", path=(attribute,))
+    if attribute.startswith(f"_{cls.__name__.lstrip('_')}__") and not said.is_transient and said.more.get("name") is None:
+        expected = "one underscore, or a name= for the snapshot (Python puts the class's name into one with two)"
+        raise TableError(expected, f"`{attribute}`", path=(attribute,))
+
+
+def _check_reachable(made: type) -> None:
+    """Refuse a class in which something else has taken the place of an inherited field."""
+    own = {each.name for each in dataclasses.fields(made)}
+    declared = (base for base in made.__mro__ if "__vmstate__" in vars(base))
+    for attribute in (each.name for base in declared for each in dataclasses.fields(base) if each.name in _slots(base)):
+        there = inspect.getattr_static(made, attribute, None)
+        is_set = there.fset is not None if isinstance(there, property) else hasattr(type(there), "__set__")
+        if not is_set or attribute not in own:
+            expected = f"an annotation beside `{attribute}`, as it is a field of a base"
+            raise TableError(expected, f"{brief(there)} in its place", path=(attribute,))
+
+
 def _own_fields(base: type) -> tuple[Field, ...]:
     table: Table | None = vars(base).get("__vmstate__")
     return table.fields if table else ()
 
 
-def _is_class_variable(hint: Any) -> bool:
-    return get_origin(hint) is ClassVar or hint is ClassVar or (isinstance(hint, str) and "ClassVar" in hint.partition("[")[0])
-
-
 def _said(cls: type, attribute: str) -> _Said:
     value = vars(cls).get(attribute, NO_DEFAULT)
+    if isinstance(value, dataclasses.Field):
+        raise TableError("`tv.field` or `tv.transient`", "`dataclasses.field`", path=(attribute,))
+    if isinstance(value, MemberDescriptorType):
+        value = NO_DEFAULT  # a slot of its own
     if not isinstance(value, _Said):
         return _Said(value, None, {})
-    if value.is_transient and value.default is NO_DEFAULT and value.default_factory is None:
-        raise TableError("a default for a transient attribute: a load makes new objects", "none", path=(attribute,))
+    try:
+        if value.is_transient:
+            check_keywords("tv.transient", value.more, TRANSIENT_KEYWORDS)
+            check_default(value.default, value.default_factory)
+            if value.default is NO_DEFAULT and value.default_factory is None:
+                raise TableError("a default for a transient attribute: a load makes new objects", "none")
+        else:
+            check_keywords("tv.field", value.more, FIELD_KEYWORDS)
+    except TableError as error:
+        error.under(attribute)
+        raise
     return value
 
 
-def _resolved(cls: type, said: Iterable[str]) -> dict[str, Any]:
-    """The annotations of a class as they are at run time."""
+def _resolved(cls: type) -> dict[str, Any]:
+    """The annotations of a class and its bases as they are at run time."""
     try:
-        hints = typing.get_type_hints(cls, include_extras=True)
+        return typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
         found = f"`{error.name}`, unknown so far: a struct cannot hold itself, and must stand before what holds it"
-        culprit = [attribute for attribute in said if str(error.name) in str(inspect.get_annotations(cls)[attribute])]
+        culprit = [attribute for attribute, hint in inspect.get_annotations(cls).items() if str(error.name) in str(hint)]
         expected = "annotations that are known when the class is made, at the top of a module"
         raise TableError(expected, found, path=tuple(culprit[:1])) from None
     except TypeError as error:
         raise TableError("annotations that are types", str(error)) from None
-    return {attribute: hints[attribute] for attribute in said}
 
 
 def _field(attribute: str, hint: Any, said: _Said) -> Field:
     more = dict(said.more)
+    name = more.pop("name", None)
     return Field(
-        more.pop("name", None) or attribute,
+        attribute if name is None else name,
         hint,
         attribute=attribute,
         default=said.default,
@@ -208,10 +301,15 @@ def _slotted(cls: type, said: dict[str, _Said], unshown: Container[str]) -> type
     inherited = {slot for base in cls.__mro__[1:] for slot in _slots(base)}
     if any(getattr(base, "__weakrefoffset__", 0) for base in cls.__mro__[1:]):
         inherited.add("__weakref__")
-    body = {key: value for key, value in vars(plain).items() if key not in {*said, KEPT, "__dict__", "__weakref__"}}
-    body["__slots__"] = tuple(each for each in (*said, KEPT, "__weakref__") if each not in inherited)
+    own = {key for key, value in vars(plain).items() if isinstance(value, MemberDescriptorType)}
+    body = {key: value for key, value in vars(plain).items() if key not in {*said, *own, KEPT, "__dict__", "__weakref__"}}
+    slots = dict.fromkeys((*said, *_slots(cls), KEPT, "__weakref__"))
+    body["__slots__"] = tuple(each for each in slots if each not in inherited)
     body.setdefault("__eq__", _equal)
-    made = type(cls)(cls.__name__, cls.__bases__, body)
+    try:
+        made = type(cls)(cls.__name__, cls.__bases__, body)
+    except TypeError as error:  # arguments that its class statement had, for a metaclass or __init_subclass__
+        raise TableError("a class that can be made again with slots", str(error)) from error
     made.__qualname__ = cls.__qualname__
     for function in body.values():
         _rebind(function, cls, made)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from tagged_vmstate.annotations import declared_table
 from tagged_vmstate.errors import TableError
 from tagged_vmstate.frames import label
 from tagged_vmstate.table import Table
@@ -15,7 +16,7 @@ from tagged_vmstate.wiretype import brief
 def table_of(state: object) -> Table:
     """The table of a state, or of its class. Raises TableError where it has none."""
     kind = state if isinstance(state, type) else type(state)
-    found = state if isinstance(state, Table) else vars(kind).get("__vmstate__")
+    found = state if isinstance(state, Table) else declared_table(kind)
     if not isinstance(found, Table):
         raise TableError("a class under @vmstate, or a table beside the state", brief(state))
     return found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
-from tagged_vmstate.blocks import BlockType, FloatType, IntType
+from tagged_vmstate.blocks import BlockType, FloatType, IntType, typed
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import NIL, Piece, pack_uint
@@ -84,6 +84,8 @@ class FieldType:
         table: The table of a struct.
         is_optional: A struct that may be None.
         constraints: What each single value must meet.
+        shape: The dimensions of a numpy array, where they are not just one. In the file it is one row, the last dimension
+            running fastest.
     """
 
     wire: WireType
@@ -94,6 +96,7 @@ class FieldType:
     table: StructTable | None = None
     is_optional: bool = False
     constraints: tuple[Constraint, ...] = ()
+    shape: tuple[int, ...] | None = None
 
     def describe(self) -> str:
         """The type as people write it: ``uint32[4]``, ``uint32[up to 4]``."""
@@ -141,10 +144,24 @@ class FieldType:
             view = memoryview(value)
         except (TypeError, ValueError):
             return tuple(value) if self.is_array and isinstance(value, Sequence) else value
+        if self.is_array:
+            return self._row(value, view)
         try:
             return memoryview(view.tobytes()).cast(view.format)  # type: ignore[call-overload]  # of one dimension
         except (TypeError, ValueError):
             return value  # elements that no field has, for the wire type to refuse
+
+    def _row(self, value: Any, view: memoryview) -> Any:
+        """The elements of a buffer in one row. Raises StateError for dimensions that the field does not have."""
+        shape = view.shape or ()
+        if len(shape) != 1 and shape != self.shape:
+            dimensions = f"the dimensions {self.shape}" if self.shape is not None else "one dimension"
+            raise StateError(f"`{self.describe()}` in {dimensions}", f"the dimensions {shape}")
+        if isinstance(self.wire, BlockType) and self.wire.is_alike(view):
+            return typed(view.tobytes(), self.wire.code)
+        if len(shape) != 1:
+            raise StateError(f"`{self.describe()}`", brief(value))
+        return tuple(value) if isinstance(value, Sequence) else value  # elements of another type, for the wire type to judge
 
     def copied(self, value: Any) -> Any:
         """A copy of a value, of the same type where that can be copied."""
@@ -195,7 +212,8 @@ class FieldType:
             return found
         import numpy  # noqa: ICN001, PLC0415  # only who declares numpy arrays needs it
 
-        return numpy.frombuffer(found, dtype=cast("BlockType", self.wire).code)
+        row = numpy.frombuffer(found, dtype=cast("BlockType", self.wire).code)
+        return row if self.shape is None else row.reshape(self.shape)
 
     def violation(self, value: Any) -> tuple[tuple[int, ...], str, str] | None:
         """Index, expected and found of the first value that does not meet a constraint; None where all do."""

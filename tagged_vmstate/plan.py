@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, Final, cast
 
+from tagged_vmstate.annotations import declared_table
 from tagged_vmstate.assign import New, Undo
 from tagged_vmstate.devices import is_instance
 from tagged_vmstate.errors import FormatError, StateError
@@ -212,7 +213,7 @@ def plan(places: tuple[tuple[Table, int], ...]) -> Plan:
 
 
 def _plan_of(kind: type, instance: int) -> Plan | None:
-    table = vars(kind).get("__vmstate__")
+    table = declared_table(kind)
     if not isinstance(table, Table) or table.is_hooked or not is_instance(instance):
         return None
     return plan(((table, instance),))

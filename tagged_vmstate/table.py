@@ -10,11 +10,12 @@ import copy
 import enum
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from types import MemberDescriptorType
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Never, Protocol, TypeAlias, cast
 
-from tagged_vmstate.annotations import parse
+from tagged_vmstate.annotations import is_numpy, made_again, parse
 from tagged_vmstate.blocks import IntType
 from tagged_vmstate.errors import StateError, TableError
 from tagged_vmstate.fieldtype import FieldType, widening_misfit
@@ -79,7 +80,8 @@ class Field:
         aliases: Other names under which it is found in a snapshot.
         widens_from: Narrower types that are taken too; nothing may be lost.
         description: For people.
-        display: How tools print it: ``hex``, ``flags``, or an enum. It never changes what is loaded.
+        display: How tools print an integer: ``hex``, ``flags`` (the bits that are set), or an enum whose members name
+            numbers, or bits if it is a `Flag`. It never changes what is loaded.
         since: The first section version that had it. Only the reader of untagged bytes asks.
         until: The last one.
         versions: The versions that had it, as a mask, where they are no range.
@@ -111,6 +113,7 @@ class Field:
         until: int | None = None,
         versions: int | None = None,
         untagged: Untagged = Untagged(),
+        **misspelt: Never,
     ) -> None:
         self.name = name
         self.untagged = untagged
@@ -122,7 +125,12 @@ class Field:
         self.since = since
         self.until = until
         self.versions = versions
+        place = attribute
         try:
+            check_name(name)
+            place = name
+            if misspelt:
+                check_keywords("Field", misspelt, keywords(Field))
             self.aliases = _names(aliases, "aliases")
             self.type = parse(annotation)
             self.widens_from = frozenset(self._narrower(widens_from))
@@ -130,7 +138,8 @@ class Field:
             self._check_default()
             self.previous_defaults = self._previous(previous_defaults)
         except TableError as error:
-            error.under(str(name))
+            if place is not None:
+                error.under(place)
             raise
 
     def __repr__(self) -> str:
@@ -171,6 +180,7 @@ class Field:
         return self.since <= version and (self.until is None or version <= self.until)
 
     def _narrower(self, types: Iterable[Any]) -> Iterator[str]:
+        check_kind("widens_from", types, Iterable, "a tuple of types")
         for each in types:
             source = parse(each)
             misfit = widening_misfit(source, self.type)
@@ -181,11 +191,14 @@ class Field:
             yield source.wire.name
 
     def _check(self) -> None:
-        for name in (self.name, *self.aliases):
+        for name in self.aliases:
             check_name(name)
-        is_enum = isinstance(self.display, type) and issubclass(self.display, enum.Enum)
-        if self.display is not None and self.display not in DISPLAYS and not is_enum:
-            raise TableError("a display of hex, flags or an enum", brief(self.display))
+        check_kind("description", self.description, str, "text")
+        check_kind("since", self.since, int, "a number")
+        check_kind("until", self.until, int | None, "a number")
+        check_kind("versions", self.versions, int | None, "a mask of versions")
+        check_kind("untagged", self.untagged, Untagged, "an `Untagged`")
+        _check_display(self.display, self.type)
         if self.versions is not None and (self.since or self.until is not None):
             raise TableError("since and until, or a mask of versions", "both")
         if self.versions is not None and not 0 < self.versions < 1 << VERSIONS:
@@ -200,15 +213,13 @@ class Field:
     def _check_default(self) -> None:
         if self.is_required:
             return
-        if self.default is not NO_DEFAULT and self.default_factory:
-            raise TableError("default or default_factory", "both")
-        if type(self.default).__hash__ is None:
-            expected = "a default_factory for what can be changed in place (a default would be shared)"
-            raise TableError(expected, brief(self.default))
+        check_default(self.default, self.default_factory)
         try:
             value = self.make_default()
         except Exception as error:
             raise TableError("a default_factory that needs nothing", f"{type(error).__name__}: {error}") from error
+        if is_numpy(self.type.holder) and self.type.length is not None and getattr(value, "ndim", 1) != 1:
+            self.type = replace(self.type, shape=value.shape)
         try:
             check_value(self.type, value)
         except StateError as error:
@@ -283,22 +294,29 @@ class Table:
         post_load: Hook | None = None,
         legacy: Iterable[Legacy] = (),
         is_plain: bool = False,
+        **misspelt: Never,
     ) -> None:
         self.name = name
         self.state = state
         self.maker = make
         self.is_plain = is_plain
-        self.owner = str(name) if state is dict else state.__name__
-        self.fields = tuple(fields)
+        self.owner = name if state is dict else getattr(state, "__name__", name)
         self.version = version
         self.minimum_version = minimum_version
         self.description = description
         self.check = check
         self.pre_save = pre_save
         self.post_load = post_load
-        self.legacy = tuple(legacy)
         self.by_name: Mapping[str, Field] = {}
+        place = None if state is dict else self.owner
         try:
+            check_name(name)
+            place = self.owner
+            if misspelt:
+                check_keywords("Table", misspelt, keywords(Table))
+            check_kind("fields", fields, Iterable, "a list of `Field`")
+            self.fields = tuple(fields)
+            self.legacy = tuple(legacy)
             self.aliases = _names(aliases, "aliases")
             self._check()
             self.by_name = self._indexed()
@@ -318,11 +336,16 @@ class Table:
             if self.depth > NESTING:
                 raise TableError(f"at most {NESTING} structs within each other", str(self.depth))
         except TableError as error:
-            error.section = self.owner
+            error.section = place
             raise
 
     def __repr__(self) -> str:
         return f"<table {self.name}: {len(self.fields)} fields>"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Refuse a copy of a declared class, such as attrs makes: its slots and methods are the first one's."""
+        if name == "__vmstate__":
+            raise made_again(owner)
 
     @property
     def __vmstate__(self) -> Table:
@@ -437,7 +460,14 @@ class Table:
         return isinstance(value, dict) if self.state is dict else type(value) is self.state
 
     def _check(self) -> None:
-        for name in (self.name, *self.aliases):
+        check_kind("state", self.state, type, "a class")
+        check_kind("version", self.version, int, "a number")
+        check_kind("minimum_version", self.minimum_version, int, "a number")
+        check_kind("description", self.description, str, "text")
+        for hook in ("check", "pre_save", "post_load"):
+            _check_hook(hook, getattr(self, hook))
+        _check_hook("make", self.maker)
+        for name in self.aliases:
             check_name(name)
         if len({self.name, *self.aliases}) != 1 + len(self.aliases):
             raise TableError("each name and alias of a device once", f"`{self.name}` as {brief(self.aliases)}")
@@ -478,6 +508,54 @@ def check_name(name: str) -> None:
         encode_name(name)
     except StateError as error:
         raise TableError(error.expected, error.found) from None
+
+
+def keywords(cls: type) -> list[str]:
+    """The keywords of a class's constructor."""
+    return [key for key, each in inspect.signature(cls).parameters.items() if each.kind is each.KEYWORD_ONLY]
+
+
+def check_keywords(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise TableError for a keyword that is not known."""
+    for each in given:
+        if each not in known:
+            near = get_close_matches(each, known, 1)
+            raise TableError(f"a keyword of {what}", f"`{each}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
+
+
+def check_kind(what: str, value: object, kind: Any, words: str) -> None:
+    """Raise TableError for an argument of another type."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TableError(f"{words} as `{what}`", brief(value))
+
+
+def check_default(default: object, factory: object) -> None:
+    """Raise TableError for a default that is given twice, or that all states would share."""
+    if default is not NO_DEFAULT and factory:
+        raise TableError("default or default_factory", "both")
+    if type(default).__hash__ is None:
+        raise TableError("a default_factory for what can be changed in place (a default would be shared)", brief(default))
+
+
+def _check_display(display: Any, kind: FieldType) -> None:
+    if display is None:
+        return
+    if isinstance(display, type) and issubclass(display, enum.Enum):
+        if not all(isinstance(member.value, int) for member in display):
+            raise TableError("an enum of whole numbers as display", f"`{display.__name__}`")
+    elif display not in DISPLAYS:
+        raise TableError("a display of hex, flags or an enum", brief(display))
+    if not isinstance(kind.wire, IntType):
+        raise TableError("a display of integers only", f"`{kind.describe()}`")
+
+
+def _check_hook(name: str, hook: object) -> None:
+    if hook is None:
+        return
+    if not callable(hook):
+        raise TableError(f"a function or method as `{name}`", brief(hook))
+    if inspect.iscoroutinefunction(hook) or inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+        raise TableError(f"a plain function as `{name}`, which runs when it is called", "one that is async or has a yield")
 
 
 def check_value(kind: FieldType, value: Any) -> None:
@@ -571,4 +649,5 @@ def _slots(state: type) -> list[str]:
 def _names(names: Iterable[str], what: str) -> tuple[str, ...]:
     if isinstance(names, str):
         raise TableError(f"{what} as a tuple of names", f"the string {names!r}")
+    check_kind(what, names, Iterable, "a tuple of names")
     return tuple(names)

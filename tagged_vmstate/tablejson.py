@@ -111,7 +111,7 @@ def _field_to_json(field: Field) -> dict[str, Json]:
         "aliases": list(field.aliases) or None,
         "widens_from": cast("Json", sorted(field.widens_from)) or None,
         "description": field.description or None,
-        "display": field.display if isinstance(field.display, str) else None,
+        "display": _display_to_json(field.display),
         "since": field.since or None,
         "until": field.until,
         "versions": field.versions,
@@ -122,6 +122,26 @@ def _field_to_json(field: Field) -> dict[str, Json]:
     if field.previous_defaults:
         found["previous_defaults"] = [_value_to_json(kind, each) for each in field.previous_defaults]
     return found
+
+
+def _display_to_json(display: Any) -> Json:
+    """``hex`` and ``flags`` as they are; an enum as its members, under the key that says what they name."""
+    if display is None or isinstance(display, str):
+        return display
+    members: dict[str, Json] = {name: int(member.value) for name, member in display.__members__.items()}
+    return {"flags" if issubclass(display, enum.Flag) else "enum": members}
+
+
+def _display_from_json(value: Json) -> Any:
+    if not isinstance(value, dict):
+        return value  # for the field to check
+    [(kind, members)] = value.items() if len(value) == 1 else [("", None)]
+    if kind not in _DISPLAYS or not isinstance(members, dict):
+        raise TableError('"display" as hex, flags, or an object with the members of one "enum" or of "flags"', brief(value))
+    return _enum("display", members, _DISPLAYS[kind])
+
+
+_DISPLAYS: Final[dict[str, type[enum.IntEnum | enum.IntFlag]]] = {"enum": enum.IntEnum, "flags": enum.IntFlag}
 
 
 def _value_to_json(kind: FieldType, value: Any) -> Json:
@@ -255,7 +275,7 @@ def _field_from_json(value: Json, owner: str, nesting: int) -> Field:
         more: dict[str, Any] = {
             "aliases": _elements(value, "aliases", str),
             "description": _member(value, "description", str, ""),
-            "display": _optional(value, "display", str),
+            "display": _display_from_json(value.get("display")),
             "since": _member(value, "since", int, 0),
             "until": _optional(value, "until", int),
             "versions": _optional(value, "versions", int),
@@ -275,7 +295,7 @@ def _type_from_json(value: Json, owner: str, nesting: int) -> FieldType:
     marks: list[Any] = [] if length is None else [Length(length)]
     marks += [] if capacity is None else [MaxLength(capacity)]
     members = _member(value, "enum", dict, {})
-    base: Any = Annotated[_enum(members) if members else _HOLDERS.get(name, int), Wire(name)]
+    base: Any = Annotated[_enum("enum", members, enum.IntEnum) if members else _HOLDERS.get(name, int), Wire(name)]
     if name == "struct":
         base = Annotated[dict, _table_from_json(value.get("struct"), nesting - 1)]
     if _member(value, "optional", bool, False):  # noqa: FBT003  # what JSON has
@@ -288,12 +308,13 @@ def _type_from_json(value: Json, owner: str, nesting: int) -> FieldType:
     return parse(Annotated[base, *marks] if marks else base)
 
 
-def _enum(members: Any) -> type[enum.IntEnum]:
-    expected = '"enum" as an object of names and integers'
+def _enum(key: str, members: Any, kind: Any) -> Any:
+    """An enumeration of a kind, by the names and numbers that stand under a key."""
+    expected = f'"{key}" as an object of names and integers'
     if not all(_is_a(str, name) and _is_a(int, number) for name, number in members.items()):
         raise TableError(expected, brief(members))
     try:
-        found = cast("type[enum.IntEnum]", enum.IntEnum("enum", members))
+        found = kind(key, members)
     except (TypeError, ValueError) as error:
         raise TableError(expected, str(error)) from None
     if list(found.__members__) != list(members):  # such as `__str__`, which would be a method

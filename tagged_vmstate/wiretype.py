@@ -7,6 +7,7 @@ unpacks what any MessagePack writer may have made of it (the shortest integer, a
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -20,13 +21,14 @@ T = TypeVar("T")
 
 
 def brief(value: object) -> str:
-    """A value for an error message, cut where it is long."""
+    """A value for an error message, in one line, cut where it is long."""
     if value is None:
         return "nothing"
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001  # what is odd about a value may be its repr
         text = f"a {type(value).__name__} that has no repr"
+    text = re.sub(r"\n\s*", " ", text)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -8,6 +8,7 @@ import json
 import lzma
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -172,6 +173,23 @@ def _plans(reader: Table, growth: Growth) -> Any:
     return growth.old if [field.name for field in reader.fields] == [plan.name for plan in growth.old] else growth.new
 
 
+def _set(found: Any, key: str, value: Any, **more: Any) -> Any:
+    found["devices"][0]["fields"][0] |= {key: value, **more}
+    return found
+
+
+def _device(found: Any, key: str, value: Any) -> Any:
+    found["devices"][0][key] = value
+    return found
+
+
+def _nested(levels: int) -> Any:
+    found: Any = {"device": "d", "fields": []}
+    for _ in range(levels):
+        found = {"device": "d", "fields": [{"name": "x", "type": "struct", "struct": found}]}
+    return found
+
+
 class TestTablesAsJson:
     def roundtrip(self, found: list[Entry]) -> list[Entry]:
         return tables_from_json(json.loads(json.dumps(tables_to_json(found))))
@@ -245,6 +263,13 @@ class TestTablesAsJson:
             (lambda found: _set(found, "predicates", [3]), '"predicates" as a JSON array of strings, got '),
             (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": ["x"]}]}, "hooks among check, post_load, got"),
             (lambda found: _set(found, "aliases", 3), '"aliases" as a JSON array, got 3 - at dev x'),
+            (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": [[]]}]}, '"hooks" as a JSON array of strings'),
+            *(
+                (partial(_set, key="display", value=display), "- at dev x")
+                for display in ({"enum": 3}, {"odd": {"A": 1}}, {}, {"enum": {"A": "x"}}, {"flags": {"A": None}}, "octal", 3)
+            ),
+            (lambda found: _set(found, "bounds", {"mask": -1}), "bits of `uint8` in Mask, got -1 - at dev x"),
+            (lambda found: _set(found, "bounds", {"ge": 300}), "bounds that some `uint8` meets, got none that does - at dev x"),
             (lambda found: _set(found, "name", None), '"name" as a JSON string'),
             (lambda found: _set(found, "name", "\ud800"), "\"name\" as a JSON string, got '.ud800' - at dev"),
             (lambda found: _set(found, "description", ["text"]), '"description" as a JSON string'),
@@ -305,23 +330,6 @@ class TestTablesAsJson:
             start = broken.rindex(b"{", 0, broken.rindex(place))
             assert (error.section, error.path, error.offset) == ("dev", path, start)
             assert error.line == broken[:start].count(b"\n") + 1
-
-
-def _set(found: Any, key: str, value: Any, **more: Any) -> Any:
-    found["devices"][0]["fields"][0] |= {key: value, **more}
-    return found
-
-
-def _device(found: Any, key: str, value: Any) -> Any:
-    found["devices"][0][key] = value
-    return found
-
-
-def _nested(levels: int) -> Any:
-    found: Any = {"device": "d", "fields": []}
-    for _ in range(levels):
-        found = {"device": "d", "fields": [{"name": "x", "type": "struct", "struct": found}]}
-    return found
 
 
 def test_bounds_and_enums_go_along() -> None:

@@ -47,6 +47,7 @@ FLOORS = [
     {"cli.render", "cli.main"},
     {"cli.files"},
     {"cli.modules", "cli.globs"},
+    {"cli.looks"},
     {"cli.inspect", "cli.convert", "cli.shell", "cli.tables", "cli.diff", "cli.set", "cli.qemu", "cli.fuzz"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import dataclasses
 import enum
+import functools
 import pickle
+import re
 import subprocess
 import sys
 import weakref
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar
 
 import annotated_types
+import attrs
 import numpy as np
 import pytest
 import typing_example
+from numpy.typing import NDArray
 from typing_example import Everything, Mode, More, Queue
 from typing_extensions import TypeAliasType
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, MaxLength, Table, TableError
+from tagged_vmstate.devices import Entry
+from tagged_vmstate.tablejson import tables_to_json
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -144,6 +152,102 @@ class Cpu:
         Field("f", names["Gone"])
 
 
+@tv.vmstate("fb")
+class FrameBuffer:
+    pixels: Annotated[NDArray[np.uint16], Length(12)] = tv.field(default_factory=lambda: np.zeros((3, 4), np.uint16))
+    planes: Annotated[NDArray[np.float64], Length(8), annotated_types.Ge(0)] = tv.field(
+        default_factory=lambda: np.ones((2, 2, 2))
+    )
+    level: Annotated[NDArray[np.int8], Length(1)] = tv.field(default_factory=lambda: np.array(3, np.int8))
+
+
+class TestSeveralDimensions:
+    """The default of a numpy array says its dimensions; in the file it is one row, the last dimension running fastest."""
+
+    FLAT: Final = np.arange(12, dtype=np.uint16)
+
+    @pytest.mark.parametrize(
+        "pixels",
+        [
+            FLAT.reshape(3, 4),
+            np.asfortranarray(FLAT.reshape(3, 4)),
+            np.arange(24, dtype=np.uint16).reshape(3, 8)[:, ::2] // 2,
+            np.repeat(FLAT, 2).reshape(3, 8)[:, ::2],
+            np.repeat(FLAT, 2).reshape(3, 8).T[::2].T,
+            FLAT,
+            FLAT.tolist(),
+            memoryview(FLAT.tobytes()).cast("B").cast("H", (3, 4)),
+        ],
+    )
+    def test_they_come_back(self, pixels: Any) -> None:
+        frame = FrameBuffer(pixels=pixels)
+        data = tv.dumps(frame)
+        [section] = tv.Snapshot.read(data)
+        assert section.records()[0].describe() == "uint16[12]"
+        row: Any = section.records()[0].value
+        assert row.tolist() == self.FLAT.tolist()
+        found = tv.loads(data, FrameBuffer)
+        assert (found.pixels.shape, found.planes.shape, found.level.shape) == ((3, 4), (2, 2, 2), ())
+        assert found.pixels.dtype == np.uint16
+        assert found.pixels.tolist() == self.FLAT.reshape(3, 4).tolist()
+        found.pixels[1, 2] = 99
+        assert tv.load(data, into=found).pixels.tolist() == self.FLAT.reshape(3, 4).tolist()
+        tv.reset(found)
+        assert found == FrameBuffer()
+        assert found.pixels.shape == (3, 4)
+
+    def test_a_field_at_its_default_is_flagged(self) -> None:
+        [section] = tv.Snapshot.read(tv.dumps(FrameBuffer(planes=np.asfortranarray(np.ones((2, 2, 2))))))
+        assert [record.is_default for record in section.records()] == [True, True, True]
+
+    def test_other_dimensions_are_refused(self) -> None:
+        words = r"`uint16\[12\]` in the dimensions \(3, 4\), got the dimensions \(4, 3\) - at fb#0 pixels"
+        with pytest.raises(tv.StateError, match=words):
+            tv.dumps(FrameBuffer(pixels=np.zeros((4, 3), np.uint16)))
+        flat = Table("flat", [Field("x", Annotated[list[tv.uint8], Length(4)])])
+        for value in (np.zeros((2, 2), np.uint8), memoryview(bytes(4)).cast("B", (2, 2)), ((ctypes.c_uint8 * 2) * 2)()):
+            with pytest.raises(tv.StateError, match=r"`uint8\[4\]` in one dimension, got the dimensions \(2, 2\) - at flat#0 x"):
+                tv.dumps({"x": value}, table=flat)
+
+    def test_each_element_is_checked(self) -> None:
+        planes = np.ones((2, 2, 2))
+        planes[1, 0, 1] = -1
+        with pytest.raises(tv.StateError, match=r"`float64` of at least 0, got -1.0 - at fb#0 planes\[5\]"):
+            tv.dumps(FrameBuffer(planes=planes))
+
+    def test_tables_are_exported_with_the_row(self) -> None:
+        [pixels, *_] = tables_to_json([Entry(table_of(FrameBuffer), 0, None)])["devices"][0]["fields"]
+        assert pixels == {"name": "pixels", "type": "uint16", "length": 12, "default": [0] * 12}
+
+
+@pytest.mark.parametrize("name", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"])
+def test_every_type_of_numpy_is_taken_and_comes_back(name: str) -> None:
+    dtype: Any = getattr(np, name)
+    table = Table("d", [Field("x", Annotated[NDArray[dtype], Length(4)], default_factory=lambda: np.zeros(4, dtype))])
+    for value in (np.arange(4).astype(dtype), np.arange(8).astype(dtype)[::2] // 2):
+        found = tv.load(tv.dumps({"x": value}, table=table), table)["x"]
+        assert (found.dtype, found.tolist()) == (dtype, [0, 1, 2, 3])
+    if name.endswith("8"):
+        return
+    for swapped in (np.arange(4).astype(dtype), np.arange(8).astype(dtype)[::2]):
+        with pytest.raises(tv.StateError, match=rf"`{name}\[4\]`, got array.* - at d#0 x"):
+            tv.dumps({"x": swapped.astype(np.dtype(dtype).newbyteorder())}, table=table)
+
+
+def test_a_block_of_anything_else_is_refused() -> None:
+    table = Table("d", [Field("x", Annotated[list[tv.int64], Length(2)])])
+    assert tv.load(tv.dumps({"x": array("l", [1, -2])}, table=table), table) == {"x": [1, -2]}
+    for value in (
+        np.zeros(2, "M8[s]"),
+        np.zeros(2, object),
+        np.zeros(2, "c8"),
+        np.zeros(2, [("a", "i4"), ("b", "i4")]),
+        np.zeros(2),
+    ):
+        with pytest.raises(tv.StateError, match=r"`int64\[2\]`, got .* - at d#0 x"):
+            tv.dumps({"x": value}, table=table)
+
+
 def test_loaded_arrays_can_be_written() -> None:
     found = tv.loads(tv.dumps(Everything(required=1)), Everything)
     found.floats[0] = 1
@@ -193,6 +297,75 @@ class TestClasses:
         assert (state.required, state.raise_irq) == (2, print)
         assert state == Everything(required=2)
         assert b"raise_irq" not in tv.dumps(state)
+
+    def test_its_own_slots_are_kept(self) -> None:
+        uart: Any = Slotted()
+        uart.bus = uart.late = 5
+        uart.ier = 3
+        found = tv.load(tv.dumps(uart), into=uart)
+        assert (found.ier, found.bus, found.late) == (3, 5, 5)
+        assert not hasattr(tv.loads(tv.dumps(uart), Slotted), "bus")
+        assert copy.deepcopy(uart).bus == 5
+        with pytest.raises(AttributeError):
+            uart.other = 1
+
+    def test_a_subclass_overrides_a_field_with_its_annotation(self) -> None:
+        @tv.vmstate
+        class Faster(Overridden):
+            divisor: tv.uint16 = 13
+
+        @tv.vmstate
+        class Fixed(Overridden):
+            divisor: int = tv.transient(default=1)
+
+        @tv.vmstate
+        class Computed(Overridden):
+            @property  # type: ignore[misc]  # mypy knows only attributes
+            def divisor(self) -> int:
+                return self.ier * 2
+
+            @divisor.setter
+            def divisor(self, value: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # what is tested
+                self.ier = value // 2
+
+        assert [field.name for field in table_of(Faster).fields] == ["divisor", "ier"]
+        assert tv.loads(tv.dumps(Faster()), Faster).divisor == 13
+        assert [field.name for field in table_of(Fixed).fields] == ["ier"]
+        assert tv.loads(tv.dumps(Fixed(divisor=9)), Fixed).divisor == 1
+        assert tv.loads(tv.dumps(Computed(divisor=8, ier=4)), Computed).divisor == 8
+
+    def test_a_field_takes_the_place_of_what_a_plain_base_has(self) -> None:
+        @tv.vmstate
+        class Chip(Base):
+            doubled: tv.uint8 = 0  # type: ignore[assignment]
+
+        assert tv.loads(tv.dumps(Chip(doubled=3)), Chip).doubled == 3
+
+    def test_a_class_is_told_from_a_class_variable_by_what_it_is(self) -> None:
+        named: type = tv.vmstate(
+            type("Named", (), {"__annotations__": {"mode": "ClassVarious"}, "__module__": __name__, "mode": 0})
+        )
+        assert [field.name for field in table_of(named).fields] == ["mode"]
+
+
+ClassVarious = tv.uint8
+
+
+def table_of(cls: type) -> Table:
+    table: Table = vars(cls)["__vmstate__"]
+    return table
+
+
+@tv.vmstate
+class Slotted:
+    __slots__ = ("bus", "late")
+    ier: tv.uint8 = 0
+
+
+@tv.vmstate
+class Overridden:
+    divisor: tv.uint16 = 12
+    ier: tv.uint8 = 0
 
 
 class Base:
@@ -273,8 +446,48 @@ def declared(annotation: Any, **more: Any) -> Callable[[], object]:
     return make
 
 
+def made(annotations: dict[str, Any], *bases: type, slots: Any = None, **members: Any) -> Callable[[], object]:
+    """A class `Broken` of annotations, members and bases, under @vmstate."""
+    body = {"__annotations__": annotations, "__module__": __name__, **members}
+    if slots is not None:
+        body["__slots__"] = slots
+    return lambda: tv.vmstate(type("Broken", bases, dict(body)))
+
+
+class Mixin:
+    culprit: tv.uint8 = 0
+
+
+class Specified:
+    culprit = tv.field(default=0)
+
+
+@tv.vmstate
+class Declared:
+    culprit: tv.uint8 = 0
+    irq: int = tv.transient(default=0)
+
+
+class Between(Declared):
+    culprit = 3
+
+
 def listed(*fields: Field, **more: Any) -> Callable[[], object]:
     return lambda: Table("Broken", fields, **more)
+
+
+class Asking:
+    def __init_subclass__(cls, *, wanted: int = 0) -> None:
+        if "__slots__" in vars(cls):
+            raise TypeError("missing 'wanted'")
+
+
+class Pair(NamedTuple):
+    x: tv.uint8
+
+
+async def waits(_state: object) -> None:
+    """A hook that nobody awaits."""
 
 
 class Color(enum.IntEnum):
@@ -282,6 +495,16 @@ class Color(enum.IntEnum):
 
 
 ANY: Any = None
+ANY_TEXT: Any = "x"
+ANY_TRANSIENT: Any = tv.transient
+ANY_VMSTATE: Any = tv.vmstate
+
+
+def renamed(make: Callable[[], object], culprit: str) -> Callable[[], object]:
+    """The same, where the culprit has to be called otherwise."""
+    make.culprit = culprit  # type: ignore[attr-defined]
+    return make
+
 
 WRONG: list[tuple[Callable[[], object], str]] = [
     # types
@@ -339,7 +562,100 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (declared(Queue, default_factory=lambda: Queue(count=99)), "a default: `int32` of at most 16, got 99"),
     (declared(tv.uint8, default=1, default_factory=lambda: 1), "default or default_factory, got both"),
     (declared(tv.uint8, default_factory=lambda: 1 / 0), "a default_factory that needs nothing, got ZeroDivisionError"),
+    # what has no annotation, or one that is no field's
+    (made({}, culprit=tv.field(default=12)), r"an annotation beside it: `culprit: uint32 = tv.field\(...\)`, got none"),
+    (made({}, culprit=tv.transient(default=12)), r"an annotation beside it: `culprit: uint32 = tv.field\(...\)`, got none"),
+    (made({}, culprit=dataclasses.field(default=12)), "an annotation beside it: `culprit: uint32 = tv.field"),
+    (made({}, culprit=attrs.field(default=12)), "an annotation beside it: `culprit: uint32 = tv.field"),
+    (made({"culprit": ClassVar[int]}, culprit=tv.field(default=12)), "an annotation beside it: .*, got a ClassVar"),
+    (made({}, Declared, culprit=tv.field(default=12)), "an annotation beside it: .*, got none"),
+    (made({"culprit": tv.uint8}, culprit=dataclasses.field(default=12)), "`tv.field` or `tv.transient`, got `dataclasses.field`"),
+    (made({"culprit": tv.uint8}, culprit=(tv.field(default=1),)), r"a default: `uint8`, got \(tv.field\(...\),\)"),
+    (made({"culprit": tv.uint8}, culprit=lambda: 1), "a default: `uint8`, got <function"),
+    (declared(dataclasses.InitVar[tv.uint8], default=0), "what only the constructor needs is no state"),
+    (declared(dataclasses.KW_ONLY, default=0), "KW_ONLY is not needed"),
+    (declared(Final[tv.uint8], default=0), "a load assigns every field, so none is Final"),
+    (declared(Annotated[ClassVar[int], 1], default=0), "ClassVar stands outside of Annotated"),
+    # what a base has
+    (made({}, Mixin), "@vmstate on `Mixin` too, which has a field, got none"),
+    (made({}, Specified), "@vmstate on `Specified` too, which has a field, got none"),
+    (made({}, Declared, culprit=13), "an annotation beside `culprit`, as it is a field of a base, got 13 in its place"),
+    (made({"x": tv.uint8}, Between, x=1), "an annotation beside `culprit`, as it is a field of a base, got 3 in its place"),
+    (made({}, Declared, culprit=lambda _: 13), "as it is a field of a base, got <function .* in its place"),
+    (made({}, Declared, culprit=property(lambda _: 13)), "as it is a field of a base, got <property .* in its place"),
+    (made({"culprit": ClassVar[int]}, Declared, culprit=13), "as it is a field of a base, got 13 in its place"),
+    (made({"culprit": ClassVar[int]}, Declared), "as it is a field of a base, got <member .* in its place"),
+    # attributes
+    *(
+        (renamed(made({hook: tv.uint8}, **{hook: 0}), hook), f"another attribute for it .*, got `{hook}`, which is a hook")
+        for hook in ("check", "pre_save", "post_load")
+    ),
+    (renamed(made({"check": Any}, check=tv.transient(default=None)), "check"), "another attribute for it .*, got `check`"),
+    (renamed(made({"_Broken__x": tv.uint8}), "_Broken__x"), "one underscore, or a name= for the snapshot"),
+    (renamed(made({"__class__": tv.uint8}), "__class__"), "an attribute that can be assigned, got `__class__`"),
+    (renamed(made({"__weakref__": tv.uint8}), "__weakref__"), "an attribute that can be assigned, got `__weakref__`"),
+    (renamed(made({"def": tv.uint8}), "def"), "an attribute that can be assigned, got `def`"),
+    (renamed(made({"a b": tv.uint8}), "a b"), "an attribute that can be assigned, got `a b`"),
+    # keywords
+    (declared(tv.uint8, defualt=1), r"a keyword of tv.field, got `defualt` \(did you mean `default`\?\)"),
+    (declared(tv.uint8, attribute="x"), "a keyword of tv.field, got `attribute`"),
+    (made({"culprit": int}, culprit=ANY_TRANSIENT(defualt=1)), r"a keyword of tv.transient, got `defualt` \(did you mean"),
+    (made({"culprit": int}, culprit=ANY_TRANSIENT(default=1, default_factory=int)), "default or default_factory, got both"),
+    (made({"culprit": Any}, culprit=tv.transient(default=[])), "a default_factory for what can be changed in place"),
+    # names
+    (declared(tv.uint8, default=0, name=""), "a name of 1 to 255 bytes of UTF-8, got ''"),
+    (declared(tv.uint8, default=0, name="é" * 128), "a name of 1 to 255 bytes of UTF-8, got"),
+    (declared(tv.uint8, default=0, name="\ud800"), r"a name of 1 to 255 bytes of UTF-8, got '\\ud800'"),
+    (declared(tv.uint8, default=0, name=3), "a name of 1 to 255 bytes of UTF-8, got 3"),
+    # bounds
+    *(
+        (declared(Annotated[kind, mark]), words)
+        for kind, mark, words in [
+            (tv.uint8, annotated_types.Ge(ANY), "a whole number in Ge on `uint8`, got nothing"),
+            (tv.uint8, annotated_types.Ge(ANY_TEXT), "a whole number in Ge on `uint8`, got 'x'"),
+            (tv.uint8, annotated_types.Ge(True), "a whole number in Ge on `uint8`, got True"),
+            (tv.uint8, annotated_types.Le(1.5), "a whole number in Le on `uint8`, got 1.5"),
+            (tv.float32, annotated_types.Le(float("nan")), "a number in Le on `float32`, got nan"),
+            (tv.float32, annotated_types.Le(ANY_TEXT), "a number in Le on `float32`, got 'x'"),
+            (tv.uint8, annotated_types.MultipleOf(0), "a number above 0 in MultipleOf, got 0"),
+            (tv.float64, annotated_types.MultipleOf(-1.5), "a number above 0 in MultipleOf, got -1.5"),
+            (tv.uint8, tv.Mask(-1), "bits of `uint8` in Mask, got -1"),
+            (tv.int8, tv.Mask(256), "bits of `int8` in Mask, got 256"),
+            (tv.uint8, tv.Mask(ANY_TEXT), "a whole number in Mask on `uint8`, got 'x'"),
+            (tv.uint8, annotated_types.Ge(256), "bounds that some `uint8` meets, got none that does"),
+            (tv.int8, annotated_types.Lt(-128), "bounds that some `int8` meets, got none that does"),
+            (tv.float32, annotated_types.Interval(ge=2.5, le=2), "bounds that some `float32` meets, got none that does"),
+            (tv.uint8, annotated_types.Interval(gt=3, lt=4), "bounds that some `uint8` meets, got none that does"),
+            (tv.uint8, annotated_types.Predicate(ANY), "a function of a value in Predicate, got nothing"),
+            (tv.uint8, annotated_types.Ge, r"Ge\(...\) with what it bounds by, got the class `Ge`"),
+        ]
+    ),
+    # dimensions
+    (
+        declared(Annotated[NDArray[np.uint8], MaxLength(8)], default_factory=lambda: np.zeros((2, 2), np.uint8)),
+        r"a default: `uint8\[up to 8\]` in one dimension, got the dimensions \(2, 2\)",
+    ),
+    (
+        declared(Annotated[list[tv.uint8], Length(4)], default_factory=lambda: np.zeros((2, 2), np.uint8)),
+        r"a default: `uint8\[4\]` in one dimension, got the dimensions \(2, 2\)",
+    ),
+    (
+        declared(Annotated[NDArray[np.uint8], Length(5)], default_factory=lambda: np.zeros((2, 2), np.uint8)),
+        r"a default: `uint8\[5\]`, got 4 elements",
+    ),
+    (
+        declared(Annotated[NDArray[np.uint16], Length(4)], default_factory=lambda: np.zeros(4, ">u2")),
+        r"a default: `uint16\[4\]`, got array\(\[0, 0, 0, 0\], dtype='>u2'\)",
+    ),
     # the rest
+    (declared(tv.uint8, default=0, since=ANY_TEXT), "a number as `since`, got 'x'"),
+    (declared(tv.uint8, default=0, until=ANY_TEXT), "a number as `until`, got 'x'"),
+    (declared(tv.uint8, default=0, versions=ANY_TEXT), "a mask of versions as `versions`, got 'x'"),
+    (declared(tv.uint8, default=0, description=3), "text as `description`, got 3"),
+    (declared(tv.uint8, default=0, untagged=3), "an `Untagged` as `untagged`, got 3"),
+    (declared(tv.uint8, default=0, aliases=None), "a tuple of names as `aliases`, got nothing"),
+    (declared(tv.uint16, default=0, widens_from=tv.uint8), "a tuple of types as `widens_from`, got typing.Annotated"),
+    (declared(tv.uint8, default=0, aliases=("\ud800",)), "a name of 1 to 255 bytes of UTF-8"),
     (declared(tv.uint16, default=0, widens_from=(tv.uint32,)), "types narrower than `uint16` in widens_from, got `uint32`"),
     (declared(tv.uint16, default=0, widens_from=(tv.int8,)), "types narrower than `uint16` in widens_from, got `int8`"),
     (declared(tv.float32, default=0.0, widens_from=(tv.uint32,)), "types narrower than `float32`"),
@@ -347,7 +663,10 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (declared(tv.uint8, default=0, aliases="abc"), "aliases as a tuple of names, got the string 'abc'"),
     (declared(tv.uint8, default=0, aliases=("",)), "a name of 1 to 255 bytes of UTF-8"),
     (declared(tv.uint8, default=0, aliases=("n" * 256,)), "a name of 1 to 255 bytes of UTF-8"),
-    (declared(tv.uint8, default=0, display="octal"), "a display of hex, flags or an enum"),
+    (declared(tv.uint8, default=0, display="octal"), "a display of hex, flags or an enum, got 'octal'"),
+    (declared(tv.uint8, default=0, display=[]), "a display of hex, flags or an enum, got "),
+    (declared(str, default="", display="hex"), "a display of integers only, got `string`"),
+    (declared(tv.uint8, default=0, display=enum.Enum("Words", {"A": "a"})), "an enum of whole numbers as display, got `Words`"),
     (declared(tv.uint8, default=0, since=2, until=1), "since before until, got 2 to 1"),
     (declared(tv.uint8, default=0, since=2), r"versions up to the table's own \(1\)"),
     (declared(tv.uint8, default=0, versions=0b100), r"versions up to the table's own \(1\)"),
@@ -364,7 +683,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
 
 @pytest.mark.parametrize(("make", "words"), WRONG, ids=[words[:60] for _, words in WRONG])
 def test_what_is_wrong_is_said_when_it_is_made(make: Callable[[], object], words: str) -> None:
-    with pytest.raises(TableError, match=f"{words}.* - at Broken culprit"):
+    with pytest.raises(TableError, match=f"({words}).* - at Broken {getattr(make, 'culprit', 'culprit')}"):
         make()
 
 
@@ -375,12 +694,122 @@ def test_what_is_wrong_is_said_when_it_is_made(make: Callable[[], object], words
         (lambda: Table("d", [], aliases=("d",)), "each name and alias of a device once.* - at d"),
         (lambda: Table("d", [], version=1, minimum_version=2), "minimum_version and version of 0 to 63"),
         (lambda: Table("d", [ANY]), "a `Field`, got nothing - at d"),
+        (lambda: Table("\ud800", []), r"a name of 1 to 255 bytes of UTF-8, got '\\ud800'$"),
+        (lambda: Table("d", [], aliases=("\ud800",)), r"a name of 1 to 255 bytes of UTF-8, got '\\ud800' - at d$"),
+        (lambda: Field("", tv.uint8), "a name of 1 to 255 bytes of UTF-8, got ''$"),
+        (lambda: Field("x", tv.uint8, defualt=1), r"a keyword of Field, got `defualt` \(did you mean `default`\?\) - at x$"),  # type: ignore[arg-type]
+        (lambda: Table("d", [], verison=1), r"a keyword of Table, got `verison` \(did you mean `version`\?\) - at d$"),  # type: ignore[arg-type]
+        (lambda: Table("d", ANY), "a list of `Field` as `fields`, got nothing - at d"),
+        (lambda: Table("d", [], state=ANY), "a class as `state`, got nothing - at d"),
+        (lambda: Table("d", [], version=ANY), "a number as `version`, got nothing - at d"),
+        (lambda: Table("d", [], make=ANY_TEXT), "a function or method as `make`, got 'x' - at d"),
+        (lambda: Table("d", [], check=ANY_TEXT), "a function or method as `check`, got 'x' - at d"),
+        (
+            lambda: Table("d", [], post_load=waits),
+            "a plain function as `post_load`.*, got one that is async or has a yield - at d",
+        ),
+        (made({}, check=3), "a function or method as `check`, got 3 - at Broken"),
+        (made({}, post_load=waits), "a plain function as `post_load`.* - at Broken"),
+        (
+            lambda: ANY_VMSTATE("d", verison=1)(Plain),
+            r"a keyword of @vmstate, got `verison` \(did you mean `version`\?\) - at Plain",
+        ),
+        (lambda: tv.vmstate("")(type("Plain", (), {})), "a name of 1 to 255 bytes of UTF-8, got '' - at Plain"),
+        (lambda: tv.vmstate("d")(ANY), "a class under @vmstate, got nothing"),
+        (made({"x": tv.uint8}, int), "a class that holds nothing but its attributes, got a subclass of `int` - at Broken"),
+        (made({"x": tv.uint8}, dict), "a class that holds nothing but its attributes, got a subclass of `dict` - at Broken"),
+        (lambda: tv.vmstate(Color), "a class that holds nothing but its attributes, got a subclass of `enum` - at Color"),
+        (lambda: tv.vmstate(Pair), "a class that holds nothing but its attributes, got a subclass of `tuple` - at Pair"),
+        (lambda: tv.vmstate(Declared), "@vmstate once, got it twice - at Declared"),
+        (made({"x": tv.uint8}, Asking, x=0), "a class that can be made again with slots, got .*'wanted' - at Broken"),
         (lambda: tv.vmstate(type("T", (), {"__annotations__": {"x": Any}, "x": tv.transient()})), "a default for a transient"),  # type: ignore[call-overload]
     ],
 )
 def test_what_is_wrong_with_a_table_is_said_too(make: Callable[[], object], words: str) -> None:
     with pytest.raises(TableError, match=words):
         make()
+
+
+class TestOtherTools:
+    """Classes that dataclasses, attrs or pydantic have made, before and after @vmstate."""
+
+    @pytest.mark.parametrize(
+        ("decorate", "words"),
+        [
+            (attrs.define, "an attrs class"),
+            (lambda cls: type(cls.__name__, (), {**vars(cls), "__pydantic_core_schema__": {}}), "a pydantic model"),
+        ],
+    )
+    def test_below_it_and_in_a_base(self, decorate: Callable[[type], type], words: str) -> None:
+        chip = decorate(type("Chip", (), {"__annotations__": {"x": int}, "x": 0}))
+        found = (
+            rf"plain classes, of which @vmstate makes dataclasses, got `Chip`, {words}: leave that out and annotate its fields"
+        )
+        with pytest.raises(TableError, match=f"{found} for @vmstate - at Chip"):
+            tv.vmstate(chip)
+        with pytest.raises(TableError, match=f"{found} for @vmstate - at Broken"):
+            made({"y": tv.uint8}, chip, y=0)()
+
+    def test_dataclasses(self) -> None:
+        plain: type = dataclasses.dataclass(type("Chip", (), {"__annotations__": {"bus": int}, "bus": 3}))
+        with pytest.raises(TableError, match="got `Chip`, a dataclass: leave that out and annotate its fields for @vmstate"):
+            tv.vmstate(plain)
+        chip: Any = made({"y": tv.uint8}, plain, y=0)()
+        assert (tv.loads(tv.dumps(chip(y=2, bus=4)), chip).y, chip(y=2).bus) == (2, 3)
+        marked: type = dataclasses.dataclass(type("Marked", (), {"__annotations__": {"x": tv.uint8}, "x": 3}))
+        with pytest.raises(TableError, match="@vmstate on `Marked` too, which has a field, got none - at Broken x"):
+            made({"y": tv.uint8}, marked, y=0)()
+
+    def test_above_it(self) -> None:
+        def declared_first() -> type:
+            return tv.vmstate(type("Chip", (), {"__annotations__": {"x": tv.uint8}, "__module__": __name__, "x": 0}))
+
+        words = r"@vmstate as what makes `Chip`, got another decorator above it \(dataclass, attrs, pydantic\): leave that out"
+        with pytest.raises((TableError, RuntimeError)) as caught:
+            attrs.define(declared_first())
+        error = caught.value.__cause__ or caught.value  # before Python 3.12 what __set_name__ raises is wrapped
+        assert isinstance(error, TableError)
+        assert re.search(words, str(error))
+        Chip: Any = dataclasses.dataclass(declared_first())  # noqa: N806  # a class
+        with pytest.raises(TableError, match=words):
+            tv.dumps(Chip(x=1))
+        with pytest.raises(TableError, match=words):
+            tv.Machine([Chip(x=1)])
+        with pytest.raises(TableError, match=f"{words} - at Broken chip"):
+            made({"chip": Chip}, chip=tv.field(default_factory=Chip))()
+
+
+@pytest.mark.parametrize("predicate", [functools.partial(max, -1), lambda value: value < 5, bool, lambda value: 1 / value])
+def test_a_predicate_needs_no_name_and_may_raise(predicate: Callable[[Any], Any]) -> None:
+    table = Table("d", [Field("x", Annotated[tv.uint8, annotated_types.Predicate(predicate)])])
+    for value in (3, 0, 9):
+        try:
+            is_met = bool(predicate(value))
+        except ZeroDivisionError:
+            is_met = False
+        if is_met:
+            assert tv.load(tv.dumps({"x": value}, table=table), table) == {"x": value}
+        else:
+            with pytest.raises(tv.StateError, match=f"`uint8` that meets .*, got {value} - at d#0 x"):
+                tv.dumps({"x": value}, table=table)
+
+
+def test_a_bound_may_be_any_whole_number() -> None:
+    [bound] = Field("x", Annotated[tv.uint8, annotated_types.Le(np.int64(3))]).type.constraints  # type: ignore[arg-type]
+    assert type(bound.bound) is int
+
+
+def test_a_name_with_two_underscores_may_be_given_another() -> None:
+    @tv.vmstate
+    class Hidden:
+        __x: tv.uint8 = tv.field(default=1, name="x")  # pyright: ignore[reportGeneralTypeIssues]  # what is tested
+
+    assert [field.name for field in table_of(Hidden).fields] == ["x"]
+
+
+def test_a_table_by_hand_has_its_hooks_beside_the_fields() -> None:
+    table = Table("d", [Field("check", tv.uint8, default=0), Field("post_load", tv.uint8, default=0)])
+    assert tv.load(tv.dumps({"check": 3, "post_load": 4}, table=table), table) == {"check": 3, "post_load": 4}
 
 
 def test_structs_nest_no_deeper_than_the_format() -> None:

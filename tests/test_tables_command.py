@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.resources
 import json
 import lzma
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,98 @@ def report(*arguments: object, status: int) -> Any:
     found = json.loads(done.stdout)
     SCHEMA.validate(found)
     return found
+
+
+SHOWN = """
+import enum
+from typing import Annotated
+import tagged_vmstate as tv
+
+class Mode(enum.IntEnum):
+    IDLE = 0
+    BUSY = 1
+
+class Lines(enum.IntFlag):
+    RX = 1
+    TX = 2
+
+@tv.vmstate
+class Channel:
+    mode: Annotated[Mode, tv.uint8] = Mode.IDLE
+
+@tv.vmstate("chip", aliases=("old-chip",))
+class Chip:
+    base: tv.uint32 = tv.field(default=0x3F8, display="hex", aliases=("address",))
+    enabled: tv.uint16 = tv.field(default=0, display="flags")
+    state: tv.int8 = tv.field(default=1, display=Mode)
+    lines: tv.uint8 = tv.field(default=3, display=Lines)
+    ports: Annotated[list[tv.uint16], tv.Length(3)] = tv.field(default_factory=lambda: [16, 16, 17], display="hex")
+    channels: Annotated[list[Channel], tv.Length(2)] = tv.field(default_factory=lambda: [Channel(), Channel(mode=Mode.BUSY)])
+    plain: tv.uint8 = 20
+
+MACHINE = tv.Machine([Chip()])
+"""
+
+
+@pytest.fixture(scope="module")
+def shown_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shown")
+    (folder / "shown.py").write_text(SHOWN)
+    code = (
+        "import json\nfrom shown import *\nfrom tagged_vmstate.tablejson import tables_to_json\nMACHINE.save('old.tvm')\n"
+        "tv.Machine([Chip(base=1, enabled=0x8001, state=-7, lines=0x82, ports=[16, 18, 17])]).save('new.tvm')\n"
+        "json.dump(tables_to_json(MACHINE.entries), open('shown.json', 'w'))\n"
+        "@tv.vmstate('old-chip')\nclass Old:\n    address: tv.uint32 = 0x10\ntv.dump(Old(), 'aliased.tvm')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
+    return folder
+
+
+class TestDisplay:
+    """Integers as their fields display them, by tables of a module or exported ones."""
+
+    @pytest.fixture(params=["shown:MACHINE", "shown.json"])
+    def tables(self, request: pytest.FixtureRequest, shown_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.chdir(shown_folder)
+        return str(request.param)
+
+    def test_show(self, tables: str) -> None:
+        assert shown("show", "new.tvm", "--tables", tables).splitlines() == [
+            "chip#0",
+            "├─ base      uint32     0x1",
+            "├─ enabled   uint16     0x8001 (bits 0, 15)",
+            "├─ state     int8       -7",
+            "├─ lines     uint8      TX | 0x80 (0x82)",
+            "├─ ports     uint16[3]  0x10, 0x12, 0x11",
+            "├─ channels  struct[2]    default",
+            "│  ├─ [0]",
+            "│  │  └─ mode  uint8  IDLE (0)  default",
+            "│  └─ [1]",
+            "│     └─ mode  uint8  BUSY (1)  default",
+            "└─ plain     uint8      20 (0x14)  default",
+            "",
+        ]
+        assert "bits" not in shown("show", "new.tvm")
+
+    def test_diff(self, tables: str) -> None:
+        done = run("diff", "old.tvm", "new.tvm", "--tables", tables)
+        assert done.stdout.decode().splitlines() == [
+            "  chip#0",
+            "  ├─ base  uint32  0x3f8 → 0x1",
+            "  ├─ enabled  uint16  0x0 (no bits) → 0x8001 (bits 0, 15)",
+            "  ├─ state  int8  BUSY (1) → -7",
+            "  ├─ lines  uint8  RX | TX (0x3) → TX | 0x80 (0x82)",
+            "  └─ ports  uint16[3]  1 range, 1 element",
+            "     [1]  0x10 → 0x12",
+        ]
+        found = report("diff", "old.tvm", "new.tvm", "--tables", tables, status=1)
+        assert (found["differences"][0]["old"], found["differences"][0]["new"]) == (0x3F8, 1)
+
+    def test_other_names_and_tables_that_know_nothing_of_it(self, shown_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(shown_folder)
+        assert "address  uint32  0x10  default" in shown("show", "aliased.tvm", "--tables", "shown.json")
+        assert shown("show", STREAM, "ps2kbd", "--tables", "shown.json") == shown("show", STREAM, "ps2kbd")
+        assert "no `MACHIN`; near it: MACHINE" in refused("diff", "old.tvm", "new.tvm", "--tables", "shown:MACHIN")
 
 
 class TestCheck:

@@ -122,3 +122,7 @@ def refused() -> None:
     Everything(required="7")  # type: ignore[arg-type]
     Everything(required=1, mode=1)  # type: ignore[arg-type]
     Everything(required=1).scan_enabled = 1  # type: ignore[attr-defined]
+    tv.field(defualt=1)  # type: ignore[call-overload]
+    tv.transient(defualt=1)  # type: ignore[call-overload]
+    tv.Field("x", tv.uint8, defualt=1)  # type: ignore[arg-type]
+    tv.Table("x", [], verison=1)  # type: ignore[arg-type]

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
 from tagged_vmstate.cli.files import STANDARD, opened_snapshot
 from tagged_vmstate.cli.globs import fits
+from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean
-from tagged_vmstate.cli.render import BAD, DEVICE, DIM, GUIDE, NAME, PLAIN, TYPE, VALUE, Line, hex_preview, show_lines
+from tagged_vmstate.cli.render import (
+    BAD,
+    DEVICE,
+    DIM,
+    GUIDE,
+    NAME,
+    PLAIN,
+    PLAINLY,
+    TYPE,
+    VALUE,
+    Line,
+    Look,
+    displayed_text,
+    hex_preview,
+    show_lines,
+)
 from tagged_vmstate.diff import Difference, Ignore, Range, diff
 from tagged_vmstate.errors import PathPart, format_path
 
@@ -25,8 +41,9 @@ DIFFERENT = 1
 @click.option(
     "--max", "most", type=click.IntRange(min=0), metavar="N", help="Tell at most N differences, and how many more there are."
 )
+@TABLES_OPTION
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to tell it.")
-def diff_command(old: str, new: str, *, globs: tuple[str, ...], most: int | None, form: str) -> int:
+def diff_command(old: str, new: str, *, globs: tuple[str, ...], most: int | None, spec: str | None, form: str) -> int:
     """What differs between the state of OLD and NEW, by device, instance and field; of buffers and memory the ranges.
 
     Globs match `device`, `device#instance`, and either with the path of a field behind a slash: 'timer*',
@@ -42,6 +59,7 @@ def diff_command(old: str, new: str, *, globs: tuple[str, ...], most: int | None
     """
     if old == new == STANDARD:
         raise click.UsageError("only one of the two can be standard input.")
+    known = looks(spec)
     shown: list[Difference] = []
     count = 0
     with opened_snapshot(old) as left, opened_snapshot(new) as right:
@@ -54,7 +72,7 @@ def diff_command(old: str, new: str, *, globs: tuple[str, ...], most: int | None
         rows = [_as_json(difference) for difference in shown]
         print(json.dumps({"report": "diff", "same": not count, "differences": rows, "cut": cut}, indent=1, ensure_ascii=False))
     else:
-        show_lines(_lines(shown, cut))
+        show_lines(_lines(shown, cut, known))
     return DIFFERENT if count else 0
 
 
@@ -77,7 +95,7 @@ def _as_json(difference: Difference) -> dict[str, Any]:
     return {**found, "old": difference.old, "new": difference.new}
 
 
-def _lines(differences: Sequence[Difference], cut: int) -> Iterator[Line]:
+def _lines(differences: Sequence[Difference], cut: int, known: Mapping[str, Look]) -> Iterator[Line]:
     """A tree: each device with its differences."""
     for number, difference in enumerate(differences):
         before = differences[number - 1].section if number else None
@@ -97,9 +115,12 @@ def _lines(differences: Sequence[Difference], cut: int) -> Iterator[Line]:
             (clean(format_path(None, difference.path)), NAME),
             ("  ", PLAIN),
         ]
-        yield [*line, *_values(difference)]
+        look = known.get(difference.section.rpartition("#")[0], PLAINLY)
+        for part in difference.path:
+            look = look if isinstance(part, int) else look.below.get(part, PLAINLY)
+        yield [*line, *_values(difference, look)]
         for each in difference.ranges[:8]:
-            yield [("  " + ("   " if is_last else "│  "), GUIDE), *_range(each)]
+            yield [("  " + ("   " if is_last else "│  "), GUIDE), *_range(each, look)]
         more = max(len(difference.ranges) - 8, 0) + difference.more
         if more:
             yield [("  " + ("   " if is_last else "│  "), GUIDE), (f"… {more} more ranges", DIM)]
@@ -111,11 +132,11 @@ def _style(difference: Difference) -> str:
     return {"changed": PLAIN, "removed": BAD, "added": VALUE}[difference.kind]
 
 
-def _values(difference: Difference) -> Line:
+def _values(difference: Difference, look: Look) -> Line:
     if difference.kind != "changed":
         kind = difference.old_type or difference.new_type
         value = difference.old if difference.kind == "removed" else difference.new
-        return [(clean(kind), TYPE), ("  ", PLAIN), (_text(value), VALUE)]
+        return [(clean(kind), TYPE), ("  ", PLAIN), (_text(value, look), VALUE)]
     types = (
         difference.old_type if difference.old_type == difference.new_type else f"{difference.old_type} → {difference.new_type}"
     )
@@ -125,30 +146,35 @@ def _values(difference: Difference) -> Line:
         return [(clean(types), TYPE), ("  ", PLAIN), (told, PLAIN)]
     if difference.old is None and difference.new is None:
         return [(clean(types), TYPE)]
-    return [(clean(types), TYPE), ("  ", PLAIN), (_text(difference.old), BAD), (" → ", DIM), (_text(difference.new), VALUE)]
+    old, new = _text(difference.old, look), _text(difference.new, look)
+    return [(clean(types), TYPE), ("  ", PLAIN), (old, BAD), (" → ", DIM), (new, VALUE)]
 
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _range(each: Range) -> Line:
+def _range(each: Range, look: Look) -> Line:
     last = each.start + each.count - 1
     if isinstance(each.old, str):
         place = f"0x{each.start:x}" + (f"..0x{last:x}" if each.count > 1 else "")
     else:
         place = f"[{each.start}]" + (f"..[{last}]" if each.count > 1 else "")
-    return [(f"{place}  ", DIM), (_few(each.old, each.count), BAD), (" → ", DIM), (_few(each.new, each.count), VALUE)]
+    old, new = (_few(values, each.count, look) for values in (each.old, each.new))
+    return [(f"{place}  ", DIM), (old, BAD), (" → ", DIM), (new, VALUE)]
 
 
-def _few(values: Any, count: int) -> str:
+def _few(values: Any, count: int, look: Look) -> str:
     if isinstance(values, str):
         return hex_preview(bytes.fromhex(values), count)
-    text = ", ".join(_text(each) for each in values)
+    text = ", ".join(_text(each, look) for each in values)
     return text if len(values) == count else f"{text}, …"
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, look: Look) -> str:
+    displayed = displayed_text(value, look)
+    if displayed is not None:
+        return displayed
     if isinstance(value, str):
         return clean(value if len(value) <= 60 else f"{value[:57]}…")
     if value is None:

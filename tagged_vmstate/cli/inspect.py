@@ -10,12 +10,14 @@ import click
 
 from tagged_vmstate.cli.files import opened
 from tagged_vmstate.cli.globs import fits, not_found
+from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean, say
 from tagged_vmstate.cli.render import (
     BAD,
     DEVICE,
     DIM,
     PLAIN,
+    PLAINLY,
     VALUE,
     Line,
     section_lines,
@@ -123,9 +125,18 @@ def _info_lines(version: int, attributes: dict[str, Any], entries: Sequence[_Ent
 @click.option("--non-default", is_flag=True, help="Only what differs from the defaults of its writer.")
 @click.option("--full", is_flag=True, help="Arrays and buffers to the last byte. Implied by FIELD.")
 @click.option("--salvage", is_flag=True, help="Go on after damage, and tell it on standard error.")
+@TABLES_OPTION
 @click.option("--format", "form", type=FORMATS, default="text", show_default=True, help="For a person or a program.")
 def show_command(
-    file: str, device: str | None, field: str | None, *, non_default: bool, full: bool, salvage: bool, form: str
+    file: str,
+    device: str | None,
+    field: str | None,
+    *,
+    non_default: bool,
+    full: bool,
+    salvage: bool,
+    spec: str | None,
+    form: str,
 ) -> int:
     """The values, as a tree.
 
@@ -138,17 +149,22 @@ def show_command(
       tagged-vmstate show vm.mig ps2kbd
       tagged-vmstate show vm.mig '0000:00:0*' config*
       tagged-vmstate show vm.tvm --non-default
+      tagged-vmstate show board.tvm --tables board:MACHINE
 
     Exit status: 0 shown, 1 damaged (with --salvage), 2 unreadable, or nothing of that name.
     """
     chosen = _Choice(device, field, non_default=non_default)
+    known = looks(spec)
     with opened(file, salvage=salvage) as sections:
         sound = _Sound(sections)
         if form == "json":
             _print_json(chosen.sections(sound))
         else:
             is_full = full or field is not None
-            show_lines(line for whole in chosen.wholes(overview(sound)) for line in section_lines(whole, is_full=is_full))
+            wholes = chosen.wholes(overview(sound))
+            show_lines(
+                line for whole in wholes for line in section_lines(whole, known.get(whole.device, PLAINLY), is_full=is_full)
+            )
     chosen.check()
     return DAMAGED if sound.is_damaged() else 0
 

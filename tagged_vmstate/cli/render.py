@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.overview import Memory, Whole
@@ -30,6 +32,26 @@ PREVIEW_BYTES: Final = 16
 PREVIEW_RUNS: Final = 8
 WIDEST_NAME: Final = 36
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How something is printed: what its integers are displayed as (see `Field`), and how the fields in it are."""
+
+    display: Any = None
+    below: Mapping[str, Look] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, table: Any, display: Any = None) -> Look:
+        """As a table has it; None for what is no struct."""
+        below: dict[str, Look] = {}
+        for each in table.fields if table else ():
+            look = cls.of(each.table, each.display or each.type.enum)
+            below |= dict.fromkeys((each.name, *each.aliases), look)
+        return cls(display, below)
+
+
+PLAINLY: Final = Look()
 
 
 def show_lines(lines: Iterable[Line]) -> None:
@@ -63,12 +85,12 @@ def table(rows: Sequence[Sequence[str]], styles: Sequence[str], right: frozenset
         yield line
 
 
-def section_lines(whole: Whole, *, is_full: bool) -> Iterator[Line]:
+def section_lines(whole: Whole, look: Look = PLAINLY, *, is_full: bool) -> Iterator[Line]:
     """A section as a tree."""
     name = clean(whole.device) or '""'
     yield [(name, DEVICE), (f"#{whole.instance}", DIM), (f"  {whole.parts} parts" if whole.parts > 1 else "", DIM)]
     nodes = [_memory_node(name, memory) for name, memory in whole.memory.items()]
-    yield from _tree([*nodes, *(_node(record, is_full=is_full) for record in whole.records)], "")
+    yield from _tree([*nodes, *(_node(record, look, is_full=is_full) for record in whole.records)], "")
     yield []
 
 
@@ -109,34 +131,36 @@ def _memory_node(name: str, memory: Memory) -> _Node:
     return _Node(name, f"sparse[{memory.length}]", value)
 
 
-def _node(record: Record, *, is_full: bool) -> _Node:
+def _node(record: Record, above: Look, *, is_full: bool) -> _Node:
+    look = above.below.get(record.name, PLAINLY)
     marks = "  default" if record.is_default else ""
     kind = record.describe()
     if record.type == "struct":
         if record.length is None:
-            return _struct_node(record.name, kind, cast("Records | None", record.value), marks, is_full=is_full)
-        return _Node(record.name, kind, "" if record.length else "empty", marks=marks, below=_elements(record, is_full=is_full))
+            return _struct_node(record.name, kind, cast("Records | None", record.value), marks, look, is_full=is_full)
+        below = _elements(record, look, is_full=is_full)
+        return _Node(record.name, kind, "" if record.length else "empty", marks=marks, below=below)
     data = _bytes_of(record)
     if data is not None and is_full and len(data) > PREVIEW_BYTES:
         return _Node(record.name, kind, "", marks=marks, dump=tuple(hex_dump(data)))
     if data is not None:
         return _Node(record.name, kind, hex_preview(data, len(data)), marks=marks)
-    return _Node(record.name, kind, value_text(record, is_full=is_full), marks=marks)
+    return _Node(record.name, kind, value_text(record, look, is_full=is_full), marks=marks)
 
 
-def _struct_node(name: str, kind: str, records: Records | None, marks: str, *, is_full: bool) -> _Node:
+def _struct_node(name: str, kind: str, records: Records | None, marks: str, look: Look, *, is_full: bool) -> _Node:
     if not records:
         return _Node(name, kind, "absent" if records is None else "empty", marks=marks)
-    return _Node(name, kind, "", marks=marks, below=[_node(record, is_full=is_full) for record in records])
+    return _Node(name, kind, "", marks=marks, below=[_node(record, look, is_full=is_full) for record in records])
 
 
-def _elements(record: Record, *, is_full: bool) -> list[_Node]:
+def _elements(record: Record, look: Look, *, is_full: bool) -> list[_Node]:
     """The elements of an array of structs; successive ones that are alike are one line."""
     found = []
     index = 0
     for element, group in groupby(cast("Sequence[Records | None]", record.value)):
         count = sum(1 for _ in group)
-        found.append(_struct_node(f"[{index}]", "", element, "", is_full=is_full))
+        found.append(_struct_node(f"[{index}]", "", element, "", look, is_full=is_full))
         if count > 1:
             last = index + count - 1
             found.append(_Node(f"[{index + 1}]" if count == 2 else f"[{index + 1}..{last}]", "", f"like [{index}]"))
@@ -154,30 +178,65 @@ def _bytes_of(record: Record) -> bytes | None:
     return None
 
 
-def value_text(record: Record, *, is_full: bool) -> str:
+def value_text(record: Record, look: Look = PLAINLY, *, is_full: bool) -> str:
     """The value of a record in one line."""
     found = wire_type(record.type).to_json(record.value, record.length)
     if record.length is None:
-        return _one_text(found)
+        return _one_text(found, look)
     if not isinstance(found, list):
         return clean(str(found))
     if not found:
         return "empty"
-    runs = [(_one_text(value), sum(1 for _ in group)) for value, group in groupby(found)]
+    runs = [(_one_text(value, look), sum(1 for _ in group)) for value, group in groupby(found)]
     shown = runs if is_full else runs[:PREVIEW_RUNS]
     text = ", ".join(value if count == 1 else f"{value} x{count}" for value, count in shown)
     left = record.length - sum(count for _, count in shown)
     return f"{text}, … {left} more" if left else text
 
 
-def _one_text(value: object) -> str:
+def _one_text(value: object, look: Look) -> str:
     if value is True or value is False:
         return str(value).lower()
     if isinstance(value, str):
         return f'"{clean(value)}"'
+    displayed = displayed_text(value, look)
+    if displayed is not None:
+        return displayed
     if isinstance(value, int) and value > 9:
         return f"{value} (0x{value:x})"
     return clean(str(value))
+
+
+def displayed_text(value: object, look: Look) -> str | None:
+    """An integer as its field displays it; None where that says nothing of it."""
+    display = look.display
+    if not display or not isinstance(value, int) or isinstance(value, bool):
+        return None
+    if display == "hex":
+        return f"{value:#x}"
+    if display == "flags":
+        return f"{value:#x} ({_bits(value)})" if value >= 0 else f"{value:#x}"
+    if issubclass(display, enum.Flag):
+        return f"{_flag_names(value, display)} ({value:#x})" if value >= 0 else f"{value:#x}"
+    names = [clean(member.name) for member in display if member.value == value]
+    return f"{names[0]} ({value})" if names else None
+
+
+def _bits(value: int) -> str:
+    """The numbers of the bits that are set."""
+    bits = [bit for bit in range(value.bit_length()) if value >> bit & 1]
+    if not bits:
+        return "no bits"
+    return f"{'bit' if len(bits) == 1 else 'bits'} {', '.join(map(str, bits))}"
+
+
+def _flag_names(value: int, display: type[enum.Flag]) -> str:
+    """The members that are set, and what none of them names."""
+    members = [member for member in display if member.value & value == member.value]
+    left = value
+    for member in members:
+        left &= ~member.value
+    return " | ".join([*(clean(str(member.name)) for member in members), *([f"{left:#x}"] if left else [])]) or "none"
 
 
 def hex_preview(data: bytes, size: int) -> str:
