@@ -119,8 +119,9 @@ class Incoming:
                 if not isinstance(section, Section):
                     raise TypeError(f"expected {_TAKEN}, got a `{type(section).__name__}` among the sections")
                 self._take(section)
-            if self._unknown == "keep" and hasattr(sections, "raw_attributes"):
-                self.carried.attributes = dict(sections.raw_attributes.decode())
+            attributes: Opaque | None = getattr(sections, "raw_attributes", None)
+            if self._unknown == "keep" and attributes is not None:
+                self.carried.attributes = dict(attributes.decode())
                 self.carried.attributes.pop("producer", None)
 
     def _take(self, section: Section) -> None:

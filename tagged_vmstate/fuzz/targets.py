@@ -451,6 +451,7 @@ class _Mode(enum.IntEnum):
 
 
 _INNER: Final = Table("inner", [Field("deep", uint8, default=1), Field("f", float64, default=0.5)], aliases=("old-inner",))
+_STRUCT: Any = Annotated[dict, _INNER]
 _TABLE: Final = Table(
     "dev",
     [
@@ -467,9 +468,9 @@ _TABLE: Final = Table(
         Field("more", Annotated[bytes, MaxLength(8)], default=b"more"),
         Field("bits", Annotated[bitmap, Length(9)], default=b"\xff\1"),
         Field("memory", Annotated[sparse, Length(8192)], default_factory=lambda: bytearray(8191) + b"x"),
-        Field("inner", Annotated[dict, _INNER], default_factory=lambda: {"deep": 2, "f": 0.25}),
-        Field("maybe", Annotated[dict, _INNER] | None, default=None),
-        Field("many", Annotated[list[Annotated[dict[str, Any], _INNER]], MaxLength(2)], default_factory=list),
+        Field("inner", _STRUCT, default_factory=lambda: {"deep": 2, "f": 0.25}),
+        Field("maybe", _STRUCT | None, default=None),
+        Field("many", Annotated[list[_STRUCT], MaxLength(2)], default_factory=list),
         Field("required", uint8),
     ],
     aliases=("device",),
