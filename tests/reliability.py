@@ -424,7 +424,7 @@ def _(scale: Scale) -> str:
     worst = (0.0, "")
     for name, (shape, work, powers) in GROWING.items():
         last = math.inf
-        for power in range(powers, powers + scale(2, 6)):
+        for power in range(powers, powers + scale(2, 4)):
             data = shape(1 << power)
             seconds = min(_timed(work, data) for _ in range(scale(3, 5)))
             worst, last = max(worst, (seconds / last, name)), seconds
