@@ -53,7 +53,7 @@ class Length:
 
 @dataclass(frozen=True, slots=True)
 class MaxLength:
-    """At most as many; the snapshot says how many there are."""
+    """At most as many; the snapshot says how many there are: for a bitmap 8 a byte of its value, up to this."""
 
     value: int
 
@@ -269,8 +269,6 @@ def _with_length(found: FieldType, marks: list[Any]) -> FieldType:
         return found
     if length and capacity:
         raise TableError("Length or MaxLength", "both")
-    if capacity and found.wire.name in {"bitmap", "sparse"}:
-        raise TableError(f"a fixed Length for `{found.wire.name}`", brief(capacity))
     if not length and not capacity:
         raise TableError("its Length, or for one that varies its MaxLength", "neither")
     return replace(found, length=length.value if length else None, capacity=capacity.value if capacity else None)

@@ -133,12 +133,12 @@ def memory_records(table: Table, field: Field, state: Any, most: int) -> Iterato
         raise
     defaults = None if field.is_required else _default_parts(field, most, len(view))
     is_empty = True
-    for number, start in enumerate(range(0, len(view), most)):
+    for number, start in enumerate(range(0, max(len(view), 1), most)):
         runs = _runs(view, start, most)
         is_default = defaults is not None and runs == defaults[number]
         if runs or (defaults and not is_default) or (is_empty and start + most >= len(view)):
             is_empty = False
-            yield Record(field.name, "sparse", field.type.length, runs, is_default)
+            yield Record(field.name, "sparse", len(view), runs, is_default)
 
 
 @lru_cache(_TABLES)
@@ -149,7 +149,7 @@ def _default_parts(field: Field, most: int, size: int) -> Sequence[Runs | None] 
         view = field.type.memory(default)
         if len(view) != size:
             return None
-        parts = [_runs(view, start, most) for start in range(0, size, most)]
+        parts = [_runs(view, start, most) for start in range(0, max(size, 1), most)]
         found = parts if found is None else [each if each == part else None for each, part in zip(found, parts, strict=True)]
     return found
 
@@ -426,7 +426,7 @@ class Loader:
         problem = kind.violation(record.value)
         if problem:
             return self._note(OUT_OF_RANGE, problem[1], problem[2], record.offset, *problem[0])
-        return kind.from_wire(record.value, wire_type(record.type))
+        return kind.from_wire(record.value, wire_type(record.type), record.length)
 
     def _structs(self, kind: FieldType, record: Record, old: Any) -> Any:
         if not kind.is_array:

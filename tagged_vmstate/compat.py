@@ -222,6 +222,8 @@ def _earlier(defaults: Sequence[Any]) -> str:
 
 
 def _brief(value: object) -> str:
+    if isinstance(value, bytes | bytearray) and len(value) > 8 and not value.strip(b"\0"):
+        return f"{type(value).__name__}({len(value)})"
     text = repr(value)
     return text if len(text) <= 30 else f"{text[:27]}..."
 
@@ -242,7 +244,8 @@ def _length(writer: Field, reader: Field) -> Verdict | None:
         return REFUSED, "", *words
     if theirs.capacity is not None:
         return None if ours.capacity <= theirs.capacity else (WHILE, f"it has at most {theirs.capacity}", *words)
-    if theirs.length is None or theirs.length > ours.capacity:
+    is_partial = ours.wire.name == "bitmap" and theirs.length != ours.capacity and (theirs.length or 0) % 8
+    if theirs.length is None or theirs.length > ours.capacity or is_partial:
         return REFUSED, "", *words
     return WHILE, f"it has just {theirs.length}", *words
 

@@ -111,10 +111,14 @@ class FieldType:
         """The length that a value is written with. Raises StateError where there are too many."""
         if self.capacity is None:
             return self.length
+        if self.wire.name == "sparse":
+            return len(self.memory(value))
         try:
             length = len(value)
         except TypeError:
             raise StateError(f"`{self.describe()}`", brief(value)) from None
+        if self.wire.name == "bitmap":
+            length = self.capacity if length == -(-self.capacity // 8) else 8 * length
         if length > self.capacity:
             raise StateError(f"`{self.describe()}`", f"{length} of them")
         return length
@@ -176,18 +180,18 @@ class FieldType:
             view = memoryview(cast("bytes", value)).cast("B")
         except (TypeError, ValueError):
             raise StateError(f"`{self.describe()}`", brief(value)) from None
-        if len(view) != self.length:
+        if not self.takes_length(len(view)):
             raise StateError(f"`{self.describe()}`", f"{len(view)} bytes")
         return view
 
-    def from_wire(self, value: Any, wire: WireType) -> Any:
-        """The Python value of what a record holds, as `wire` unpacked it.
+    def from_wire(self, value: Any, wire: WireType, length: int | None) -> Any:
+        """The Python value of what a record of a length holds, as `wire` unpacked it.
 
         Raises:
             ValueError: A number that is no member of its enum.
         """
         if wire.name == "sparse":
-            return self._filled(value)
+            return self._filled(value, length or 0)
         if not self.is_array:
             return self.enum(value) if self.enum else value if self.holder is bytes else self.holder(value)
         if self.holder is list or self.holder is tuple:
@@ -195,8 +199,8 @@ class FieldType:
             return self.holder(map(self.enum, elements) if self.enum else elements)
         return self._block(value, is_same=wire is self.wire)
 
-    def _filled(self, runs: Runs) -> Any:
-        memory = bytearray(self.length or 0)
+    def _filled(self, runs: Runs, length: int) -> Any:
+        memory = bytearray(length)
         for offset, data in runs:
             memory[offset : offset + len(data)] = data
         return memory if self.holder is bytearray else self.holder(memory)

@@ -268,7 +268,7 @@ def _value_reader(kind: FieldType) -> Reader:
         value = wire.unpack(cursor, length)
         if not is_flag or not kind.takes_length(length) or kind.violation(value):
             raise MisfitError
-        return kind.from_wire(value, wire), at + cursor.pos - start
+        return kind.from_wire(value, wire, length), at + cursor.pos - start
 
     return read
 

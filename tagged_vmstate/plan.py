@@ -203,7 +203,11 @@ def _all_of(calls: Sequence[str], functions: Sequence[Any]) -> Callable[[Sequenc
 @lru_cache(TABLES)
 def large_memory(table: Table) -> tuple[Field, ...]:
     """The memory of a device that goes into parts of its section."""
-    return tuple(each for each in table.fields if each.type.wire.name == "sparse" and (each.type.length or 0) > PART_BYTES)
+    return tuple(
+        each
+        for each in table.fields
+        if each.type.wire.name == "sparse" and (each.type.length or each.type.capacity or 0) > PART_BYTES
+    )
 
 
 @lru_cache(TABLES)

@@ -205,6 +205,8 @@ class Field:
             raise TableError(f"a mask of versions 0 to {VERSIONS - 1}", brief(self.versions))
         if self.untagged.linked and not (self.table and self.type.capacity is not None):
             raise TableError("a list of structs with a MaxLength, where it is linked", f"`{self.type.describe()}`")
+        if self.untagged.counted_by and self.type.wire.name in {"bitmap", "sparse"}:
+            raise TableError(f"a fixed Length for a `{self.type.wire.name}` in bytes that carry no names", "counted_by")
         if self.untagged.subsection and (self.table is None or self.type.is_array):
             raise TableError("a struct, where it is a subsection", f"`{self.type.describe()}`")
         if self.since < 0 or (self.until is not None and self.until < self.since):

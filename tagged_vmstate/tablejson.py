@@ -148,8 +148,11 @@ def _value_to_json(kind: FieldType, value: Any) -> Json:
     """A value as JSON: a struct as an object of its fields."""
     table = cast("Table | None", kind.table)
     if table is None:
-        plain = nonzero_runs(kind.memory(value)) if kind.wire.name == "sparse" else value
-        return kind.wire.to_json(plain, kind.length_of(value))
+        length = kind.length_of(value)
+        if kind.wire.name != "sparse":
+            return kind.wire.to_json(value, length)
+        runs = kind.wire.to_json(nonzero_runs(kind.memory(value)), length)
+        return runs if kind.capacity is None else {"length": length, "runs": runs}
     found: list[Json] = [
         None if each is None else {field.name: _value_to_json(field.type, table.get(each, field)) for field in table.fields}
         for each in elements_of(kind, value)
@@ -361,11 +364,15 @@ def _value_from_json(kind: FieldType, value: Json) -> Any:
     if table is not None:
         elements = [None if each is None else _state_from_json(table, each) for each in (value if kind.is_array else [value])]
         return elements if kind.is_array else elements[0]
+    if kind.wire.name == "sparse":
+        length = kind.length if kind.capacity is None else _member(value, "length", int)
+        if not kind.takes_length(length):
+            raise StateError(f"`{kind.describe()}`", f"{length} bytes")
+        runs: Any = kind.wire.from_json(value if kind.capacity is None else cast("Json", _member(value, "runs", dict)), length)
+        kind.wire.pack(runs, length)  # refuses runs beyond the end
+        return kind.from_wire(runs, kind.wire, length)
     length = kind.length if kind.capacity is None else len(value) if kind.is_array else None
     found: Any = kind.wire.from_json(value, length)
-    if kind.wire.name == "sparse":
-        kind.wire.pack(found, length)  # refuses runs beyond the end
-        return kind.from_wire(found, kind.wire)
     return list(found) if kind.is_array else found
 
 

@@ -113,6 +113,10 @@ def array(length: Length | MaxLength, default: list[int]) -> Field:
     return field(Annotated[list[tv.uint8], length], default)
 
 
+def memory(length: Length | MaxLength, size: int) -> Field:
+    return field(Annotated[tv.sparse, length], bytearray(size))
+
+
 STRUCT: Final = Table("struct", [field()])
 MOVED: Final = Release(
     [device(Field("s", Annotated[dict, STRUCT], default_factory=lambda: {"f": 1}))],
@@ -157,6 +161,12 @@ CHANGES: Final = (
         "`Length` to `MaxLength`",
         one(device(array(Length(2), [0, 0])), [0, 0], [7, 7]),
         one(device(array(MaxLength(4), [0, 0])), [7, 7], [7, 7, 7]),
+        "it has the old length",
+    ),
+    Change(
+        "`Length` of memory to `MaxLength`",
+        one(device(memory(Length(2), 2)), bytearray(2), bytearray(b"ab")),
+        one(device(memory(MaxLength(4), 2)), bytearray(b"ab"), bytearray(b"abc")),
         "it has the old length",
     ),
     Change(

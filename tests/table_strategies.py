@@ -68,7 +68,11 @@ def numbers(name: str) -> st.SearchStrategy[int]:
 @st.composite
 def plans(draw: st.DrawFn, name: str, depth: int = 2) -> Plan:
     """A field of any kind."""
-    kind = draw(st.sampled_from(["integer", "bool", "float", "string", "buffer", "packet", "array", "few", "sparse", "struct"]))
+    kind = draw(
+        st.sampled_from(
+            ["integer", "bool", "float", "string", "buffer", "packet", "array", "few", "sparse", "memory", "bits", "struct"]
+        )
+    )
     wire = ""
     annotation: Any
     values: st.SearchStrategy[Any]
@@ -90,6 +94,11 @@ def plans(draw: st.DrawFn, name: str, depth: int = 2) -> Plan:
     elif kind == "sparse":
         places = st.dictionaries(st.integers(0, 9999), st.integers(0, 255), max_size=3)
         annotation, values = Annotated[tv.sparse, Length(10_000)], places.map(_memory)
+    elif kind == "memory":
+        annotation, values = Annotated[tv.sparse, MaxLength(10_000)], st.binary(max_size=9).map(bytearray)
+    elif kind == "bits":
+        annotation = Annotated[tv.bitmap, MaxLength(20)]
+        values = st.integers(0, (1 << 20) - 1).map(lambda bits: bits.to_bytes(-(-bits.bit_length() // 8), "little"))
     else:
         wire = draw(st.sampled_from(sorted(INTEGERS)))
         annotation, values = INTEGERS[wire], numbers(wire)

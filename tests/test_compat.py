@@ -55,6 +55,7 @@ def f(annotation: Any, default: Any = 0, **more: Any) -> Field:
 
 INNER = Table("inner", [f(tv.uint8)])
 MOVED = Annotated[dict, Table("inner", [f(tv.uint8, 2, previous_defaults=(0,))])]
+MEMORY = Annotated[tv.sparse, Length(64)], Annotated[tv.sparse, MaxLength(128)], Annotated[tv.sparse, MaxLength(256)]
 NEEDY = Table("inner", [Field("x", tv.uint8)])
 CHECKED = Table("inner", [f(tv.uint8)], check=id)
 STRUCT = Annotated[dict, INNER]
@@ -84,6 +85,12 @@ PAIRS: list[tuple[list[Entry], list[Entry], list[tuple[str, str]], list[tuple[st
      [("length-changed", "loads while it has at most 2")]),
     (entries(f(Annotated[bytes, Length(2)], b"ab")), entries(f(Annotated[bytes, MaxLength(3)], b"ab")), [],
      [("length-changed", "loads while it has just 2")]),
+    (entries(f(MEMORY[0], bytearray(64))), entries(f(MEMORY[1], bytearray(64))), [], [("length-changed", "loads while it has just 64")]),
+    (entries(f(MEMORY[1], bytearray(64))), entries(f(MEMORY[2], bytearray(64))), [], [("length-changed", "loads while it has at most 128")]),
+    (entries(f(Annotated[tv.bitmap, Length(16)], bytes(2))), entries(f(Annotated[tv.bitmap, MaxLength(20)], bytes(2))), [],
+     [("length-changed", "loads while it has just 16")]),
+    (entries(f(Annotated[tv.bitmap, Length(13)], bytes(2))), entries(f(Annotated[tv.bitmap, MaxLength(20)], bytes(2))),
+     [], [("length-changed", "refused")]),
     (entries(f(tv.uint8)), entries(f(Annotated[list[tv.uint8], Length(2)], [0, 0])), [("length-changed", "refused")],
      [("length-changed", "refused")]),
     (entries(f(tv.int8)), entries(f(Annotated[tv.int8, Interval(ge=0, lt=9)])), [("range-changed", "loads while it is 0 to 8")], []),
@@ -120,6 +127,7 @@ def test_each_rule_has_a_pair(pair: Any) -> None:
         (f(tv.uint8, 2, previous_defaults=(1,)), f(tv.uint8, 3, previous_defaults=(2, 1)), ["x"], "previous_defaults=(1, 2)"),
         (f(STRUCT, {"x": 0}), f(STRUCT, {"x": 1}), ["x / x"], "previous_defaults=(0,) of the struct or of the field in it"),
         (f(STRUCT, {"x": 0}), f(Annotated[dict | None, INNER], None), ["x"], "previous_defaults=({'x': 0},)"),
+        (f(MEMORY[0], bytearray(64)), f(MEMORY[1], bytearray(128)), ["x"], "previous_defaults=(bytearray(64),)"),
         (f(LIST, [{"x": 0}]), f(LIST, []), ["x"], "previous_defaults=([{'x': 0}],)"),
         (f(tv.uint8, 2), f(tv.uint8, 2, previous_defaults=(1,)), [], ""),
         (f(tv.uint8, 1, previous_defaults=(1,)), f(tv.uint8, 1), [], ""),
@@ -236,6 +244,18 @@ class TestTablesAsJson:
         assert compare([again], [Entry(table, 0, None)]) == []
         data = tv.dumps(state_of(growth.new), table=table)
         assert tv.load(data, again.table) == tv.load(data, table)
+
+    def test_memory_and_bitmaps_that_vary_go_along(self) -> None:
+        found = entries(f(MEMORY[1], bytearray(b"a") * 65), f(Annotated[tv.bitmap, MaxLength(13)], b"\1", name="b"))
+        exported = json.loads(json.dumps(tables_to_json(found)))
+        memory, bits = exported["devices"][0]["fields"]
+        assert memory["default"] == {"length": 65, "runs": {"0x0": "61" * 65}}
+        assert (memory["capacity"], bits["capacity"], bits["default"]) == (128, 13, "01")
+        [again] = tables_from_json(exported)
+        assert compare(found, [again]) == []
+        assert tv.load(tv.Section("dev", 0, []), again.table) == {"x": bytearray(b"a") * 65, "b": b"\1"}
+        with pytest.raises(tv.TableError, match=r"`sparse\[up to 128\]`, got 129 bytes - at dev x"):
+            tables_from_json(_set(exported, "default", {"length": 129, "runs": {}}))
 
     def test_earlier_defaults_go_along_and_may_be_absent(self) -> None:
         found = entries(f(tv.uint8, 3, previous_defaults=(1, 2)), f(STRUCT, {"x": 2}, name="s", previous_defaults=({"x": 1},)))

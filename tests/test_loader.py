@@ -834,6 +834,61 @@ def test_a_variable_array_ends_at_its_capacity() -> None:
         tv.dumps(Device(need=1, few=[1, 2, 3, 4]))
 
 
+class TestMemoryAndBitmapsThatVary:
+    RAM = Table("ram", [Field("d", Annotated[tv.sparse, MaxLength(9 << 20)], default_factory=lambda: bytearray(4096))])
+    BITS = Table("bits", [Field("b", Annotated[tv.bitmap, MaxLength(20)], default=b"")])
+
+    @pytest.mark.parametrize("size", [0, 1, 4096, 5 << 20, 9 << 20])
+    def test_memory_comes_back_with_its_length(self, size: int) -> None:
+        state = {"d": bytearray(size)}
+        state["d"][-1:] = b"x"[:size]
+        file = io.BytesIO()
+        tv.Machine([tv.Device(state, table=self.RAM)]).save(file)
+        other = {"d": bytearray(8)}
+        tv.Machine([tv.Device(other, table=self.RAM)]).load(file.getvalue())
+        assert other == state == tv.load(tv.dumps(state, table=self.RAM), self.RAM)
+        assert {record.length for each in tv.Snapshot.read(file.getvalue()) for record in each.records()} == {size}
+
+    def test_memory_of_another_length_than_its_default_is_in_use(self) -> None:
+        def flags(size: int) -> set[bool]:
+            file = io.BytesIO()
+            tv.Machine([tv.Device({"d": bytearray(size)}, table=self.RAM)]).save(file)
+            return {record.is_default for each in tv.Snapshot.read(file.getvalue()) for record in each.records()}
+
+        assert [flags(size) for size in (0, 4095, 4096, 9 << 20)] == [{False}, {False}, {True}, {False}]
+
+    def test_memory_that_grew_takes_the_old_one(self) -> None:
+        old = Table("ram", [Field("d", Annotated[tv.sparse, Length(65536)])])
+        new = Table("ram", [Field("d", Annotated[tv.sparse, MaxLength(131072)])])
+        state = {"d": bytearray(b"x" * 65536)}
+        assert tv.load(tv.dumps(state, table=old), new) == state
+        assert tv.load(tv.dumps(state, table=new), old) == state
+
+    def test_more_than_the_capacity_is_refused(self) -> None:
+        for table, record in (
+            (self.RAM, Record("d", "sparse", 1 << 62, ())),
+            (self.RAM, Record("d", "sparse", (9 << 20) + 1, ())),
+            (self.BITS, Record("b", "bitmap", 21, bytes(3))),
+        ):
+            with pytest.raises(LoadError, match=r"expected `\w+\[up to \d+\]`, snapshot has"):
+                tv.load(Section(table.name, 0, [record]), table)
+        with pytest.raises(tv.StateError, match=r"`sparse\[up to 9437184\]`, got 9437185 bytes - at ram#0 d"):
+            tv.dumps({"d": bytearray((9 << 20) + 1)}, table=self.RAM)
+
+    @pytest.mark.parametrize(("value", "length"), [(b"", 0), (b"\xff", 8), (b"\xff\xff", 16), (b"\xff\xff\x0f", 20)])
+    def test_bitmaps_have_8_bits_a_byte_up_to_the_capacity(self, value: bytes, length: int) -> None:
+        data = tv.dumps({"b": value}, table=self.BITS)
+        assert tv.load(data, self.BITS) == {"b": value}
+        [section] = tv.Snapshot.read(data)
+        assert [record.length for record in section.records()] == [length]
+
+    def test_bitmaps_of_other_lengths_load_too(self) -> None:
+        assert tv.load(Section("bits", 0, [Record("b", "bitmap", 13, b"\xff\x1f")]), self.BITS) == {"b": b"\xff\x1f"}
+        for value, words in ((b"\0" * 4, "`bitmap.up to 20.`, got 32 of them"), (b"\0\0\x10", "spare bits 0")):
+            with pytest.raises(tv.StateError, match=words):
+                tv.dumps({"b": value}, table=self.BITS)
+
+
 def test_constraints_hold_for_each_element() -> None:
     table = Table("t", [Field("n", Annotated[list[Annotated[tv.uint8, Le(3)]], Length(3)], default_factory=lambda: [0] * 3)])
     with pytest.raises(tv.StateError, match=r"`uint8` of at most 3, got 4 - at t#0 n\[1\]"):

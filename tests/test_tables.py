@@ -537,7 +537,6 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (declared(Annotated[bytes, Length(4), MaxLength(4)], default=b""), "Length or MaxLength, got both"),
     (declared(Annotated[tv.uint8, Length(4)], default=0), "no length for a single `uint8`"),
     (declared(Annotated[bytes, Length(-1)], default=b""), "a length of 0 to 2\\*\\*63-1, got -1"),
-    (declared(Annotated[tv.bitmap, MaxLength(9)], default=b""), "a fixed Length for `bitmap`"),
     # constraints
     (declared(Annotated[str, annotated_types.Ge(1)], default=""), "no Ge on `string`"),
     (declared(Annotated[tv.float32, tv.Mask(1)], default=0.0), "no Mask on `float32`"),

@@ -259,6 +259,9 @@ class TestWrong:
             Table("t", [f("x", Annotated[bytes, MaxLength(4)], b"", untagged=Untagged(counted_by="n"))])
         with pytest.raises(TableError, match="a list of structs with a MaxLength, where it is linked"):
             f("x", tv.uint8, untagged=Untagged(linked=True))
+        for memory in (tv.bitmap, tv.sparse):
+            with pytest.raises(TableError, match=r"a fixed Length for a `(bitmap|sparse)` in bytes that carry no names"):
+                f("x", Annotated[memory, MaxLength(9)], b"", untagged=Untagged(counted_by="n"))
         with pytest.raises(TableError, match="a struct, where it is a subsection"):
             f("x", tv.uint8, untagged=Untagged(subsection=True))
         for kind, default in ((str, ""), (Annotated[tv.sparse, Length(4)], bytearray(4)), (Annotated[bytes, MaxLength(4)], b"")):

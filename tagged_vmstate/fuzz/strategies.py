@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tagged_vmstate.annotations import (
     Length,
     MaxLength,
+    bitmap,
     float64,
     int8,
     int16,
@@ -49,6 +50,7 @@ def _fields(draw: st.DrawFn, name: str, depth: int) -> Field:
     kinds: list[Any] = [
         *(integer, bool, float64, str, Annotated[numbers, Length(3)], Annotated[numbers, MaxLength(3)]),
         *(Annotated[bytes, Length(5)], Annotated[bytes, MaxLength(5)], Annotated[sparse, Length(5000)]),
+        *(Annotated[bitmap, Length(13)], Annotated[bitmap, MaxLength(13)], Annotated[sparse, MaxLength(5000)]),
     ]
     if depth:
         inner = draw(tables(depth - 1))
@@ -101,13 +103,14 @@ def _values(kind: FieldType) -> st.SearchStrategy[Any]:
         one = st.one_of(st.none(), one) if kind.is_optional else one
         return _lists(one, kind) if kind.is_array else one
     if kind.wire.name == "sparse":
-        return st.binary(max_size=min(kind.length or 0, 16)).map(lambda data: bytearray(data.ljust(kind.length or 0, b"\0")))
+        low, high = _sizes(kind)
+        return st.binary(max_size=min(high, 16)).map(lambda data: bytearray(data.ljust(low, b"\0")))
     if kind.wire.name == "buffer":
         low, high = _sizes(kind)
         return st.binary(min_size=low, max_size=high).map(kind.holder or bytes)
     if kind.wire.name == "bitmap":
-        bits = kind.length or 0
-        return st.integers(0, (1 << bits) - 1).map(lambda found: found.to_bytes(-(-bits // 8), "little"))
+        least, most = kind.length or 0, kind.length or kind.capacity or 0
+        return st.integers(0, (1 << most) - 1).map(lambda bits: bits.to_bytes(-(-max(bits.bit_length(), least) // 8), "little"))
     if not kind.is_array:
         return _one(kind)
     listed = _lists(_one(kind), kind)
