@@ -214,7 +214,7 @@ def _check_attribute(cls: type, attribute: str, said: _Said) -> None:
     if attribute in HOOKS:
         expected = f"another attribute for it (name={attribute!r} keeps its name in the snapshot)"
         raise TableError(expected, f"`{attribute}`, which is a hook", path=(attribute,))
-    is_special = attribute.startswith("__") and attribute.endswith("__")
+    is_special = attribute.startswith("__")  # in the body of a class, Python has renamed what does not end so
     if is_special or not attribute.isidentifier() or keyword.iskeyword(attribute):
         raise TableError("an attribute that can be assigned", f"`{attribute}`", path=(attribute,))
     if attribute.startswith(f"_{cls.__name__.lstrip('_')}__") and not said.is_transient and said.more.get("name") is None:

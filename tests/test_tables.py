@@ -592,6 +592,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (renamed(made({"check": Any}, check=tv.transient(default=None)), "check"), "another attribute for it .*, got `check`"),
     (renamed(made({"_Broken__x": tv.uint8}), "_Broken__x"), "one underscore, or a name= for the snapshot"),
     (renamed(made({"__class__": tv.uint8}), "__class__"), "an attribute that can be assigned, got `__class__`"),
+    (renamed(made({"__x": tv.uint8}), "__x"), "an attribute that can be assigned, got `__x`"),
     (renamed(made({"__weakref__": tv.uint8}), "__weakref__"), "an attribute that can be assigned, got `__weakref__`"),
     (renamed(made({"def": tv.uint8}), "def"), "an attribute that can be assigned, got `def`"),
     (renamed(made({"a b": tv.uint8}), "a b"), "an attribute that can be assigned, got `a b`"),
