@@ -463,8 +463,12 @@ class Loader:
         except Exception as error:  # noqa: BLE001  # whatever a class says of its own values refuses them
             self._note(CHECK, expected, raised(error), offset)
             return None
-        if kept:
-            table.set_kept(state, tuple(kept))
+        try:
+            if kept:
+                table.set_kept(state, tuple(kept))
+        except StateError as error:
+            self._note(UNKNOWN_FIELD, error.expected, error.found, offset)
+            return None
         return state
 
 

@@ -385,13 +385,11 @@ class Table:
         return found
 
     def set_kept(self, state: Any, kept: Kept) -> None:
-        """Let a state carry fields that the table does not know. Raises TableError where it has no place for them."""
+        """Let a state carry fields that the table does not know. Raises StateError where it has no place for them."""
         try:
             self.set(state, KEPT, kept)
         except AttributeError:
-            error = TableError(f"a slot `{KEPT}` for what a load keeps", "none")
-            error.section = self.owner
-            raise error from None
+            raise StateError(f"a slot `{KEPT}` in `{self.owner}` for what a load keeps", "none") from None
 
     def present(self, state: Any, attribute: str) -> Any:
         """What a state holds for a field; None where it has nothing."""
