@@ -6,6 +6,7 @@ that can be wrong with it is said when it is made. The table is `__vmstate__` of
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import enum
 import inspect
@@ -177,7 +178,7 @@ def _check_class(cls: type) -> None:
     """Refuse what cannot become a dataclass, or holds state that no table would see."""
     if "__vmstate__" in vars(cls):
         raise TableError("@vmstate once", "it twice")
-    base = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    base = next(base for base in cls.__mro__ if vars(builtins).get(base.__name__) is base)
     if base is not object or isinstance(cls, enum.EnumMeta):
         kind = "enum" if isinstance(cls, enum.EnumMeta) else base.__name__
         raise TableError("a class that holds nothing but its attributes", f"a subclass of `{kind}`")

@@ -298,6 +298,10 @@ class TestClasses:
         assert state == Everything(required=2)
         assert b"raise_irq" not in tv.dumps(state)
 
+    def test_a_class_of_no_module_works(self) -> None:
+        chip: Any = tv.vmstate(type("Chip", (), {"__annotations__": {"x": tv.uint8}, "__module__": "builtins", "x": 0}))
+        assert tv.loads(tv.dumps(chip(x=3)), chip).x == 3
+
     def test_its_own_slots_are_kept(self) -> None:
         uart: Any = Slotted()
         uart.bus = uart.late = 5
