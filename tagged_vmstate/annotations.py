@@ -115,7 +115,7 @@ def parse(annotation: Any) -> FieldType:
         return _parse_optional(base, marks)
     found = _parse_base(base, marks)
     found = _with_length(found, marks)
-    return bounded(found, _constraints(marks))
+    return _bounded(found, _constraints(marks))
 
 
 def is_marked(annotation: Any) -> bool:
@@ -289,7 +289,7 @@ def _constraints(marks: Iterable[Any]) -> Iterator[Constraint]:
             )
 
 
-def bounded(found: FieldType, constraints: Iterable[Constraint]) -> FieldType:
+def _bounded(found: FieldType, constraints: Iterable[Constraint]) -> FieldType:
     """A type with more constraints. Raises TableError for what can bound no value of it."""
     every = (*found.constraints, *(Constraint(each.kind, _bound(each, found)) for each in constraints))
     whole = isinstance(found.wire, IntType)
