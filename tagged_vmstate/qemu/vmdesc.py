@@ -36,8 +36,6 @@ _INLINE: Final = frozenset({"vstruct", "tmp"})
 """Types whose fields lie in the entry itself; of others that look so (qtailq) only the size is to be believed."""
 NOTES: Final = 32
 """Notes on one section at most; more are counted."""
-_NUMBER: Final = 1 << 64
-"""More than any number of a description is."""
 
 
 def _most_repeated(size: int) -> int:
@@ -192,7 +190,7 @@ def _text(value: Json) -> str:
 
 
 def _number(value: Json) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _NUMBER:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
         raise TypeError(f"{value!r} where a number should be")
     return value
 
