@@ -11,7 +11,7 @@ What the loader does with one struct (format, section "what a loader does"):
     length fit                                                     it was its writer's default changes nothing
     another type                           yes                     the value, if that widening is declared
     another length                         yes                     a problem
-    nothing                                with a default          the default, of a section that is there the first of
+    nothing                                with a default          the default; of a section that is there, the first of
                                                                    all that the field has had
     nothing                                required                a problem
     a field at its default                 no                      ignored
