@@ -6,6 +6,9 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
+#if defined(Py_GIL_DISABLED) || defined(PYPY_VERSION)
+#error "not for this interpreter: template.py does the same in Python"
+#endif
 #include <stdint.h>
 #include <string.h>
 

@@ -300,7 +300,7 @@ def _slotted(cls: type, said: dict[str, _Said], unshown: Container[str]) -> type
     for members in (vars(plain)["__dataclass_fields__"], cls.__annotations__):
         del members[KEPT]  # made with the rest, but no field
     inherited = {slot for base in cls.__mro__[1:] for slot in _slots(base)}
-    if any(getattr(base, "__weakrefoffset__", 0) for base in cls.__mro__[1:]):
+    if any("__weakref__" in vars(base) or getattr(base, "__weakrefoffset__", 0) for base in cls.__mro__[1:]):  # PyPy has no offset
         inherited.add("__weakref__")
     own = {key for key, value in vars(plain).items() if isinstance(value, MemberDescriptorType)}
     body = {key: value for key, value in vars(plain).items() if key not in {*said, *own, KEPT, "__dict__", "__weakref__"}}
@@ -325,7 +325,8 @@ def _is_plain(made: type) -> bool:
         return False
     fields = {each.name: each for each in dataclasses.fields(made)}
     slots = {slot for base in made.__mro__ for slot in _slots(base)} - {"__weakref__"}
-    if slots != {*fields, KEPT} or made.__dictoffset__ or not all(each.init for each in fields.values()):
+    has_dict = any("__dict__" in vars(base) for base in made.__mro__)
+    if slots != {*fields, KEPT} or has_dict or not all(each.init for each in fields.values()):
         return False
     return all(isinstance(inspect.getattr_static(made, slot), MemberDescriptorType) for slot in slots)
 

@@ -248,7 +248,7 @@ def _integer(number: int, pick: Pick) -> bytes:
     for first, code in _INTEGERS:
         try:
             found.append(bytes((first,)) + struct.pack(code, number))
-        except struct.error:
+        except (struct.error, ValueError):  # PyPy's for a negative number as `Q`
             continue
     return pick(found)
 
