@@ -25,7 +25,20 @@ import typing
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Final, SupportsIndex, TypeAlias, Union, cast, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    ForwardRef,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 import annotated_types
 import typing_extensions
@@ -149,10 +162,28 @@ def _without_alias(annotation: Any) -> Any:
             value = alias.__value__
         except NameError as error:
             raise TableError(f"the names in the type alias {name} to be defined", f"`{error.name}`, which is not") from None
-        given = dict(zip(alias.__type_params__, get_args(annotation), strict=False))
-        parameters = tuple(given.get(each, each) for each in getattr(value, "__parameters__", ()))
-        annotation = value[parameters] if parameters else value
+        parameters, arguments = alias.__type_params__, get_args(annotation)
+        if len(arguments) > len(parameters):
+            raise TableError(f"no more types in brackets than {name} has parameters, {len(parameters)}", f"{len(arguments)}")
+        given = {each: getattr(each, "__default__", typing_extensions.NoDefault) for each in parameters}
+        given |= dict(zip(parameters, arguments, strict=False))
+        try:
+            annotation = _filled(value, {each: to for each, to in given.items() if to is not typing_extensions.NoDefault})
+        except TypeError as error:
+            raise TableError(f"types that fit {name}", str(error)) from None
     return annotation
+
+
+def _filled(value: Any, given: dict[Any, Any]) -> Any:
+    """The value of an alias, with arguments in place of its parameters."""
+    if isinstance(value, TypeVar):
+        return given.get(value, value)
+    if get_origin(value) is Annotated:  # `typing` leaves the marks as they are
+        return Annotated[tuple(_filled(each, given) for each in get_args(value))]
+    parameters = getattr(value, "__parameters__", ())
+    if given.keys().isdisjoint(parameters):
+        return value
+    return value[tuple(given.get(each, each) for each in parameters)]
 
 
 def _is_recursive(alias: Any) -> bool:
@@ -214,6 +245,9 @@ _SPECIAL: Final[dict[Any, str]] = {
     ClassVar: " (ClassVar stands outside of Annotated)",
     dataclasses.InitVar: " (what only the constructor needs is no state)",
     dataclasses.KW_ONLY: " (KW_ONLY is not needed: all fields are keyword-only)",
+    TypeVar: " (it stands for one: name that in the brackets of the alias)",
+    str: " (a name in quotes is not looked up here)",
+    ForwardRef: " (a name in quotes is not looked up here)",
 }
 """What dataclasses understand and a field cannot be, and why."""
 

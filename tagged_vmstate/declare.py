@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import FunctionType, MemberDescriptorType
 from typing import Any, ClassVar, Final, TypeVar, get_origin, overload
 
-from typing_extensions import dataclass_transform
+from typing_extensions import Format, dataclass_transform, get_annotations
 
 from tagged_vmstate.annotations import is_marked
 from tagged_vmstate.errors import TableError
@@ -268,7 +268,8 @@ def _resolved(cls: type) -> dict[str, Any]:
         return typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
         found = f"`{error.name}`, unknown so far: a struct cannot hold itself, and must stand before what holds it"
-        culprit = [attribute for attribute, hint in inspect.get_annotations(cls).items() if str(error.name) in str(hint)]
+        hints = get_annotations(cls, format=Format.FORWARDREF)
+        culprit = [attribute for attribute, hint in hints.items() if str(error.name) in str(hint)]
         expected = "annotations that are known when the class is made, at the top of a module"
         raise TableError(expected, found, path=tuple(culprit[:1])) from None
     except TypeError as error:
@@ -300,7 +301,8 @@ def _slotted(cls: type, said: dict[str, _Said], unshown: Container[str]) -> type
     for members in (vars(plain)["__dataclass_fields__"], cls.__annotations__):
         del members[KEPT]  # made with the rest, but no field
     inherited = {slot for base in cls.__mro__[1:] for slot in _slots(base)}
-    if any("__weakref__" in vars(base) or getattr(base, "__weakrefoffset__", 0) for base in cls.__mro__[1:]):  # PyPy has no offset
+    # PyPy has no offset, and types in C no attribute.
+    if any("__weakref__" in vars(base) or getattr(base, "__weakrefoffset__", 0) for base in cls.__mro__[1:]):
         inherited.add("__weakref__")
     own = {key for key, value in vars(plain).items() if isinstance(value, MemberDescriptorType)}
     body = {key: value for key, value in vars(plain).items() if key not in {*said, *own, KEPT, "__dict__", "__weakref__"}}

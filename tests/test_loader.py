@@ -309,7 +309,9 @@ class TestKeep:
         state = tv.load(data, table, unknown="keep")
         assert tv.dumps(state, table=table) == data
         slotted = Table("dev", [Field("need", tv.uint32)], state=Slotted)
-        with pytest.raises(LoadError, match="a slot `_vmstate_kept` in `Slotted` for what a load keeps, snapshot has none - at dev#0"):
+        with pytest.raises(
+            LoadError, match="a slot `_vmstate_kept` in `Slotted` for what a load keeps, snapshot has none - at dev#0"
+        ):
             tv.load(data, slotted, unknown="keep")
 
 

@@ -15,7 +15,7 @@ import weakref
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Final, NamedTuple
 
 import annotated_types
 import attrs
@@ -24,7 +24,7 @@ import pytest
 import typing_example
 from numpy.typing import NDArray
 from typing_example import Everything, Mode, More, Queue
-from typing_extensions import TypeAliasType
+from typing_extensions import ParamSpec, TypeAliasType, TypeVar
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, MaxLength, Table, TableError
@@ -99,7 +99,19 @@ def test_arrays_are_saved_from_anything_with_their_elements() -> None:
 _T = TypeVar("_T")
 _ALIAS = TypeAliasType("_ALIAS", tv.uint16)
 _FOUR = TypeAliasType("_FOUR", Annotated[list[_T], Length(4)], type_params=(_T,))
-_NUMPY = TypeAliasType("_NUMPY", np.ndarray[tuple[int, ...], np.dtype[_T]], type_params=(_T,))  # as numpy 2.5 has it
+_S = TypeVar("_S", bound=np.generic)
+_NUMPY = TypeAliasType("_NUMPY", np.ndarray[tuple[int, ...], np.dtype[_S]], type_params=(_S,))  # as numpy 2.5 has it
+_SAME = TypeAliasType("_SAME", _T, type_params=(_T,))
+_MARKED = TypeAliasType("_MARKED", Annotated[array, _T, Length(4)], type_params=(_T,))
+_U = TypeVar("_U", default=tv.uint8)
+_USUAL = TypeAliasType("_USUAL", Annotated[list[_U], Length(2)], type_params=(_U,))
+_P = ParamSpec("_P")
+_CALL = TypeAliasType("_CALL", Callable[_P, _T], type_params=(_P, _T))
+_QUOTED = TypeAliasType("_QUOTED", "tv.uint8")
+_RING = TypeAliasType("_RING", Annotated[list["_RING"], Length(2)])  # type: ignore[misc]  # it contains itself
+_BYTE = TypeAliasType("_BYTE", tv.uint8)
+_TWICE = TypeAliasType("_TWICE", _FOUR[_ALIAS])
+_MAYBE = TypeAliasType("_MAYBE", Queue | None)
 _TABLE = TypeAliasType("_TABLE", Annotated[dict[str, Any], Table("t", [Field("x", tv.uint8, default=0)])])
 
 
@@ -110,12 +122,16 @@ _TABLE = TypeAliasType("_TABLE", Annotated[dict[str, Any], Table("t", [Field("x"
         (Annotated[_ALIAS, annotated_types.Le(5)], "uint16"),
         (Annotated[_ALIAS, Length(4)], None),
         (Annotated[list[_ALIAS], Length(2)], "uint16[2]"),
-        (Annotated[Mode, TypeAliasType("Byte", tv.uint8)], "uint8"),
+        (Annotated[Mode, _BYTE], "uint8"),
         (_FOUR[tv.uint8], "uint8[4]"),
         (_FOUR[_ALIAS], "uint16[4]"),
-        (TypeAliasType("Twice", _FOUR[_ALIAS]), "uint16[4]"),
+        (_TWICE, "uint16[4]"),
         (Annotated[_NUMPY[np.uint32], MaxLength(3)], "uint32[up to 3]"),
-        (TypeAliasType("Maybe", Queue | None), "struct"),
+        (_MAYBE, "struct"),
+        (_FOUR[_SAME[_SAME[_ALIAS]]], "uint16[4]"),
+        (_MARKED[_ALIAS], "uint16[4]"),
+        (_USUAL, "uint8[2]"),
+        (_USUAL[_ALIAS], "uint16[2]"),
         (_TABLE, "struct"),
         (_TABLE | None, "struct"),
         (Annotated[list[_TABLE], MaxLength(3)], "struct[up to 3]"),
@@ -127,6 +143,37 @@ def test_a_type_alias_is_what_it_stands_for(annotation: Any, written: str | None
             Field("f", annotation)
     else:
         assert Field("f", annotation).type.describe() == written
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (_FOUR, r"a type that a field can have \(it stands for one: name that in the brackets of the alias\), got `~_T`"),
+        (_SAME.__getitem__((tv.uint8, tv.uint8)), "expected no more types in brackets than `_SAME` has parameters, 1, got 2"),
+        (_CALL.__getitem__((tv.uint8, tv.uint8)), "expected types that fit `_CALL`, got"),
+        (_QUOTED, r"\(a name in quotes is not looked up here\), got `tv.uint8`"),
+        (_RING, r"\(a name in quotes is not looked up here\), got `_RING`"),
+    ],
+)
+def test_what_an_alias_leaves_open_is_refused_in_words(annotation: Any, words: str) -> None:
+    with pytest.raises(TableError, match=words):
+        Field("f", annotation)
+
+
+def test_a_class_may_come_from_exec_without_a_module() -> None:
+    names: dict[str, Any] = {"tv": tv}
+    source = "@tv.vmstate\nclass Uart:\n    divisor: tv.uint16 = 1"
+    exec(compile(source, "uart", "exec", dont_inherit=True), names)  # annotations that are no strings
+    assert tv.loads(tv.dumps(names["Uart"](divisor=7)), names["Uart"]).divisor == 7
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before Python 3.14, Python itself refuses the name")
+@pytest.mark.parametrize(("hint", "name"), [("Ring | None", "Ring"), ("Annotated[list[Later], Length(2)]", "Later")])
+def test_an_annotation_that_waits_for_its_names_is_refused_in_words(hint: str, name: str) -> None:
+    names = {"tv": tv, "Annotated": Annotated, "Length": Length}
+    source = f"@tv.vmstate\nclass Ring:\n    at: tv.uint8 = 0\n    next: {hint} = None"
+    with pytest.raises(TableError, match=f"`{name}`, unknown so far: .* - at Ring next"):
+        exec(compile(source, "waits", "exec", dont_inherit=True), names)  # annotations that are no strings
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the `type` statement came with Python 3.12")
