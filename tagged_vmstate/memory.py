@@ -10,6 +10,7 @@ import contextlib
 import os
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, TypeAlias, cast
@@ -27,6 +28,8 @@ Key: TypeAlias = tuple[str, str]
 """A memory: the label of its section, the name of its field."""
 MEMORY: Final = "memory"
 """The key of a field whose bytes lie in a file."""
+_NAME_BYTES: Final = 140
+"""The longest name of an image: eCryptfs takes 143, other file systems more."""
 
 
 def overwritten(sections: Sections) -> dict[Key, set[int]]:
@@ -57,6 +60,23 @@ def _overwritten(places: array[int]) -> set[int]:
     return found
 
 
+def _image_name(key: Key, others: Collection[str]) -> str:
+    """The name of a memory's image: no other memory's, and that of no hidden file, as drafts are.
+
+    Args:
+        key: The memory.
+        others: The names of the images before it, in lower case: some file systems ignore case.
+    """
+    label, field = key
+    name = f"{quote(label, safe=' #')} {quote(field, safe='#')}"  # the last space separates them
+    if name.startswith("."):
+        name = f"%2E{name[1:]}"
+    if len(name) > _NAME_BYTES or name.lower() in others:
+        ordinal = f"={len(others)}"  # `quote` leaves no =
+        name = f"{name[: _NAME_BYTES - len(ordinal)]}{ordinal}"
+    return name
+
+
 class Images:
     """Writes the images of a snapshot's memories into a folder; they appear when its block ends well.
 
@@ -69,7 +89,8 @@ class Images:
         self._folder = folder
         self._stale = stale
         self._passed: dict[Key, int] = {}
-        self._files: dict[Key, BinaryIO] = {}
+        self._names: set[str] = set()
+        self._files: dict[Key, tuple[str, BinaryIO]] = {}
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -81,11 +102,12 @@ class Images:
     def to_json(self, label: str, record: Record) -> Json:
         """The JSON form of a memory of which the image holds the bytes. Raises OSError."""
         key = (label, record.name)
-        name = f"{quote(label, safe=' #')} {quote(record.name, safe=' #')}"
-        file = self._files.get(key)
-        if file is None:
-            file = self._files[key] = self._open.enter_context(replacing(self._folder / name))
-            file.truncate(record.length)
+        if key not in self._files:
+            name = _image_name(key, self._names)
+            self._names.add(name.lower())
+            self._files[key] = (name, self._open.enter_context(replacing(self._folder / name)))
+            self._files[key][1].truncate(record.length)
+        name, file = self._files[key]
         runs: dict[str, Json] = {}
         passed = self._passed.get(key, 0)
         for number, (offset, data) in enumerate(cast("Runs", record.value), passed):

@@ -49,6 +49,30 @@ def test_an_image_is_the_final_state(tvm: Path, tmp_path: Path) -> None:
     assert back.read_bytes() == tvm.read_bytes()
 
 
+def test_each_memory_has_an_image_of_its_own(tmp_path: Path) -> None:
+    plain, folder, back = tmp_path / "a.tvm", tmp_path / "memory", tmp_path / "b.tvm"
+    memories = [
+        *(("a", "b#0 c"), ("a#0 b", "c"), ("a", "b c"), ("a#0", "b"), ("a", "#0 b")),  # a label may look like a field
+        *(("RAM", "pc"), ("ram", "pc"), ("ram", "PC")),  # the same where case is ignored
+        *(("x", "/"), ("x", "%2F"), ("x", "%252F"), ("x", "="), ("..", "."), ("/", "..")),
+        *((" ", " "), (" ", "  "), ("\n", "\0"), ("é", "e\u0301")),
+        *(("d" * 255, "f" * 255), ("d" * 255, "f" * 254 + "g"), ("€" * 85, "€" * 85), ("€" * 85, "€" * 84)),
+        *(("dev", "x"), (".dev", "x.abcdefgh.tvm-draft")),  # the second looks like a draft of the first
+    ]
+    with plain.open("wb") as file, SnapshotWriter(file) as writer:
+        for device in dict.fromkeys(device for device, _ in memories):
+            names = [name for other, name in memories if other == device]
+            records = [Record(name, "sparse", 4096, ((0, f"{device} {name}".encode()),)) for name in names]
+            writer.write(Section(device, 0, records))
+    for _ in range(2):  # over images that are there, too
+        text = shown("to-json", plain, "--memory", folder)
+        names = os.listdir(folder)
+        assert len({name.lower() for name in names}) == len(memories)
+        assert all(name.isascii() and len(name) <= 140 and not name.startswith(".") for name in names)
+        shown("from-json", "-", "--memory", folder, "-o", back, given=text.encode())
+        assert back.read_bytes() == plain.read_bytes()
+
+
 def test_what_is_wrong_is_said_in_a_sentence(tvm: Path, tmp_path: Path) -> None:
     folder = tmp_path / "memory"
     text = shown("to-json", tvm, "--memory", folder)
