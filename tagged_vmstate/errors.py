@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 PathPart: TypeAlias = str | int
+GATHERED: Final = 1_000
+"""Problems, or damages, that are gathered one by one; any more are counted."""
 
 
 def format_path(section: str | None, path: tuple[PathPart, ...]) -> str:

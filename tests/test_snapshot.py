@@ -544,7 +544,7 @@ class TestDamage:
         sound, hurt, rest = self.report(bytes(data))
         assert sound == [section.label for section in sections if section.label != "dev3#0"]
         assert hurt == []
-        assert "(damaged) - at dev3#0" in rest[0]
+        assert f"(damaged); bytes {sections[3].offset} to {sections[3].end - 1} are lost - at dev3#0" in rest[0]
 
     def test_one_byte_too_many_hurts_nothing_but_the_order(self) -> None:
         sections = list(Snapshot.read(EIGHT))
