@@ -21,7 +21,7 @@ from tagged_vmstate.incoming import Carried, Incoming, Source
 from tagged_vmstate.plan import PLAIN, Plan, Rows, large_memory, plan, plan_of
 from tagged_vmstate.prepared import save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
-from tagged_vmstate.records import encode
+from tagged_vmstate.records import LIMITS, Limits, encode
 from tagged_vmstate.rules import HOOK, problems
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
 from tagged_vmstate.snapshot import HELD_BYTES, PART_BYTES, write
@@ -41,10 +41,14 @@ class Report:
     """What a loader noticed.
 
     Attributes:
-        findings: All of it, in the order of the machine's devices; what does not refuse the load, too.
+        findings: All of it, in the order of the machine's devices; what does not refuse the load, too. At most 1,000 of each.
+        more_problems: How many more refuse the load.
+        more: How many more do not.
     """
 
     findings: tuple[Finding, ...]
+    more_problems: int = 0
+    more: int = 0
 
     @property
     def problems(self) -> tuple[Finding, ...]:
@@ -141,24 +145,32 @@ class Machine:
                 sections.append(RawSection(table.name, instance, version, write_untagged(table, state, version, drop=drop)))
         (write_v2 if stream == 2 else write_v3)(sections, target)
 
-    def check(self, source: Source, unknown: Unknown = "error") -> Report:
-        """What loading a snapshot would meet; nothing is changed. Raises FormatError and OSError as `load` does."""
-        return Report(tuple(Incoming(self.entries, source, unknown, tells=True).findings))
+    def check(self, source: Source, unknown: Unknown = "error", *, limits: Limits = LIMITS) -> Report:
+        """What loading a snapshot would meet; nothing is changed. Takes what `load` takes.
 
-    def load(self, source: Source, unknown: Unknown = "error") -> None:
+        Raises:
+            FormatError: As `load` does.
+            OSError: It cannot be read.
+        """
+        findings = Incoming(self.entries, source, unknown, tells=True, limits=limits).findings
+        return Report(tuple(findings), findings.more_problems, findings.more)
+
+    def load(self, source: Source, unknown: Unknown = "error", *, limits: Limits = LIMITS) -> None:
         """Load all devices, or none.
 
         Args:
             source: A path, bytes, a file open for reading, or sections.
             unknown: ``error`` refuses what is in use and no table knows, ``ignore`` drops it, ``keep`` carries it to
                 the next save.
+            limits: How much to take from bytes that are not trusted.
 
         Raises:
             LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
+            LimitError: It goes beyond a limit.
             FormatError: This is no whole snapshot.
             OSError: It cannot be read.
         """
-        new, carried = _new(self._plan, self.entries, source, unknown)
+        new, carried = _new(self._plan, self.entries, source, unknown, limits)
 
         def commit(undo: Undo) -> None:
             self._carry(carried, undo)
@@ -220,15 +232,15 @@ class _Outgoing:
 
 
 def _new(
-    usual: Plan, entries: Sequence[Entry], source: Source, unknown: Unknown, *, keeps_devices: bool = True
+    usual: Plan, entries: Sequence[Entry], source: Source, unknown: Unknown, limits: Limits, *, keeps_devices: bool = True
 ) -> tuple[Sequence[New] | Rows, Carried]:
     """New states of devices, and what is carried to the next save. Raises as `Machine.load` does."""
     source = _read(source)
-    data = source if isinstance(source, bytes) and unknown in _DROPPING else None
+    data = source if isinstance(source, bytes) and unknown in _DROPPING and limits == LIMITS else None
     new = None if data is None else usual.load(data)
     if new is not None:
         return new, Carried()
-    incoming = Incoming(entries, source, unknown, keeps_devices=keeps_devices)
+    incoming = Incoming(entries, source, unknown, keeps_devices=keeps_devices, limits=limits)
     accepted = incoming.accepted()
     if data is not None:
         usual.loaded(data)
@@ -292,11 +304,19 @@ def dumps(state: Any, *, instance: int = 0, table: Table | None = None) -> bytes
 
 
 @overload
-def load(source: Source, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T: ...
+def load(source: Source, kind: type[T], *, instance: int = 0, unknown: Unknown = "error", limits: Limits = ...) -> T: ...
 @overload
-def load(source: Source, kind: Table, *, instance: int = 0, unknown: Unknown = "error") -> Any: ...
+def load(source: Source, kind: Table, *, instance: int = 0, unknown: Unknown = "error", limits: Limits = ...) -> Any: ...
 @overload
-def load(source: Source, *, into: T, table: Table | None = None, instance: int = 0, unknown: Unknown = "error") -> T: ...
+def load(
+    source: Source,
+    *,
+    into: T,
+    table: Table | None = None,
+    instance: int = 0,
+    unknown: Unknown = "error",
+    limits: Limits = ...,
+) -> T: ...
 def load(
     source: Source,
     kind: Any = None,
@@ -305,6 +325,7 @@ def load(
     table: Table | None = None,
     instance: int = 0,
     unknown: Unknown = "error",
+    limits: Limits = LIMITS,
 ) -> Any:
     """Load one device: a new state, or one that is there.
 
@@ -315,12 +336,14 @@ def load(
         table: Its table, where its class has none.
         instance: Which of several of that name.
         unknown: As for `Machine.load`. What is kept of other devices only a `Machine` carries: here it is refused.
+        limits: How much to take from bytes that are not trusted.
 
     Returns:
         The state.
 
     Raises:
         LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
+        LimitError: It goes beyond a limit.
         FormatError: This is no whole snapshot.
         OSError: It cannot be read.
     """
@@ -328,7 +351,7 @@ def load(
         raise TypeError("load takes a class or table, or a state with into=")
     check_instance(instance)
     entry = Entry(table_of(kind), instance, None) if into is None else entry_of(Device(into, instance, table))
-    [new], _ = _new(plan(((entry.table, instance),)), [entry], source, unknown, keeps_devices=False)
+    [new], _ = _new(plan(((entry.table, instance),)), [entry], source, unknown, limits, keeps_devices=False)
     if into is not None:
         all_or_none(lambda undo: _commit([entry], [new], undo))
         return into
@@ -338,14 +361,15 @@ def load(
     return state
 
 
-def loads(data: bytes, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T:
+def loads(data: bytes, kind: type[T], *, instance: int = 0, unknown: Unknown = "error", limits: Limits = LIMITS) -> T:
     """A new state from the bytes of a snapshot. See `load`."""
-    usual = plan_of(kind, instance) if unknown in _DROPPING and type(data) is bytes and isinstance(kind, type) else None
+    is_usual = unknown in _DROPPING and type(data) is bytes and isinstance(kind, type) and limits is LIMITS
+    usual = plan_of(kind, instance) if is_usual else None
     rows = usual.rows(data) if usual else None
     if usual and rows:
         state: T = usual.shapes[0].make(rows[0])
         return state
-    return load(data, kind, instance=instance, unknown=unknown)
+    return load(data, kind, instance=instance, unknown=unknown, limits=limits)
 
 
 def reset(state: Any, *, table: Table | None = None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tagged_vmstate.errors import Finding
+from tagged_vmstate.errors import GATHERED, Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,32 @@ FILLED: Final = _tells("filled", "a field that the snapshot lacks, filled with i
 FILLED_DEVICE: Final = _tells("filled-device", "a device that the snapshot lacks, filled with its defaults")
 BY_ALIAS: Final = _tells("by-alias", "taken by an alias")
 WIDENED: Final = _tells("widened", "taken from a narrower type")
+
+
+class Findings(list[Finding]):
+    """What loaders notice: the first 1,000 findings that refuse the load, and as many that do not.
+
+    Attributes:
+        more_problems: How many more there were that refuse the load.
+        more: How many more there were that do not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more_problems = 0
+        self.more = 0
+        self._room = {True: GATHERED, False: GATHERED}
+
+    def note(self, finding: Finding) -> None:
+        """Gather one more, or count it."""
+        refuses = RULES[finding.rule].refuses
+        if self._room[refuses]:
+            self._room[refuses] -= 1
+            self.append(finding)
+        elif refuses:
+            self.more_problems += 1
+        else:
+            self.more += 1
 
 
 def problems(findings: Iterable[Finding]) -> list[Finding]:

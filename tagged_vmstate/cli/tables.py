@@ -20,7 +20,7 @@ from tagged_vmstate.codec import Unknown
 from tagged_vmstate.errors import Finding, format_path
 from tagged_vmstate.incoming import Incoming
 from tagged_vmstate.qemu import dumpstate
-from tagged_vmstate.rules import RULES, problems
+from tagged_vmstate.rules import RULES, Findings, problems
 from tagged_vmstate.tablejson import tables_to_json
 
 INCOMPATIBLE = 1
@@ -54,10 +54,13 @@ def check_command(file: str, spec: str, unknown: Unknown, form: str) -> int:
         findings = Incoming(entries, sections, unknown, tells=True).findings
     refusing = problems(findings)
     if form == "json":
-        found = [{**_finding_json(finding)} for finding in findings]
-        print(json.dumps({"report": "check", "loads": not refusing, "findings": found}, indent=1, ensure_ascii=False))
+        found = {
+            "findings": [_finding_json(finding) for finding in findings],
+            "more": findings.more_problems + findings.more,
+        }
+        print(json.dumps({"report": "check", "loads": not refusing, **found}, indent=1, ensure_ascii=False))
     else:
-        show_lines(_check_lines(findings, len(refusing)))
+        show_lines(_check_lines(findings))
     return INCOMPATIBLE if refusing else 0
 
 
@@ -76,7 +79,7 @@ def _finding_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _check_lines(findings: Sequence[Finding], refusing: int) -> Iterator[Line]:
+def _check_lines(findings: Findings) -> Iterator[Line]:
     for finding in sorted(findings, key=lambda each: not RULES[each.rule].refuses):
         rule = RULES[finding.rule]
         mark, style = ("refused", BAD) if rule.refuses else ("fine   ", DIM)
@@ -84,7 +87,12 @@ def _check_lines(findings: Sequence[Finding], refusing: int) -> Iterator[Line]:
         yield [("         ", PLAIN), (clean(f"expected {finding.expected}, snapshot has {finding.found}"), VALUE)]
         if rule.refuses:
             yield [("         ", PLAIN), (f"to mend it: {rule.remedy}", DIM)]
-    told = f", {len(findings) - refusing} more to know" if len(findings) > refusing else ""
+    more = findings.more_problems + findings.more
+    if more:
+        yield [(f"and {more} more", DIM)]
+    refusing = len(problems(findings)) + findings.more_problems
+    others = len(findings) + more - refusing
+    told = f", {others} more to know" if others else ""
     yield [
         ("cannot be loaded" if refusing else "can be loaded", BAD if refusing else VALUE),
         (f": {refusing} {'problem' if refusing == 1 else 'problems'}{told}", PLAIN),
