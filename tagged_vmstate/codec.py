@@ -21,13 +21,14 @@ What the loader does with one struct (format, section "what a loader does"):
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+import sys
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from tagged_vmstate.errors import Finding, PathPart, StateError
+from tagged_vmstate.errors import Finding, LimitError, PathPart, StateError
 from tagged_vmstate.fieldtype import FieldType, nonzero_runs
-from tagged_vmstate.records import Record, Records, encode, encode_name, wire_type
+from tagged_vmstate.records import LIMITS, Limits, Record, Records, encode, encode_name, wire_type
 from tagged_vmstate.rules import (
     ABSENT_STRUCT,
     BY_ALIAS,
@@ -44,6 +45,7 @@ from tagged_vmstate.rules import (
     WIDENED,
     WRONG_LENGTH,
     WRONG_TYPE,
+    Findings,
     Rule,
 )
 from tagged_vmstate.table import Field, Hook, Table, elements_held, elements_of
@@ -59,6 +61,14 @@ Images: TypeAlias = "tuple[Image | None, ...]"
 """The images of a struct's fields; None for one that no value equals."""
 _TABLES: Final = 1 << 12
 """Tables whose constant bytes are remembered."""
+FILLED_PER_BYTE: Final = 24
+"""What `Limits.filled` allows for each byte of the section."""
+SLOT: Final = 40
+"""Bytes of memory that a field takes in a state, its value not counted: in a dict, more than in slots."""
+SHARED: Final = range(-5, 257)
+"""Numbers that Python has only once."""
+ELEMENT: Final = 100
+"""Bytes of memory that a state takes, its fields not counted."""
 
 
 def prepare(table: Table, state: Any) -> Any:
@@ -305,6 +315,47 @@ def _images(table: Table, state: Any) -> Images:
     return tuple(_image(field, table.get(state, field)) for field in table.fields)
 
 
+class Filling:
+    """How much memory the elements of lists may take for what their section does not have.
+
+    Args:
+        limits: See `Limits.filled`.
+        size: How many bytes the section has; asked only when much was made.
+    """
+
+    def __init__(self, limits: Limits, size: Callable[[], int]) -> None:
+        self.limit = limits.filled
+        self.section_bytes = 0
+        self._size: Callable[[], int] | None = size
+        self._taken = 0
+
+    def takes(self, size: int) -> bool:
+        """Count some more; whether there was room."""
+        self._taken += size
+        if self._taken > self.limit and self._size:
+            self.section_bytes = self._size()
+            self.limit += FILLED_PER_BYTE * self.section_bytes
+            self._size = None
+        return self._taken <= self.limit
+
+
+@lru_cache(_TABLES)
+def _default_size(field: Field) -> int:
+    """Bytes of memory that a field which is absent takes in a new state."""
+    return SLOT + (_size(field.type, field.make_default()) if field.default_factory else 0)
+
+
+def _size(kind: FieldType, value: Any) -> int:
+    """About how many bytes of memory a value takes."""
+    table = cast("Table | None", kind.table)
+    if table is None:
+        items = value if isinstance(value, list | tuple) else ()
+        return sys.getsizeof(value) + sum(sys.getsizeof(each) for each in items if type(each) is not int or each not in SHARED)
+    elements = elements_of(kind, value)
+    fields = sum(SLOT + _size(field.type, table.get(each, field)) for each in elements if each for field in table.fields)
+    return fields + ELEMENT * len(elements)
+
+
 class Loader:
     """Loads one section, and gathers what it notices.
 
@@ -313,14 +364,27 @@ class Loader:
         unknown: What to do with fields in use that the table does not know.
         tells: Gather what does not refuse the load, too.
         taken: The ids of states that take values, over all sections: one in two places takes only those of the first.
+        findings: Where to gather it.
+        filling: How much the elements of lists may take.
 
     Attributes:
         findings: What was noticed.
     """
 
-    def __init__(self, section: str, unknown: Unknown = "error", *, tells: bool = False, taken: set[int] | None = None) -> None:
+    def __init__(
+        self,
+        section: str,
+        unknown: Unknown = "error",
+        *,
+        tells: bool = False,
+        taken: set[int] | None = None,
+        findings: Findings | None = None,
+        filling: Filling | None = None,
+    ) -> None:
         self._taken = set() if taken is None else taken
-        self.findings: list[Finding] = []
+        self.findings = Findings() if findings is None else findings
+        self._filling = filling or Filling(LIMITS, lambda: 0)
+        self._lists = 0
         self._section = section
         self._unknown = unknown
         self._tells = tells
@@ -360,7 +424,7 @@ class Loader:
         self._refused += rule.refuses
         if rule.refuses or self._tells:
             place = None if offset is None or offset < 0 else offset
-            self.findings.append(Finding(rule.id, self._section, (*self._path, *path), expected, found, place))
+            self.findings.note(Finding(rule.id, self._section, (*self._path, *path), expected, found, place))
 
     def _match(self, table: Table, records: Sequence[Record]) -> tuple[dict[str, Record], list[tuple[bytes, bool]]]:
         """The record of each field that is there, by the field's name; and what is to be kept."""
@@ -401,7 +465,17 @@ class Loader:
             return encode(record)
         return Cursor(top.encoded, pos=record.offset - top.offset).skip("a field")
 
+    def _fill(self, size: int, offset: int | None, *path: PathPart) -> None:
+        """Count what is made for an element of a list and is not in the section. Raises LimitError beyond the limit."""
+        if self._lists and not self._filling.takes(size):
+            most = f"at most {self._filling.limit} bytes of memory for defaults, `sparse` memory and elements of lists"
+            found = f"more ({self._filling.section_bytes} bytes of fields)"
+            error = LimitError(most, found, offset=max(offset or 0, 0), path=(*self._path, *path))
+            error.section = self._section
+            raise error
+
     def _absent(self, field: Field, offset: int | None, *, is_new: bool) -> Any:
+        self._fill(_default_size(field), offset, field.name)
         if field.is_required:
             self._note(MISSING_FIELD, f"`{field.type.describe()}` (required)", "no such field", offset, field.name)
             return None
@@ -423,6 +497,8 @@ class Loader:
             if old is None and field.table and not (field.table.can_make or field.is_required):
                 old = field.make_default()
             return self._structs(kind, record, old)
+        if kind.wire.name == "sparse":
+            self._fill(record.length or 0, record.offset)
         problem = kind.violation(record.value)
         if problem:
             return self._note(OUT_OF_RANGE, problem[1], problem[2], record.offset, *problem[0])
@@ -432,11 +508,14 @@ class Loader:
         if not kind.is_array:
             return self._one_struct(kind, cast("Records | None", record.value), record.offset, *elements_held(kind, old, 1))
         found = []
+        self._lists += kind.capacity is not None
         elements = cast("Sequence[Records | None]", record.value)
         for index, (element, held) in enumerate(zip(elements, elements_held(kind, old, len(elements)), strict=True)):
             self._path.append(index)
+            self._fill(ELEMENT if element is not None else 0, record.offset)
             found.append(self._one_struct(kind, element, record.offset, held))
             self._path.pop()
+        self._lists -= kind.capacity is not None
         return kind.holder(found)
 
     def _one_struct(self, kind: FieldType, records: Records | None, offset: int, old: Any) -> Any:

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 PathPart: TypeAlias = str | int
+GATHERED: Final = 1_000
+"""Problems, or damages, that are gathered one by one; any more are counted."""
 
 
 def format_path(section: str | None, path: tuple[PathPart, ...]) -> str:
@@ -158,16 +160,19 @@ class LoadError(VMStateError):
     """A snapshot does not fit the tables; nothing at all was changed.
 
     Attributes:
-        problems: Every reason, in the order of the snapshot's sections.
+        problems: The reasons, in the order of the snapshot's sections: at most 1,000 of them.
+        more: How many more there are.
     """
 
-    def __init__(self, problems: Sequence[Finding]) -> None:
+    def __init__(self, problems: Sequence[Finding], more: int = 0) -> None:
         first = problems[0]
         super().__init__(first.expected, first.found, path=first.path)
         self.section = first.section
         self.problems = tuple(problems)
+        self.more = more
 
     def __str__(self) -> str:
-        if len(self.problems) == 1:
+        if len(self.problems) == 1 and not self.more:
             return str(self.problems[0])
-        return "\n".join([f"{len(self.problems)} problems:", *(f"  {problem}" for problem in self.problems)])
+        lines = [f"{len(self.problems) + self.more} problems:", *(f"  {problem}" for problem in self.problems)]
+        return "\n".join([*lines, f"  and {self.more} more"] if self.more else lines)

@@ -215,7 +215,7 @@ class Input:
     def seek(self, position: int) -> None:
         """Go to a position. Raises ValueError backward on a pipe."""
         forward = position - self.position
-        if 0 <= forward <= len(self._ahead) - self._at:
+        if (0 if self.size is None else -self._at) <= forward <= len(self._ahead) - self._at:
             self._at += forward
         elif self.size is not None:
             self._file.seek(self._start + position)
@@ -247,6 +247,13 @@ class Input:
         if not self._at and len(self._ahead) <= size:
             return self._ahead
         return self._ahead[self._at : self._at + size]
+
+    def at(self, position: int, size: int) -> bytes:
+        """At most `size` bytes of a place, fewer only at the end, where input can seek; the position stays."""
+        self._file.seek(self._start + position)
+        data = self._fill(size)
+        self._file.seek(self._start + self.position + len(self._ahead) - self._at)
+        return data
 
     def look(self, size: int) -> memoryview:
         """The next `size` bytes at least, fewer only at the end, and whatever has been read behind them: not copied."""

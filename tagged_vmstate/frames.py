@@ -315,6 +315,10 @@ class Order:
         end = End(self._frames, 0)
         return End(self._frames, crc32_of_few(end.summed(), self._sum))
 
+    def fits(self, end: End) -> bool:
+        """Whether an end belongs to the frames so far."""
+        return end == self.end()
+
     def check(self, end: End, offset: int) -> None:
         """Raise FormatError where an end does not belong to the frames before it."""
         due = self.end()

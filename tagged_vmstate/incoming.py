@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, cast, get_args
 
 from tagged_vmstate.assign import Made, New
-from tagged_vmstate.codec import Loader, Unknown
+from tagged_vmstate.codec import Filling, Loader, Unknown
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import Finding, LoadError
 from tagged_vmstate.files import Readable, as_file, bytes_of
@@ -23,8 +23,8 @@ from tagged_vmstate.frames import label
 from tagged_vmstate.interpreted import read_section
 from tagged_vmstate.prepared import prepared
 from tagged_vmstate.qemu.savevm import untagged
-from tagged_vmstate.records import Record, Records
-from tagged_vmstate.rules import DROPPED, FILLED_DEVICE, IGNORED_DEVICE, KEPT, TWICE, UNKNOWN_DEVICE, Rule, problems
+from tagged_vmstate.records import LIMITS, Limits, Record, Records
+from tagged_vmstate.rules import DROPPED, FILLED_DEVICE, IGNORED_DEVICE, KEPT, TWICE, UNKNOWN_DEVICE, Findings, Rule, problems
 from tagged_vmstate.sections import Section, Sections
 from tagged_vmstate.snapshot import HELD_BYTES, StoredSection
 from tagged_vmstate.sources import open_sections
@@ -46,6 +46,8 @@ class _Found:
         data: Its fields as bytes, where it is all in one frame of a file.
         new: A new state, where that was made without looking at each field.
         records: All of its fields, where it was not.
+        stored: Bytes of those that come from a file.
+        others: The frames that come from elsewhere.
     """
 
     section: Section
@@ -53,6 +55,20 @@ class _Found:
     data: bytes | None = None
     new: New | None = None
     records: list[Record] = field(default_factory=list)
+    stored: int = 0
+    others: list[Section] = field(default_factory=list)
+
+    def add(self, section: Section, records: Iterable[Record]) -> None:
+        """Take in the fields of one more frame."""
+        self.records += records
+        if isinstance(section, StoredSection):
+            self.stored += section.size
+        else:
+            self.others.append(section)
+
+    def size(self) -> int:
+        """Bytes of its fields."""
+        return self.stored + sum(len(piece) for section in self.others for piece in section.pieces())
 
 
 @dataclass(slots=True)
@@ -87,10 +103,12 @@ class Incoming:
         *,
         tells: bool = False,
         keeps_devices: bool = True,
+        limits: Limits = LIMITS,
     ) -> None:
         if unknown not in get_args(Unknown):
             raise ValueError(f"unknown is one of {', '.join(get_args(Unknown))}, not {unknown!r}")
-        self.findings: list[Finding] = []
+        self.findings = Findings()
+        self._limits = limits
         self.carried = Carried()
         self._unknown: Unknown = unknown
         self._unknown_devices: Unknown = "error" if unknown == "keep" and not keeps_devices else unknown
@@ -110,11 +128,11 @@ class Incoming:
         """The new states. Raises LoadError where there is a problem."""
         refusing = problems(self.findings)
         if refusing:
-            raise LoadError(refusing)
+            raise LoadError(refusing, self.findings.more_problems)
         return cast("list[New]", self.states)
 
     def _read(self, source: Source) -> None:
-        with _sections(source) as sections:
+        with _sections(source, self._limits) as sections:
             for section in sections:
                 if not isinstance(section, Section):
                     raise TypeError(f"expected {_TAKEN}, got a `{type(section).__name__}` among the sections")
@@ -140,13 +158,14 @@ class Incoming:
             self._note(TWICE, section, both, "both", offset)
         if found.new:
             found.new = None
-            found.records += self._records(found.section, known)
-        found.records += self._records(section, known)
+            found.add(found.section, self._records(found.section, known))
+        found.add(section, self._records(section, known))
 
     def _first(self, section: Section, known: str, offset: int | None) -> _Found:
         """What a snapshot has of a device, by its first frame: at once all of it, where a template fits."""
         found = _Found(section, offset)
-        if self._tells or not isinstance(section, StoredSection) or section.kind != "section" or untagged(section) is not None:
+        is_usual = not self._tells and self._limits == LIMITS
+        if not is_usual or not isinstance(section, StoredSection) or section.kind != "section" or untagged(section) is not None:
             return found
         if section.size <= HELD_BYTES:
             found.data = section.fields()
@@ -184,7 +203,7 @@ class Incoming:
 
     def _note(self, rule: Rule, section: Section, expected: str, found: str, offset: int | None) -> None:
         if rule.refuses or self._tells:
-            self.findings.append(Finding(rule.id, section.label, (), expected, found, offset))
+            self.findings.note(Finding(rule.id, section.label, (), expected, found, offset))
 
     def _load(self, entry: Entry, taken: set[int]) -> New | None:
         found = self._found.get(entry.label)
@@ -192,28 +211,29 @@ class Incoming:
             self.carried.raw_attributes[entry.label] = found.section.raw_attributes
         if found and found.new:
             return found.new
-        loader = Loader(entry.label, self._unknown, tells=self._tells and found is not None, taken=taken)
+        filling = Filling(self._limits, found.size) if found else None
+        tells = self._tells and found is not None
+        loader = Loader(entry.label, self._unknown, tells=tells, taken=taken, findings=self.findings, filling=filling)
         state = loader.load(entry.table, merged(found.records) if found else None, found.offset if found else None, entry.state)
-        self.findings += loader.findings
         if found is None and self._tells:
-            self.findings.append(Finding(FILLED_DEVICE.id, entry.label, (), "a section", "none", None))
-        if found and found.data and not problems(loader.findings):
+            self.findings.note(Finding(FILLED_DEVICE.id, entry.label, (), "a section", "none", None))
+        if found and found.data and state is not None:
             prepared(entry.table).missed(found.data)
         return Made(entry.table, state)
 
 
 @contextlib.contextmanager
-def _sections(source: Source) -> Iterator[Iterable[Section]]:
+def _sections(source: Source, limits: Limits) -> Iterator[Iterable[Section]]:
     """The sections of a source; a file that is opened for them is closed."""
     if isinstance(source, Section):
         yield (source,)
     elif isinstance(source, str | os.PathLike):
         with Path(source).open("rb") as file:
-            yield open_sections(file)
+            yield open_sections(file, limits=limits)
     elif hasattr(source, "raw_attributes") or _is_plain(source):
         yield cast("Iterable[Section]", source)
     else:
-        yield open_sections(as_file(source, _TAKEN))
+        yield open_sections(as_file(source, _TAKEN), limits=limits)
 
 
 def _is_plain(source: object) -> bool:

@@ -47,10 +47,13 @@ class Layout:
     Attributes:
         count: How many fields there are, those unknown to the table among them.
         is_whole: Whether the table certainly knows them all.
+        is_full: Whether every field of the table stands in them, and takes memory in proportion: what is read for the elements
+            of lists (see `Limits.filled`).
     """
 
-    def __init__(self, count: int, lines: Sequence[str], names: dict[str, Any], *, is_whole: bool) -> None:
+    def __init__(self, count: int, lines: Sequence[str], names: dict[str, Any], *, is_whole: bool, is_full: bool) -> None:
         self.count = count
+        self.is_full = is_full and count > 0
         self.is_whole = is_whole
         self._lines = lines
         self._names = names
@@ -92,6 +95,7 @@ class Learner:
         self._changes: list[str] = []
         self._tests: list[str] = []
         self._is_whole = True
+        self._is_full = True
         self._start = cursor.pos
         self._places: list[Place] = []
         self._leaves: list[Leaf] = []
@@ -103,7 +107,7 @@ class Learner:
         fields = self._fields(self._shape.structs[0], count)
         self._cut()
         self._finish()
-        return Layout(fields, self._lines, self._names, is_whole=self._is_whole)
+        return Layout(fields, self._lines, self._names, is_whole=self._is_whole, is_full=self._is_full)
 
     def _finish(self) -> None:
         """The lines that make one row of all that was gathered."""
@@ -192,6 +196,8 @@ class Learner:
     def _varying(self, leaf: Leaf) -> None:
         self._cut()
         kind = leaf.field.type
+        if kind.wire.name == "sparse":
+            self._is_full = False
         if leaf.field.table:
             self._is_whole = False  # what is unknown in such a struct, its own layout knows
             elements = self._elements(leaf.field.table)
@@ -206,6 +212,7 @@ class Learner:
 
     def _absent(self, member: Leaf | Struct) -> None:
         """A field that is not there: its default, a new one each time where it can be changed in place."""
+        self._is_full = False
         field = _field(member)
         if field.is_required:
             raise MisfitError

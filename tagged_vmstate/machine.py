@@ -22,8 +22,8 @@ from tagged_vmstate.incoming import Carried, Incoming, Source
 from tagged_vmstate.plan import PLAIN, Plan, Rows, large_memory, plan, plan_of
 from tagged_vmstate.prepared import save
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
-from tagged_vmstate.records import encode
-from tagged_vmstate.rules import problems
+from tagged_vmstate.records import LIMITS, Limits, encode
+from tagged_vmstate.rules import Findings, problems
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section, packed
 from tagged_vmstate.snapshot import HELD_BYTES, PART_BYTES, write
 from tagged_vmstate.table import Table
@@ -42,10 +42,14 @@ class Report:
     """What a loader noticed.
 
     Attributes:
-        findings: All of it, in the order of the machine's devices; what does not refuse the load, too.
+        findings: All of it, in the order of the machine's devices; what does not refuse the load, too. At most 1,000 of each.
+        more_problems: How many more refuse the load.
+        more: How many more do not.
     """
 
     findings: tuple[Finding, ...]
+    more_problems: int = 0
+    more: int = 0
 
     @property
     def problems(self) -> tuple[Finding, ...]:
@@ -144,36 +148,39 @@ class Machine:
                 sections.append(RawSection(table.name, entry.instance, version, write_untagged(table, state, version, drop=drop)))
         (write_v2 if stream == 2 else write_v3)(sections, target)
 
-    def check(self, source: Source, unknown: Unknown = "error") -> Report:
-        """What loading a snapshot would meet; nothing is changed.
+    def check(self, source: Source, unknown: Unknown = "error", *, limits: Limits = LIMITS) -> Report:
+        """What loading a snapshot would meet; nothing is changed. Takes what `load` takes.
 
         Where all fits, `post_load` is called on copies of the states with the new values. A state from which a hook could
         reach anything but plain data is left out, and the report says so (rule ``hook-not-run``).
 
+
         Raises:
-            FormatError: This is no intact snapshot.
+            FormatError: As `load` does.
             OSError: It cannot be read.
         """
-        incoming = Incoming(self.entries, source, unknown, tells=True)
-        findings = incoming.findings
-        if not problems(findings):
-            findings = [*findings, *rehearsed(self.entries, [new.state for new in incoming.accepted()])]
-        return Report(tuple(findings))
+        incoming = Incoming(self.entries, source, unknown, tells=True, limits=limits)
+        if not problems(incoming.findings):
+            for finding in rehearsed(self.entries, [new.state for new in incoming.accepted()]):
+                incoming.findings.note(finding)
+        return _report(incoming.findings)
 
-    def load(self, source: Source, unknown: Unknown = "error") -> None:
+    def load(self, source: Source, unknown: Unknown = "error", *, limits: Limits = LIMITS) -> None:
         """Load all devices, or none.
 
         Args:
             source: A path, bytes, a file open for reading in binary mode, or sections.
             unknown: ``error`` refuses what is in use and no table knows, ``ignore`` drops it, ``keep`` carries it to
                 the next save.
+            limits: How much to take from bytes that are not trusted.
 
         Raises:
             LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
+            LimitError: It goes beyond a limit.
             FormatError: These bytes are no intact snapshot, JSON form or stream.
             OSError: It cannot be read.
         """
-        new, carried = _new(self._plan, self.entries, source, unknown)
+        new, carried = _new(self._plan, self.entries, source, unknown, limits)
 
         def commit(undo: Undo) -> None:
             self._carry(carried, undo)
@@ -254,15 +261,15 @@ class _Outgoing:
 
 
 def _new(
-    usual: Plan, entries: Sequence[Entry], source: Source, unknown: Unknown, *, keeps_devices: bool = True
+    usual: Plan, entries: Sequence[Entry], source: Source, unknown: Unknown, limits: Limits, *, keeps_devices: bool = True
 ) -> tuple[Sequence[New] | Rows, Carried]:
     """New states of devices, and what is carried to the next save. Raises as `Machine.load` does."""
     source = _read(source)
-    data = source if isinstance(source, bytes) and unknown in _DROPPING else None
+    data = source if isinstance(source, bytes) and unknown in _DROPPING and limits == LIMITS else None
     new = None if data is None else usual.load(data)
     if new is not None:
         return new, Carried()
-    incoming = Incoming(entries, source, unknown, keeps_devices=keeps_devices)
+    incoming = Incoming(entries, source, unknown, keeps_devices=keeps_devices, limits=limits)
     accepted = incoming.accepted()
     if data is not None:
         usual.loaded(data)
@@ -314,8 +321,7 @@ def check_by_loading(entries: Sequence[Entry], source: Source, unknown: Unknown 
     """
     _check_can_make(entries)
     incoming = Incoming(entries, source, unknown, tells=True)
-    findings = incoming.findings
-    if not problems(findings):
+    if not problems(incoming.findings):
         news = incoming.accepted()
         live = [
             entry if entry.state is not None else Entry(entry.table, entry.instance, new.state)
@@ -329,8 +335,12 @@ def check_by_loading(entries: Sequence[Entry], source: Source, unknown: Unknown 
         try:
             all_or_none(lambda undo: change(pushing(live), undo, fill))
         except StateError as error:
-            findings = [*findings, refusal(error)]
-    return Report(tuple(findings))
+            incoming.findings.note(refusal(error))
+    return _report(incoming.findings)
+
+
+def _report(findings: Findings) -> Report:
+    return Report(tuple(findings), findings.more_problems, findings.more)
 
 
 def _check_can_make(entries: Iterable[Entry]) -> None:
@@ -356,11 +366,19 @@ def dumps(state: Any, *, instance: int = 0, table: Table | None = None) -> bytes
 
 
 @overload
-def load(source: Source, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T: ...
+def load(source: Source, kind: type[T], *, instance: int = 0, unknown: Unknown = "error", limits: Limits = ...) -> T: ...
 @overload
-def load(source: Source, kind: Table, *, instance: int = 0, unknown: Unknown = "error") -> Any: ...
+def load(source: Source, kind: Table, *, instance: int = 0, unknown: Unknown = "error", limits: Limits = ...) -> Any: ...
 @overload
-def load(source: Source, *, into: T, table: Table | None = None, instance: int = 0, unknown: Unknown = "error") -> T: ...
+def load(
+    source: Source,
+    *,
+    into: T,
+    table: Table | None = None,
+    instance: int = 0,
+    unknown: Unknown = "error",
+    limits: Limits = ...,
+) -> T: ...
 def load(
     source: Source,
     kind: Any = None,
@@ -369,6 +387,7 @@ def load(
     table: Table | None = None,
     instance: int = 0,
     unknown: Unknown = "error",
+    limits: Limits = LIMITS,
 ) -> Any:
     """Load one device: a new state, or one that is there.
 
@@ -379,6 +398,7 @@ def load(
         table: Its table, where its class has none.
         instance: Which of several of that name.
         unknown: As for `Machine.load`. What is kept of other devices only a `Machine` carries: here it is refused.
+        limits: How much to take from bytes that are not trusted.
 
     Returns:
         The state.
@@ -386,6 +406,7 @@ def load(
     Raises:
         TableError: A new state of this class cannot be made.
         LoadError: Something does not fit; `problems` has all of it, and nothing was changed.
+        LimitError: It goes beyond a limit.
         FormatError: These bytes are no intact snapshot, JSON form or stream.
         OSError: It cannot be read.
     """
@@ -394,7 +415,7 @@ def load(
     check_instance(instance)
     entry = Entry(table_of(kind), instance, None) if into is None else entry_of(Device(into, instance, table))
     _check_can_make([entry])
-    [new], _ = _new(plan(((entry.table, instance),)), [entry], source, unknown, keeps_devices=False)
+    [new], _ = _new(plan(((entry.table, instance),)), [entry], source, unknown, limits, keeps_devices=False)
     try:
         if into is not None:
             all_or_none(lambda undo: change(pushing([entry]), undo, lambda filled: _fill([entry], [new], filled)))
@@ -405,9 +426,16 @@ def load(
     return new.state
 
 
-def loads(data: bytes | bytearray | memoryview, kind: type[T], *, instance: int = 0, unknown: Unknown = "error") -> T:
+def loads(
+    data: bytes | bytearray | memoryview,
+    kind: type[T],
+    *,
+    instance: int = 0,
+    unknown: Unknown = "error",
+    limits: Limits = LIMITS,
+) -> T:
     """A new state from the bytes of a snapshot. See `load`."""
-    if unknown in _DROPPING and type(data) is bytes and isinstance(kind, type):
+    if unknown in _DROPPING and type(data) is bytes and isinstance(kind, type) and limits is LIMITS:
         usual = plan_of(kind, instance)
         rows = usual.rows(data) if usual else None
         if usual and rows:
@@ -416,7 +444,7 @@ def loads(data: bytes | bytearray | memoryview, kind: type[T], *, instance: int 
     held = bytes_of(data)
     if held is None:
         raise TypeError(f"loads takes bytes, and load a path or a file; got `{type(data).__name__}`")
-    return load(held, kind, instance=instance, unknown=unknown)
+    return load(held, kind, instance=instance, unknown=unknown, limits=limits)
 
 
 def reset(state: Any, *, table: Table | None = None) -> None:

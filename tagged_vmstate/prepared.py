@@ -139,7 +139,7 @@ class Prepared:
     def read(self, cursor: Cursor, count: int) -> Row:
         """The row of so many fields; the cursor is moved behind them. Raises MisfitError where no layout fits."""
         for layout in self.layouts:
-            if layout.count == count:
+            if layout.count == count and layout.is_full:
                 try:
                     row, cursor.pos = layout.read(cursor.data, cursor.pos)
                 except Exception:  # noqa: BLE001, S112  # another may fit

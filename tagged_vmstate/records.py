@@ -52,11 +52,15 @@ class Limits:
         nesting: Structs within structs; real devices have three or four, a stack overflows at about a thousand.
         attributes: Bytes of the attributes of a header or frame: they are read before any sum is checked.
         frame: Bytes of one frame's fields: CRC-32 and a 32-bit machine carry no more.
+        filled: Bytes of memory that the elements of lists with a MaxLength may take for what a section does not have: their
+            defaults, `sparse` memory, the elements themselves. For each byte of the section it is 24 more. An element that is
+            saved with all its fields never counts for more than that.
     """
 
     nesting: int = NESTING
     attributes: int = 1 << 20
     frame: int = 1 << 32
+    filled: int = 1 << 22
 
 
 LIMITS: Final = Limits()

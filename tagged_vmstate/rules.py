@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tagged_vmstate.errors import Finding
+from tagged_vmstate.errors import GATHERED, Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,32 @@ WIDENED: Final = _tells("widened", "taken from a narrower type")
 HOOK_NOT_RUN: Final = _tells(
     "hook-not-run", "a `post_load` that could reach outside of the state, which a check does not run", "load to see"
 )
+
+
+class Findings(list[Finding]):
+    """What loaders notice: the first 1,000 findings that refuse the load, and as many that do not.
+
+    Attributes:
+        more_problems: How many more there were that refuse the load.
+        more: How many more there were that do not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more_problems = 0
+        self.more = 0
+        self._room = {True: GATHERED, False: GATHERED}
+
+    def note(self, finding: Finding) -> None:
+        """Gather one more, or count it."""
+        refuses = RULES[finding.rule].refuses
+        if self._room[refuses]:
+            self._room[refuses] -= 1
+            self.append(finding)
+        elif refuses:
+            self.more_problems += 1
+        else:
+            self.more += 1
 
 
 def problems(findings: Iterable[Finding]) -> list[Finding]:

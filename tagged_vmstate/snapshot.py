@@ -17,13 +17,10 @@ from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, TypeVar
 from typing_extensions import override
 
 from tagged_vmstate.compression import seeks_cheaply
-from tagged_vmstate.errors import FormatError, LimitError, StateError
+from tagged_vmstate.errors import GATHERED, FormatError, LimitError, StateError
 from tagged_vmstate.files import BLOCK, Input, Readable, Stretch, as_file, replacing, write_all
 from tagged_vmstate.frames import (
-    END_MARK,
-    FRAME_MARKS,
     MAGIC,
-    MARK_BYTES,
     VERSION,
     End,
     Frame,
@@ -36,6 +33,7 @@ from tagged_vmstate.frames import (
     sum_of_head,
 )
 from tagged_vmstate.records import LIMITS, Limits, Records, decode_all
+from tagged_vmstate.salvage import Search
 from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections, check_attributes, packed
 from tagged_vmstate.sums import crc32
 from tagged_vmstate.version import PRODUCER
@@ -150,7 +148,11 @@ class StoredSection(Section):
             total = crc32(piece, total)
             yield piece
         if total != self.crc:
-            raise placed(FormatError(f"the sum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset), self.label)
+            raise self.mismatch(total)
+
+    def mismatch(self, total: int) -> FormatError:
+        """What is wrong where the sum is another than the one that is stored."""
+        return placed(FormatError(f"the sum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset), self.label)
 
 
 class Snapshot:
@@ -164,7 +166,9 @@ class Snapshot:
         version: The version of the format. The sections of a later one can be listed, not decoded.
         names: The names that its sections in parts have shown so far.
         raw_attributes: What stands in the header, as its bytes.
-        damage: With ``damaged="report"``, after iterating: what was wrong that no section's own `damage` tells.
+        damage: With ``damaged="report"``, after iterating: what was wrong that no section's own `damage` tells, an entry for all
+            that is lost between two sections. At most 1,000 entries.
+        more_damage: How many more there were.
     """
 
     def __init__(
@@ -178,6 +182,7 @@ class Snapshot:
         self.limits = limits
         self.input = Input(file, rereads=seeks_cheaply(file))
         self.damage: list[FormatError] = []
+        self.more_damage = 0
         self.names = PartNames()
         self._report = damaged == "report"
         if self._report and self.input.size is None:
@@ -196,7 +201,7 @@ class Snapshot:
         Args:
             source: A path, the bytes themselves, or a file open for reading (a pipe will do).
             damaged: ``error`` raises at the first damage. ``report`` checks every section while iterating, notes what
-                is wrong on it, finds the next frame behind lost bytes, and goes on; that needs input that can seek.
+                is wrong on it, finds the next intact frame after lost bytes, and goes on; that needs input that can seek.
             limits: How much to take from bytes that are not trusted.
 
         Raises:
@@ -236,7 +241,8 @@ class Snapshot:
         try:
             return self._head(lambda cursor: Header.decode(cursor, self.limits))
         except FormatError as error:
-            first = self._next_mark(len(MAGIC)) if self._report and self.input.peek(len(MAGIC)) == MAGIC else None
+            is_ours = self._report and self.input.peek(len(MAGIC)) == MAGIC
+            first = Search(self.input, self.limits).next(len(MAGIC), lambda _: False) if is_ours else None
             if first is None:
                 raise
             self.input.seek(first)
@@ -262,22 +268,27 @@ class Snapshot:
     def _salvage(self) -> Iterator[StoredSection]:
         """The same, going on after any damage."""
         order = Order(self._header)
-        self.damage = [self._header_damage] if self._header_damage else []
+        self.damage, self.more_damage = [], 0
+        if self._header_damage:
+            self._lost(self._header_damage, 0, self._first)
+        search = Search(self.input, self.limits)
         offset = self._first
         while True:
-            self.input.seek(offset)
+            start = offset
             try:
-                head = self._head(lambda cursor: decode_head(cursor, self.limits))
+                head = search.head(offset)
                 if isinstance(head, End):
+                    start += len(head.encode())
                     self._check_end(order, head, offset)
                     return
                 section = self._section(head, offset)
-                section.damage = self._damage(section)
-                if section.damage and not self._begins(section.end):
+                total = search.checksum(head, offset)
+                section.damage = section.mismatch(total) if total != head.crc else None
+                if section.damage and not search.begins(section.end):
                     raise section.damage
             except FormatError as error:
-                self.damage.append(error)
-                found = self._next_mark(offset + 1)
+                found = search.next(offset + 1, order.fits)
+                self._lost(error, start, self.input.size if found is None else found)
                 if found is None:
                     return
                 offset = found
@@ -289,6 +300,15 @@ class Snapshot:
             yield section
             offset = section.end
 
+    def _lost(self, error: FormatError, start: int, end: int | None) -> None:
+        """Note what is wrong, and which bytes are lost by it."""
+        if len(self.damage) == GATHERED:
+            self.more_damage += 1
+            return
+        if end is not None and start < end:
+            error.found += f"; bytes {start} to {end - 1} are lost"
+        self.damage.append(_kept(error))
+
     def _section(self, frame: Frame, offset: int) -> StoredSection:
         section = StoredSection(frame, offset, self)
         if self.input.size is not None and section.end > self.input.size:
@@ -299,40 +319,16 @@ class Snapshot:
         return section
 
     @staticmethod
-    def _damage(section: StoredSection) -> FormatError | None:
-        try:
-            section.verify()
-        except FormatError as error:
-            return error
-        return None
-
-    @staticmethod
     def _misplaced(order: Order, frame: Frame, offset: int) -> FormatError | None:
         try:
             order.add(frame, offset)
         except FormatError as error:
-            return error
-        return None
-
-    def _begins(self, offset: int) -> bool:
-        """Whether a frame or the end begins at a place."""
-        self.input.seek(offset)
-        return self.input.peek(MARK_BYTES).startswith((*FRAME_MARKS, END_MARK))
-
-    def _next_mark(self, offset: int) -> int | None:
-        """The next place at which a frame or the end may begin."""
-        self.input.seek(offset)
-        while block := self.input.peek(BLOCK):
-            hits = [at for mark in (*FRAME_MARKS, END_MARK) if (at := block.find(mark)) >= 0]
-            if hits:
-                return self.input.position + min(hits)
-            if len(block) < BLOCK:
-                return None
-            self.input.seek(self.input.position + BLOCK - MARK_BYTES)
+            return _kept(error)
         return None
 
     def _check_end(self, order: Order, end: End, offset: int) -> None:
         order.check(end, offset)
+        self.input.seek(offset + len(end.encode()))
         if self.input.peek(1):
             raise FormatError("nothing after the end", "extra bytes", offset=self.input.position)
 
@@ -431,6 +427,12 @@ class SnapshotWriter:
         except FormatError as error:
             raise _unplaced(error) from None
         write_all(self._file, self._order.end().encode())
+
+
+def _kept(error: FormatError) -> FormatError:
+    """An error to be kept, without what was being read when it was raised."""
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _unplaced(error: FormatError) -> StateError:

@@ -8,6 +8,7 @@ from tagged_vmstate.compression import other_compression
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.files import Input
 from tagged_vmstate.frames import MAGIC
+from tagged_vmstate.records import LIMITS, Limits
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import Snapshot
 
@@ -15,12 +16,13 @@ _HEAD: Final = 1 << 12
 """Enough to pass blanks before a brace."""
 
 
-def open_sections(file: BinaryIO, *, salvage: bool = False) -> Sections:
+def open_sections(file: BinaryIO, *, salvage: bool = False, limits: Limits = LIMITS) -> Sections:
     """The sections of a file.
 
     Args:
         file: The file, at its start.
         salvage: Read a snapshot that may be damaged, and report: see `Snapshot.read`.
+        limits: How much to take from a snapshot that is not trusted.
 
     Raises:
         FormatError: It is none of these, or damaged in its first bytes.
@@ -33,7 +35,7 @@ def open_sections(file: BinaryIO, *, salvage: bool = False) -> Sections:
 
         return from_json(start)
     if head and MAGIC.startswith(head[: len(MAGIC)]):
-        return Snapshot.read(start, damaged="report" if salvage else "error")
+        return Snapshot.read(start, damaged="report" if salvage else "error", limits=limits)
     from tagged_vmstate.qemu.bridge import MAGICS, import_stream  # noqa: PLC0415  # only what the input needs
 
     if head.startswith(MAGICS):

@@ -6,6 +6,7 @@ import copy
 import io
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -14,7 +15,7 @@ from conftest import stream_bytes
 from typing_example import Everything, Mode, Queue
 
 import tagged_vmstate as tv
-from tagged_vmstate import Field, Length, LoadError, MaxLength, Record, Section, Table
+from tagged_vmstate import Field, Length, LimitError, Limits, LoadError, MaxLength, Record, Section, Table, sparse
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import encode
 from tagged_vmstate.rules import RULES
@@ -897,3 +898,87 @@ def test_constraints_hold_for_each_element() -> None:
         tv.dumps({"n": [3, 4, 5]}, table=table)
     with pytest.raises(LoadError, match=r"`uint8` of at most 3, snapshot has 4 - at t#0 n\[2\]"):
         tv.load(Section("t", 0, [Record("n", "uint8", 3, [1, 2, 4])]), table)
+
+
+# --- limits
+
+
+@tv.vmstate
+class Page:
+    first: tv.uint8 = 1
+    second: tv.uint8 = 2
+    text: Annotated[list[tv.uint8], MaxLength(64)] = tv.field(default_factory=lambda: [7] * 32)
+
+
+@tv.vmstate
+class Frame:
+    memory: Annotated[sparse, Length(1 << 16)] = tv.field(default_factory=lambda: bytearray(1 << 16))
+
+
+@tv.vmstate
+class Lists:
+    pages: Annotated[list[Page], MaxLength(1 << 16)] = tv.field(default_factory=list)
+    frames: Annotated[list[Frame], MaxLength(1 << 16)] = tv.field(default_factory=list)
+
+
+def lists(name: str, count: int, *fields: Record) -> bytes:
+    """A snapshot of a list of structs of the same fields."""
+    return snapshot(section(Record(name, "struct", count, (fields,) * count), device="Lists"))
+
+
+class TestLimits:
+    """A few bytes of a list cannot make an element of any size."""
+
+    @pytest.mark.parametrize(
+        ("name", "fields"),
+        [("pages", ()), ("frames", ()), ("frames", (Record("memory", "sparse", 1 << 16, ()),))],
+        ids=["defaults", "memory as default", "memory"],
+    )
+    def test_elements_that_are_not_there(self, name: str, fields: tuple[Record, ...]) -> None:
+        loaded = tv.loads(lists(name, 9, *fields), Lists)
+        assert getattr(loaded, name) == [Page() if name == "pages" else Frame()] * 9
+        data = lists(name, 10_000, *fields)
+        for load in (lambda: tv.loads(data, Lists), lambda: tv.Machine([Lists()]).check(data)):
+            with pytest.raises(
+                LimitError, match=r"at most [0-9]+ bytes of memory for defaults, .* more \([0-9]+ bytes of fields"
+            ):
+                load()
+        assert len(getattr(tv.loads(data, Lists, limits=Limits(filled=1 << 30)), name)) == 10_000
+
+    def test_elements_that_are_there_in_any_number(self) -> None:
+        state = Lists(pages=[Page() for _ in range(10_000)])
+        assert tv.loads(tv.dumps(state), Lists, limits=Limits(filled=0)) == state
+
+    def test_elements_that_an_earlier_release_saved(self) -> None:
+        data = lists("pages", 10_000, Record("first", "uint8", None, 9), Record("second", "uint8", None, 9))
+        assert tv.loads(data, Lists).pages[-1] == Page(first=9, second=9)
+
+    def test_the_limits_of_a_caller_hold_however_it_loads(self, tmp_path: Path) -> None:
+        state = Device(need=1)
+        data = tv.dumps(state)
+        (tmp_path / "vm.tvm").write_bytes(data)
+        machine, limits = tv.Machine([state]), Limits(nesting=0)
+        for source in (data, io.BytesIO(data), tmp_path / "vm.tvm"):
+            for load in (
+                lambda: tv.load(source, Device, limits=limits),  # noqa: B023  # called at once
+                lambda: tv.load(source, into=state, limits=limits),  # noqa: B023  # called at once
+                lambda: machine.load(source, limits=limits),  # noqa: B023  # called at once
+                lambda: machine.check(source, limits=limits),  # noqa: B023  # called at once
+            ):
+                with pytest.raises(LimitError, match="levels of structs"):
+                    load()
+                if isinstance(source, io.BytesIO):
+                    source.seek(0)
+        with pytest.raises(LimitError, match="levels of structs"):
+            tv.loads(data, Device, limits=limits)
+        assert tv.loads(data, Device, limits=Limits(nesting=1)) == state
+
+    def test_a_thousand_problems_are_gathered_and_the_rest_counted(self) -> None:
+        data = snapshot(section(NEED, *(Record(f"x{number}", "uint8", None, 1) for number in range(1_200))))
+        with pytest.raises(LoadError) as caught:
+            tv.loads(data, Device)
+        assert (len(caught.value.problems), caught.value.more) == (1_000, 200)
+        lines = str(caught.value).splitlines()
+        assert (len(lines), lines[0], lines[-1]) == (1_002, "1200 problems:", "  and 200 more")
+        report = tv.Machine([Device(need=1)]).check(data)
+        assert (len(report.problems), report.more_problems, report.more) == (1_000, 200, 0)

@@ -25,6 +25,7 @@ from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Limits, Record
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
+from tagged_vmstate.sums import shifted
 from tagged_vmstate.wire import Opaque
 
 GOLDEN = bytes.fromhex(
@@ -505,6 +506,38 @@ def test_a_later_version_is_listed_not_decoded() -> None:
         sections[0].records()
 
 
+def _false_frame(size: int) -> bytes:
+    return Frame(Lead.of("section", "a", 0, NO_ATTRIBUTES), size, 0).encode()
+
+
+def _hostile(shape: str, size: int) -> bytes:
+    """A snapshot full of what looks like frames; most claim what comes after them."""
+    data = bytearray(_with_header(b"\x80"))
+    number = 0
+    while len(data) + 100 <= size:
+        if shape == "attributes":
+            data += b"\x96\xa7section\xa1a\x00\xdf\x00\x00\xff\xff"
+            continue
+        if shape == "between intact ones":
+            lead = Lead.of("section", "", (1 << 16) + number, NO_ATTRIBUTES)
+            data += Frame(lead, 0, Frame(lead, 0, 0).sum_of_head).encode()
+        number += 1
+        left = size - len(data) - len(_false_frame(0))
+        data += _false_frame(left if shape != "any end" else number * 7919 % left)
+    return bytes(data) + bytes(size - len(data))
+
+
+class _Counting(io.BytesIO):
+    """A file that counts what is read from it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
 class TestDamage:
     """Read with ``damaged="report"``: what is hurt is named, the rest can be had."""
 
@@ -562,7 +595,7 @@ class TestDamage:
         sound, hurt, rest = self.report(bytes(data))
         assert sound == [section.label for section in sections if section.label != "dev3#0"]
         assert hurt == []
-        assert "(damaged) - at dev3#0" in rest[0]
+        assert f"(damaged); bytes {sections[3].offset} to {sections[3].end - 1} are lost - at dev3#0" in rest[0]
 
     def test_one_byte_too_many_hurts_nothing_but_the_order(self) -> None:
         sections = list(Snapshot.read(EIGHT))
@@ -601,6 +634,49 @@ class TestDamage:
         sound, _, rest = self.report(bytes(data))
         assert len(sound) == 8
         assert "of the header" in rest[0]
+
+    def test_false_frames_are_one_loss_and_hide_nothing(self) -> None:
+        """False marks of every kind, each of which claims what comes after it, the intact sections among it."""
+        sections = list(Snapshot.read(EIGHT))
+        start, more = sections[3].offset, EIGHT[sections[3].offset :]
+        long_head, end = b"\x96\xa7section\xa1a\0\xdf\0\0\0\xff", b"\x93\xa3end\x03\xce\0\0\0\0"
+        for mark in (_false_frame(len(more) + 40), _false_frame(0), long_head, end):
+            sound, hurt, rest = self.report(EIGHT[:start] + 50 * (b"\0" + mark) + more)
+            assert sound == [section.label for section in sections]
+            assert hurt == []
+            assert len(rest) == 1
+            assert f"; bytes {start} to {start + 50 * (1 + len(mark)) - 1} are lost" in rest[0]
+
+    @pytest.mark.parametrize("shape", ["same end", "any end", "between intact ones", "attributes"])
+    def test_what_is_read_grows_with_the_file(self, shape: str) -> None:
+        counts = []
+        for size in (1 << 17, 1 << 18):
+            data = _hostile(shape, size)
+            file = _Counting(data)
+            snapshot = Snapshot.read(file, damaged="report")
+            found = [section.label for section in snapshot if section.damage is None]
+            assert len(set(found)) == data.count(b"\x96\xa7section\xa0")
+            counts.append(file.count)
+        assert counts[1] <= 2.3 * counts[0], counts
+
+    def test_a_thousand_losses_are_reported_and_the_rest_counted(self) -> None:
+        data = _hostile("between intact ones", 1 << 17)
+        snapshot = Snapshot.read(data, damaged="report")
+        for _ in range(2):
+            list(snapshot)
+            assert len(snapshot.damage) == 1_000
+            assert snapshot.more_damage == data.count(b"\x96\xa7section\xa1a") - 1_000
+
+    @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, (1 << 16) + 3, (1 << 24) + 1])
+    def test_checksums_are_put_together(self, size: int) -> None:
+        first, second = b"first", os.urandom(size)
+        assert shifted(zlib.crc32(first), size) ^ zlib.crc32(second) == zlib.crc32(first + second)
+
+    def test_what_is_reported_keeps_nothing_of_the_file(self) -> None:
+        snapshot = Snapshot.read(_hostile("same end", 1 << 12) + EIGHT, damaged="report")
+        kept = [section.damage for section in snapshot if section.damage] + snapshot.damage
+        assert kept
+        assert all(error.__traceback__ is None and error.__context__ is None for error in kept)
 
     @given(st.binary(max_size=300), st.integers(0, len(EIGHT)), st.integers(0, len(EIGHT)))
     def test_any_bytes_in_the_middle_end_in_a_report(self, junk: bytes, start: int, end: int) -> None:

@@ -17,6 +17,7 @@ from conftest import DATA
 from test_command import refused, run, shown
 
 import tagged_vmstate as tv
+from tagged_vmstate import Record, Section
 
 STREAM = DATA / "pc-qemu7.2.mig.xz"
 RESET = DATA / "pc-qemu7.2-reset.mig.xz"
@@ -196,6 +197,15 @@ class TestCheck:
         lines = shown("check", STREAM, "--against", "board:make", "--unknown", "keep").splitlines()
         assert lines[-1].startswith("can be loaded: 0 problems, ")
         assert "fine     cpu#0  kept" in lines
+
+    def test_more_findings_than_are_listed(self, board: Path) -> None:
+        records = [Record(f"x{number}", "uint8", None, 0, is_default=number < 1_100) for number in range(2_300)]
+        with (board / "many.tvm").open("wb") as file, tv.SnapshotWriter(file) as writer:
+            writer.write(Section("mc146818rtc", 0, records))
+        found = report("check", "many.tvm", "--against", "board:MACHINE", status=1)
+        assert (len(found["findings"]), found["more"]) == (2_000, 303)
+        lines = run("check", "many.tvm", "--against", "board:MACHINE").stdout.decode().splitlines()
+        assert lines[-2:] == ["and 303 more", "cannot be loaded: 1200 problems, 1103 more to know"]
 
     def test_tables_that_were_exported(self, board: Path) -> None:
         shown("tables", "newer:MACHINE", "-o", board / "newer.json")

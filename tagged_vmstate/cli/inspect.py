@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from tagged_vmstate.cli.render import (
     size_text,
     table,
 )
-from tagged_vmstate.errors import FormatError
+from tagged_vmstate.errors import GATHERED, FormatError
 from tagged_vmstate.frames import VERSION, label
 from tagged_vmstate.jsonform import section_to_json
 from tagged_vmstate.overview import Whole, overview
@@ -40,28 +41,34 @@ FORMATS = click.Choice(["text", "json"])
 class _Entry:
     """What `info` says of a section."""
 
+    __slots__ = ("damage", "device", "fields", "instance", "is_damaged", "parts", "size")
+
     def __init__(self, section: Section) -> None:
-        self.section = section
+        self.device = section.device
+        self.instance = section.instance
         self.parts = 0
         self.size = 0
         self.fields: int | None = 0
-        self.damage: list[str] = []
+        self.is_damaged = False
+        self.damage: Sequence[str] = ()
 
-    def add(self, section: Section, *, is_readable: bool) -> None:
-        """Count one more part."""
+    def add(self, section: Section, *, is_readable: bool) -> FormatError | None:
+        """Count one more part; what is wrong with it."""
         self.parts += 1
         self.size += section.size if isinstance(section, StoredSection) else sum(map(len, section.pieces()))
+        damage = section.damage if isinstance(section, StoredSection) else None
         try:
-            if isinstance(section, StoredSection) and section.damage:
-                raise section.damage
-            self.fields = self.fields + len(section.records()) if is_readable and self.fields is not None else None
+            is_countable = is_readable and self.fields is not None and damage is None
+            self.fields = cast("int", self.fields) + len(section.records()) if is_countable else None
         except FormatError as error:
             self.fields = None
-            self.damage.append(str(error))
+            damage = error
+        self.is_damaged = self.is_damaged or damage is not None
+        return damage
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
-        found = {"device": self.section.device, "instance": self.section.instance, "parts": self.parts, "fields": self.fields}
+        found = {"device": self.device, "instance": self.instance, "parts": self.parts, "fields": self.fields}
         return {**found, "size": self.size, "damage": self.damage}
 
 
@@ -84,14 +91,22 @@ def info_command(file: str, form: str) -> int:
     with opened(file, salvage=True) as sections:
         entries: dict[str, _Entry] = {}
         version = sections.version if isinstance(sections, Snapshot) else VERSION
+        left = GATHERED
         for section in sections:
-            entries.setdefault(section.label, _Entry(section)).add(section, is_readable=version == VERSION)
+            entry = entries.setdefault(section.label, _Entry(section))
+            error = entry.add(section, is_readable=version == VERSION)
+            left -= error is not None
+            if error and left >= 0:
+                entry.damage = (*entry.damage, str(error))
         damage = [str(error) for error in sections.damage] if isinstance(sections, Snapshot) else []
+        more = max(-left, 0) + (sections.more_damage if isinstance(sections, Snapshot) else 0)
         attributes = sections.raw_attributes.to_json()
     damage += [sentence for entry in entries.values() for sentence in entry.damage]
+    damage += [f"{more} more"] if more else []
     if form == "json":
         rows = [entry.as_json() for entry in entries.values()]
-        print(json.dumps({"version": version, "attributes": attributes, "sections": rows, "damage": damage}, indent=1))
+        json.dump({"version": version, "attributes": attributes, "sections": rows, "damage": damage}, sys.stdout, indent=1)
+        print()
     else:
         show_lines(_info_lines(version, attributes, list(entries.values()), damage))
     return DAMAGED if damage else 0
@@ -106,8 +121,8 @@ def _info_lines(version: int, attributes: dict[str, Any], entries: Sequence[_Ent
     rows = [("section", "parts", "fields", "size", "state")]
     for entry in entries:
         fields = "?" if entry.fields is None else str(entry.fields)
-        state = "damaged" if entry.damage else "ok"
-        rows.append((clean(entry.section.label), str(entry.parts), fields, size_text(entry.size), state))
+        state = "damaged" if entry.is_damaged else "ok"
+        rows.append((clean(label(entry.device, entry.instance)), str(entry.parts), fields, size_text(entry.size), state))
     styles = (DEVICE, PLAIN, PLAIN, VALUE, DIM)
     for line in table(rows, styles, right=frozenset({1, 2, 3})):
         yield [(text, BAD if text.startswith("damaged") else style) for text, style in line]
@@ -190,6 +205,8 @@ class _Sound:
         lost = self._sections.damage if isinstance(self._sections, Snapshot) else []
         for error in lost:
             say(f"damaged: {error}")
+        if isinstance(self._sections, Snapshot) and self._sections.more_damage:
+            say(f"damaged: {self._sections.more_damage} more")
         return bool(self._damaged or lost)
 
 

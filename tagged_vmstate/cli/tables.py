@@ -19,9 +19,9 @@ from tagged_vmstate.cli.modules import any_tables, tables
 from tagged_vmstate.cli.render import BAD, DIM, NAME, PLAIN, VALUE, Line, show_lines
 from tagged_vmstate.codec import Unknown
 from tagged_vmstate.errors import Finding, format_path
-from tagged_vmstate.machine import check_by_loading
+from tagged_vmstate.machine import Report, check_by_loading
 from tagged_vmstate.qemu import dumpstate
-from tagged_vmstate.rules import RULES, problems
+from tagged_vmstate.rules import RULES
 from tagged_vmstate.tablejson import NotCarried, not_carried, tables_to_json
 
 INCOMPATIBLE = 1
@@ -55,16 +55,21 @@ def check_command(file: str, spec: str, unknown: Unknown, form: str) -> int:
     """
     entries = tables(spec)
     with opened(file) as sections:
-        findings = check_by_loading(entries, sections, unknown).findings
-    refusing, lacking = problems(findings), not_carried(entries)
+        report = check_by_loading(entries, sections, unknown)
+    lacking = not_carried(entries)
     if form == "json":
-        found = [{**_finding_json(finding)} for finding in findings]
         missing = [{"kind": each.kind, "class": each.owner, "name": each.name, "field": each.field} for each in lacking]
-        result = {"report": "check", "loads": not refusing, "not_in_tables": missing, "findings": found}
+        result = {
+            "report": "check",
+            "loads": not report.problems,
+            "not_in_tables": missing,
+            "findings": [_finding_json(finding) for finding in report.findings],
+            "more": report.more_problems + report.more,
+        }
         print(json.dumps(result, indent=1, ensure_ascii=False))
     else:
-        show_lines(_check_lines(findings, len(refusing), lacking))
-    return INCOMPATIBLE if refusing else 0
+        show_lines(_check_lines(report, lacking))
+    return INCOMPATIBLE if report.problems else 0
 
 
 def _finding_json(finding: Finding) -> dict[str, Any]:
@@ -82,7 +87,8 @@ def _finding_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _check_lines(findings: Sequence[Finding], refusing: int, lacking: Sequence[NotCarried]) -> Iterator[Line]:
+def _check_lines(report: Report, lacking: Sequence[NotCarried]) -> Iterator[Line]:
+    findings = report.findings
     for finding in sorted(findings, key=lambda each: not RULES[each.rule].refuses):
         rule = RULES[finding.rule]
         mark, style = ("refused", BAD) if rule.refuses else ("fine   ", DIM)
@@ -90,7 +96,12 @@ def _check_lines(findings: Sequence[Finding], refusing: int, lacking: Sequence[N
         yield [("         ", PLAIN), (clean(finding.sentence), VALUE)]
         if rule.refuses:
             yield [("         ", PLAIN), (f"to mend it: {rule.remedy}", DIM)]
-    told = f", {len(findings) - refusing} more to know" if len(findings) > refusing else ""
+    more = report.more_problems + report.more
+    if more:
+        yield [(f"and {more} more", DIM)]
+    refusing = len(report.problems) + report.more_problems
+    others = len(findings) + more - refusing
+    told = f", {others} more to know" if others else ""
     verdict = "cannot be loaded" if refusing else "can be loaded as far as these tables say" if lacking else "can be loaded"
     counted = f"{refusing} {'problem' if refusing == 1 else 'problems'}" if refusing or not lacking else _lacking(lacking)
     yield [(verdict, BAD if refusing else VALUE), (f": {counted}{told}", PLAIN)]
