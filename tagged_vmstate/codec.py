@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from tagged_vmstate.errors import Finding, LimitError, PathPart, StateError
-from tagged_vmstate.fieldtype import FieldType, nonzero_runs
+from tagged_vmstate.fieldtype import FieldType, SparseMemory, nonzero_runs
 from tagged_vmstate.records import LIMITS, Limits, Record, Records, encode, encode_name, wire_type
 from tagged_vmstate.rules import (
     ABSENT_STRUCT,
@@ -196,7 +196,7 @@ def _heads(table: Table) -> tuple[bytes, ...]:
 @lru_cache(_TABLES)
 def _defaults(table: Table) -> Images:
     """The images of the defaults of a table."""
-    return tuple(None if field.is_required else image(field.type, field.make_default()) for field in table.fields)
+    return tuple(None if field.is_required else image(field.type, field.known_default()) for field in table.fields)
 
 
 def image(kind: FieldType, value: Any) -> Image:
@@ -238,13 +238,15 @@ class Filling:
 @lru_cache(_TABLES)
 def _default_size(field: Field) -> int:
     """Bytes of memory that a field which is absent takes in a new state."""
-    return SLOT + (_size(field.type, field.make_default()) if field.default_factory else 0)
+    return SLOT + (_size(field.type, field.known_default()) if field.default_factory else 0)
 
 
 def _size(kind: FieldType, value: Any) -> int:
     """About how many bytes of memory a value takes."""
     table = cast("Table | None", kind.table)
     if table is None:
+        if isinstance(value, SparseMemory):
+            return value.length
         items = value if isinstance(value, list | tuple) else ()
         return sys.getsizeof(value) + sum(sys.getsizeof(each) for each in items if type(each) is not int or each not in SHARED)
     elements = elements_of(kind, value)
@@ -284,6 +286,7 @@ class Loader:
         self._path: list[PathPart] = []
         self._top: Record | None = None
         self._refused = 0
+        self._is_seen = True
 
     def load(self, table: Table, records: Sequence[Record], offset: int | None = None) -> Any | None:
         """A new state of the fields; None where one does not fit.
@@ -294,6 +297,8 @@ class Loader:
             offset: Where the section begins, for what is missing in it.
         """
         refused = self._refused
+        if not self._path:
+            self._is_seen = table.is_hooked or not self._tells
         matched, kept = self._match(table, records)
         values = {}
         for field in table.fields:
@@ -368,7 +373,7 @@ class Loader:
             self._note(MISSING_FIELD, f"`{field.type.describe()}` (required)", "no such field", offset, field.name)
             return None
         self._note(FILLED, f"`{field.type.describe()}`", "no such field", offset, field.name)
-        return field.make_default()
+        return field.make_default() if self._is_seen else field.known_default()
 
     def _field(self, field: Field, record: Record) -> Any:
         """The value of a record in Python; what does not fit is noted."""

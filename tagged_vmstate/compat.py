@@ -6,14 +6,15 @@ The rules are rows: what is only on one side, and for a field on both sides one 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from tagged_vmstate.blocks import IntType
 from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change, ChangeRule, Effect
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import PathPart
-from tagged_vmstate.fieldtype import FieldType
+from tagged_vmstate.fieldtype import FieldType, SparseMemory
 from tagged_vmstate.table import Field, Table
 
 Verdict: TypeAlias = tuple[Effect, str, str, str]
@@ -136,14 +137,22 @@ def _default(writer: Field, reader: Field) -> Verdict | None:
         return None
     if (writer.type.wire, writer.type.is_array) != (reader.type.wire, reader.type.is_array):
         return None
-    ours, theirs = writer.make_default(), reader.make_default()
+    ours, theirs = (_default_of(field) for field in (writer, reader))
     if writer.type.same(ours, theirs):
         return None
     return FINE, "", f"default {_brief(ours)}", f"default {_brief(theirs)}"
 
 
-def _brief(value: object) -> str:
-    text = repr(value)
+def _default_of(field: Field) -> Any:
+    """A default as it is compared; of memory only what is not zero."""
+    value = field.known_default()
+    if field.type.wire.name != "sparse" or isinstance(value, SparseMemory):
+        return value
+    return SparseMemory(field.type.length or 0, field.type.runs(value))
+
+
+def _brief(value: Any) -> str:
+    text = repr(value[:30] if isinstance(value, bytes | bytearray | list | tuple | str | array) else value)
     return text if len(text) <= 30 else f"{text[:27]}..."
 
 

@@ -12,6 +12,7 @@ import inspect
 import typing
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from types import FunctionType, MemberDescriptorType
 from typing import Any, ClassVar, Final, TypeVar, get_origin, overload
 
@@ -21,6 +22,8 @@ from tagged_vmstate.errors import TableError
 from tagged_vmstate.table import KEPT, NO_DEFAULT, Field, Legacy, Table, Untagged
 
 T = TypeVar("T")
+SHOWN: Final = 1 << 10
+"""Bytes of a default that stand in the signature of a class."""
 HOOKS: Final = ("check", "pre_save", "post_load")
 """The methods that a table calls."""
 
@@ -194,6 +197,8 @@ def _slotted(cls: type, said: dict[str, _Said], unshown: Container[str]) -> type
     for attribute, each in said.items():
         default = dataclasses.MISSING if each.default is NO_DEFAULT else each.default
         factory: Any = each.default_factory or dataclasses.MISSING
+        if isinstance(default, bytes | str) and len(default) > SHOWN:
+            default, factory = dataclasses.MISSING, repeat(default).__next__  # a dataclass writes its defaults into its docstring
         setattr(cls, attribute, dataclasses.field(default=default, default_factory=factory, repr=attribute not in unshown))
     cls.__annotations__[KEPT] = tuple
     setattr(cls, KEPT, dataclasses.field(default_factory=tuple, init=False, repr=False))

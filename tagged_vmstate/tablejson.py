@@ -13,14 +13,17 @@ from typing import Any, Final, cast
 
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import StateError, TableError, VMStateError
-from tagged_vmstate.fieldtype import BOUNDS, Constraint, FieldType, nonzero_runs
-from tagged_vmstate.records import is_known_type, wire_type
+from tagged_vmstate.fieldtype import BOUNDS, Constraint, FieldType, SparseMemory
+from tagged_vmstate.records import LIMITS, is_known_type, wire_type
 from tagged_vmstate.table import Field, Table, elements_of
-from tagged_vmstate.wire import Json
+from tagged_vmstate.types import BufferType
+from tagged_vmstate.wire import APART, Json
 from tagged_vmstate.wiretype import brief
 
 FORMAT: Final = "tagged-vmstate tables"
 VERSION: Final = 1
+PLAIN_BYTES: Final = 1 << 12
+"""A buffer or bitmap of at most so many bytes is written out; of a larger one, zeros as ``{}``."""
 
 
 def tables_to_json(entries: Iterable[Entry]) -> Json:
@@ -58,14 +61,16 @@ def _field_to_json(field: Field) -> dict[str, Json]:
         "versions": field.versions,
     }
     found |= {key: value for key, value in said.items() if value is not None}
-    return found if field.is_required else {**found, "default": _value_to_json(kind, field.make_default())}
+    return found if field.is_required else {**found, "default": _value_to_json(kind, field.known_default())}
 
 
 def _value_to_json(kind: FieldType, value: Any) -> Json:
     """A value as JSON: a struct as an object of its fields."""
     table = cast("Table | None", kind.table)
     if table is None:
-        plain = nonzero_runs(kind.memory(value)) if kind.wire.name == "sparse" else value
+        plain = kind.runs(value) if kind.wire.name == "sparse" else value
+        if kind.wire.name in _BYTES and kind.capacity is None and _is_zero(cast("bytes", plain)):
+            return {}
         return kind.wire.to_json(plain, kind.length_of(value))
     found: list[Json] = [
         None if each is None else {field.name: _value_to_json(field.type, table.get(each, field)) for field in table.fields}
@@ -135,7 +140,8 @@ def _field_from_json(value: Json) -> Field:
         }
         if "default" in said:
             default = _value_from_json(kind, said["default"])
-            more["default_factory"] = lambda: copy.deepcopy(default)
+            is_shared = isinstance(default, SparseMemory)
+            more |= {"default": default} if is_shared else {"default_factory": lambda: copy.deepcopy(default)}
         narrower = [FieldType(wire=wire_type(each)) for each in said.get("widens_from", ())]
         return Field(name, kind, widens_from=narrower, **more)
     except TableError as error:
@@ -176,8 +182,27 @@ _HOLDERS: Final[dict[str, type]] = {
     "string": str,
     "buffer": bytes,
     "bitmap": bytes,
-    "sparse": bytearray,
+    "sparse": SparseMemory,
 }
+_BYTES: Final = ("buffer", "bitmap")
+
+
+def _is_zero(value: bytes) -> bool:
+    """Whether some bytes are zeros, and too many to be written out."""
+    if len(value) <= PLAIN_BYTES:
+        return False
+    zero = bytes(APART)
+    view = memoryview(value).cast("B")
+    blocks = (bytes(view[start : start + APART]) for start in range(0, len(view), APART))
+    return all(block == zero[: len(block)] for block in blocks)
+
+
+def _zeros(kind: FieldType) -> bytes:
+    """As many zeros as a field has bytes; none of them is in memory before somebody looks at it."""
+    size = cast("BufferType", kind.wire).size(kind.length)
+    if not 0 <= size <= LIMITS.frame:
+        raise StateError(f"a length of at most {LIMITS.frame} bytes", str(kind.length))
+    return bytes(size)
 
 
 def _value_from_json(kind: FieldType, value: Any) -> Any:
@@ -185,6 +210,8 @@ def _value_from_json(kind: FieldType, value: Any) -> Any:
     if table is not None:
         elements = [None if each is None else _state_from_json(table, each) for each in (value if kind.is_array else [value])]
         return elements if kind.is_array else elements[0]
+    if kind.wire.name in _BYTES and kind.capacity is None and value == {}:
+        return _zeros(kind)
     if kind.wire.name == "buffer" and kind.capacity is not None:
         return kind.wire.from_json(value, None)
     found: Any = kind.wire.from_json(value, kind.length if kind.capacity is None else len(value))

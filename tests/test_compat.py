@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import enum
+import itertools
 import json
 import lzma
+import tracemalloc
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -22,12 +24,17 @@ from tagged_vmstate import Field, Length, MaxLength, Table
 from tagged_vmstate.changes import Change
 from tagged_vmstate.compat import compare
 from tagged_vmstate.devices import Entry, entry_of
+from tagged_vmstate.fieldtype import SparseMemory
+from tagged_vmstate.incoming import Incoming
 from tagged_vmstate.qemu import dumpstate
 from tagged_vmstate.tablejson import tables_from_json, tables_to_json
 
 
 class Smaller(enum.IntEnum):
     IDLE = 0
+
+
+SIZE = 1 << 44
 
 
 def told(changes: list[Change]) -> list[tuple[str, str]]:
@@ -144,6 +151,45 @@ class TestTablesAsJson:
         assert compare([again], [Entry(table, 0, None)]) == []
         data = tv.dumps(state_of(growth.new), table=table)
         assert tv.load(data, again.table) == tv.load(data, table)
+
+    def test_large_defaults_of_zeros_take_no_room(self) -> None:
+        """More memory than any machine has: none of it may be made, wherever the tables come from."""
+        memory = Field("x", Annotated[tv.sparse, Length(SIZE)], default_factory=lambda: bytearray(SIZE))
+        declared = entries(
+            memory,
+            Field("y", Annotated[bytes, Length(1 << 24)], default=bytes(1 << 24)),
+            Field("z", Annotated[tv.bitmap, Length(1 << 27)], default=bytes(1 << 24)),
+        )
+        tracemalloc.start()
+        text = json.dumps(tables_to_json(declared))
+        again = tables_from_json(json.loads(text))
+        for writer, reader in itertools.product((declared, again), repeat=2):
+            assert compare(writer, reader) == []
+        for found in (declared, again):
+            report = Incoming(found, tv.Section("dev", 0, []), "error", tells=True)
+            assert {finding.rule for finding in report.findings} == {"filled"}
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(text) < 1_000
+        assert peak < 40 << 20  # the two buffers, once
+
+    def test_defaults_of_memory_are_compared_by_their_bytes(self) -> None:
+        [zeros, first, cut, other] = (
+            self.roundtrip(entries(f(Annotated[tv.sparse, Length(8192)], bytearray(data))))
+            for data in (bytes(8192), b"\1" + bytes(8190) + b"\2", bytes(8192), b"\1" + bytes(8191))
+        )
+        cut[0].table.fields[0].default = SparseMemory(8192, ((0, b"\1"), (8000, bytes(191) + b"\2")))
+        assert compare(first, cut) == compare(cut, first) == []
+        [change] = compare(zeros, first)
+        assert (change.rule.id, change.writer) == ("default-changed", "default <8192 zero bytes>")
+        assert told(compare(first, other)) == [("default-changed", "fine")]
+
+    @pytest.mark.parametrize("length", [1 << 40, -1, "8", []])
+    def test_a_buffer_of_zeros_that_cannot_be(self, length: Any) -> None:
+        found = tables_to_json(entries(f(Annotated[bytes, Length(8192)], bytes(8192))))
+        assert found["devices"][0]["fields"][0]["default"] == {}
+        with pytest.raises(tv.TableError):
+            tables_from_json(_set(found, "length", length))
 
     @pytest.mark.parametrize(
         ("change", "words"),
