@@ -27,7 +27,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from tagged_vmstate.errors import Finding, LimitError, PathPart, StateError
-from tagged_vmstate.fieldtype import FieldType, nonzero_runs
+from tagged_vmstate.fieldtype import FieldType, SparseMemory, nonzero_runs
 from tagged_vmstate.records import LIMITS, Limits, Record, Records, encode, encode_name, wire_type
 from tagged_vmstate.rules import (
     ABSENT_STRUCT,
@@ -155,11 +155,15 @@ def memory_records(table: Table, field: Field, state: Any, most: int) -> Iterato
 def _default_parts(field: Field, most: int, size: int) -> Sequence[Runs | None] | None:
     """The runs of the parts of a default of a size, None where the defaults differ: what is zero takes no room."""
     found: Sequence[Runs | None] | None = None
-    for default in (field.make_default(), *field.previous_defaults):
-        view = field.type.memory(default)
-        if len(view) != size:
+    for default in (field.known_default(), *field.previous_defaults):
+        if len(default) != size:
             return None
-        parts = [_runs(view, start, most) for start in range(0, max(size, 1), most)]
+        starts = range(0, max(size, 1), most)
+        if isinstance(default, SparseMemory) and not default.runs:
+            parts: list[Runs] = [()] * len(starts)
+        else:
+            view = field.type.memory(default)
+            parts = [_runs(view, start, most) for start in starts]
         found = parts if found is None else [each if each == part else None for each, part in zip(found, parts, strict=True)]
     return found
 
@@ -254,7 +258,7 @@ def _heads(table: Table) -> tuple[bytes, ...]:
 @lru_cache(_TABLES)
 def _defaults(table: Table) -> Images:
     """The images of the defaults of a table."""
-    return tuple(None if field.is_required else _image(field, field.make_default()) for field in table.fields)
+    return tuple(None if field.is_required else _image(field, field.known_default()) for field in table.fields)
 
 
 def _image(field: Field, default: Any) -> Image | None:
@@ -286,7 +290,7 @@ def _agreed_struct(table: Table, first: Images | None, second: Images | None) ->
 
 def can_be_flagged(field: Field) -> bool:
     """Whether a field has a value that is flagged as being at its default."""
-    return _is_met(field.type, None if field.is_required else _image(field, field.make_default()))
+    return _is_met(field.type, None if field.is_required else _image(field, field.known_default()))
 
 
 def _is_met(kind: FieldType, default: Image | None) -> bool:
@@ -342,13 +346,15 @@ class Filling:
 @lru_cache(_TABLES)
 def _default_size(field: Field) -> int:
     """Bytes of memory that a field which is absent takes in a new state."""
-    return SLOT + (_size(field.type, field.make_default()) if field.default_factory else 0)
+    return SLOT + (_size(field.type, field.known_default()) if field.default_factory else 0)
 
 
 def _size(kind: FieldType, value: Any) -> int:
     """About how many bytes of memory a value takes."""
     table = cast("Table | None", kind.table)
     if table is None:
+        if isinstance(value, SparseMemory):
+            return value.length
         items = value if isinstance(value, list | tuple) else ()
         return sys.getsizeof(value) + sum(sys.getsizeof(each) for each in items if type(each) is not int or each not in SHARED)
     elements = elements_of(kind, value)

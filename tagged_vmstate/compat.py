@@ -170,7 +170,7 @@ class _Compared:
 
 def _history(side: _Side, field: Field) -> tuple[Any, ...]:
     """The defaults that a field has had, oldest first: those that what holds it has given it, or its own."""
-    own = () if field.is_required else (*field.previous_defaults, field.make_default())
+    own = () if field.is_required else (*field.previous_defaults, field.known_default())
     table, states = side
     if states is None:
         return own

@@ -14,6 +14,7 @@ import keyword
 import typing
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from types import FunctionType, MemberDescriptorType
 from typing import Any, ClassVar, Final, TypeVar, get_origin, overload
 
@@ -25,6 +26,8 @@ from tagged_vmstate.table import KEPT, NO_DEFAULT, Field, Legacy, Table, Untagge
 from tagged_vmstate.wiretype import brief
 
 T = TypeVar("T")
+SHOWN: Final = 1 << 10
+"""Bytes of a default that stand in the signature of a class."""
 HOOKS: Final = ("check", "pre_save", "post_load")
 """The methods that a table calls."""
 FIELD_KEYWORDS: Final = ("name", *(each for each in keywords(Field) if each != "attribute"))
@@ -294,6 +297,8 @@ def _slotted(cls: type, said: dict[str, _Said], unshown: Container[str]) -> type
     for attribute, each in said.items():
         default = dataclasses.MISSING if each.default is NO_DEFAULT else each.default
         factory: Any = each.default_factory or dataclasses.MISSING
+        if isinstance(default, bytes | str) and len(default) > SHOWN:
+            default, factory = dataclasses.MISSING, repeat(default).__next__  # a dataclass writes its defaults into its docstring
         setattr(cls, attribute, dataclasses.field(default=default, default_factory=factory, repr=attribute not in unshown))
     cls.__annotations__[KEPT] = tuple
     setattr(cls, KEPT, dataclasses.field(default_factory=tuple, init=False, repr=False))

@@ -8,6 +8,7 @@ import operator
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, starmap, zip_longest
 from typing import Any, Final, Protocol, cast
 
 from tagged_vmstate.blocks import BlockType, FloatType, IntType, typed
@@ -69,6 +70,52 @@ class Constraint:
             return BOUNDS[self.kind][0](value, self.bound)
         except Exception:  # noqa: BLE001  # a predicate is somebody's code
             return False
+
+
+class SparseMemory:
+    """The value of a `sparse` field by its runs, so that what is zero takes no room: what exported tables hold it in.
+
+    Args:
+        length: Bytes in all.
+        runs: As `sparse` has them; where they overlap, the later one counts.
+    """
+
+    __slots__ = ("length", "runs")
+
+    def __init__(self, length: int, runs: Runs) -> None:
+        self.length = length
+        self.runs = runs
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __repr__(self) -> str:
+        size = sum(len(data) for _, data in self.runs)
+        return f"<{size} of {self.length} bytes from 0x{self.runs[0][0]:x} on>" if size else f"<{self.length} zero bytes>"
+
+    def __eq__(self, other: object) -> bool:
+        try:
+            runs = other.runs if isinstance(other, SparseMemory) else nonzero_runs(memoryview(cast("bytes", other)).cast("B"))
+        except TypeError:
+            return NotImplemented
+        if self.length != (other.length if isinstance(other, SparseMemory) else len(cast("bytes", other))):
+            return False
+        return self.runs == runs or all(starmap(operator.eq, zip_longest(_bytes_in_use(self.runs), _bytes_in_use(runs))))
+
+    def __hash__(self) -> int:
+        return hash(self.length)
+
+    def filled(self) -> bytearray:
+        """All of it."""
+        memory = bytearray(self.length)
+        for offset, data in self.runs:
+            memory[offset : offset + len(data)] = data
+        return memory
+
+
+def _bytes_in_use(runs: Runs) -> Iterator[tuple[int, int]]:
+    """Each byte that is not zero, and where: the same however runs are cut."""
+    return ((offset + place, byte) for offset, data in runs for place, byte in enumerate(data) if byte)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +184,7 @@ class FieldType:
         if problem:
             raise StateError(*problem[1:], path=problem[0])
         if self.wire.name == "sparse":
-            value = nonzero_runs(self.memory(value))
+            value = self.runs(value)
         return NIL if length is None else pack_uint(length), self.wire.pieces(value, length)
 
     def _taken(self, value: Any) -> Any:
@@ -174,10 +221,26 @@ class FieldType:
         except TypeError:  # a view
             return self._taken(value)
 
+    def runs(self, value: object) -> Runs:
+        """What is not zero in a `sparse` field. Raises StateError as `memory` does."""
+        if not isinstance(value, SparseMemory) or not self.takes_length(value.length):
+            return nonzero_runs(self.memory(value))
+        are_apart = all(low + len(data) <= high for (low, data), (high, _) in pairwise(value.runs))
+        return value.runs if are_apart else nonzero_runs(memoryview(value.filled()))
+
+    def check_memory(self, value: object) -> None:
+        """Raise StateError as `memory` does, and where the runs do not fit; whatever bytes are in it do."""
+        if not isinstance(value, SparseMemory):
+            self.memory(value)
+        elif not self.takes_length(value.length):
+            raise StateError(f"`{self.describe()}`", f"{value.length} bytes")
+        else:
+            self.wire.pieces(value.runs, value.length)
+
     def memory(self, value: object) -> memoryview:
         """The bytes of a `sparse` field. Raises StateError where they are none, or not as many."""
         try:
-            view = memoryview(cast("bytes", value)).cast("B")
+            view = memoryview(value.filled() if isinstance(value, SparseMemory) else cast("bytes", value)).cast("B")
         except (TypeError, ValueError):
             raise StateError(f"`{self.describe()}`", brief(value)) from None
         if not self.takes_length(len(view)):
@@ -200,10 +263,10 @@ class FieldType:
         return self._block(value, is_same=wire is self.wire)
 
     def _filled(self, runs: Runs, length: int) -> Any:
-        memory = bytearray(length)
-        for offset, data in runs:
-            memory[offset : offset + len(data)] = data
-        return memory if self.holder is bytearray else self.holder(memory)
+        memory = SparseMemory(length, runs)
+        if self.holder is SparseMemory:
+            return memory
+        return memory.filled() if self.holder is bytearray else self.holder(memory.filled())
 
     def _block(self, view: memoryview, *, is_same: bool) -> Any:
         """Numbers in an `array` or a numpy array, in memory of their own: devices write into it."""

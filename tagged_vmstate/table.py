@@ -12,13 +12,13 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from types import MemberDescriptorType
+from types import FunctionType, MemberDescriptorType
 from typing import Any, Final, Never, Protocol, TypeAlias, cast
 
 from tagged_vmstate.annotations import is_numpy, made_again, parse
 from tagged_vmstate.blocks import IntType
 from tagged_vmstate.errors import StateError, TableError
-from tagged_vmstate.fieldtype import FieldType, widening_misfit
+from tagged_vmstate.fieldtype import FieldType, SparseMemory, widening_misfit
 from tagged_vmstate.records import encode_name
 from tagged_vmstate.wire import NESTING, equal
 from tagged_vmstate.wiretype import brief
@@ -164,6 +164,11 @@ class Field:
         """A default of one's own, to be changed in place at will."""
         return self.default_factory() if self.default_factory else self.default
 
+    def known_default(self) -> Any:
+        """A default to be looked at only; memory of zeros is not made for it."""
+        zeros = zeros_of(self.default_factory) if self.type.wire.name == "sparse" else None
+        return self.make_default() if zeros is None else SparseMemory(zeros, ())
+
     def first_default(self) -> Any:
         """The default that it began with, its structs' fields at theirs: what a release that lacks it does."""
         value = copy.deepcopy(self.previous_defaults[0]) if self.previous_defaults else self.make_default()
@@ -217,7 +222,7 @@ class Field:
             return
         check_default(self.default, self.default_factory)
         try:
-            value = self.make_default()
+            value = self.known_default()
         except Exception as error:
             raise TableError("a default_factory that needs nothing", f"{type(error).__name__}: {error}") from error
         if is_numpy(self.type.holder) and self.type.length is not None and getattr(value, "ndim", 1) != 1:
@@ -502,6 +507,34 @@ class Table:
         return found
 
 
+def zeros_of(factory: object) -> int | None:
+    """How many zeros a factory makes, which does nothing but call `bytearray` with a number; None for any other.
+
+    A `bytearray` writes its zeros: to ask ``lambda: bytearray(SIZE)`` of a GiB what it makes takes a GiB. A copy of it is asked
+    instead, for which `bytearray` gives back the number. It can reach nothing but numbers and `bytearray`.
+    """
+    if not isinstance(factory, FunctionType):
+        return None
+    names = factory.__code__.co_names
+    known = {name: factory.__globals__[name] for name in names if name in factory.__globals__}
+    cells = [each.cell_contents for each in factory.__closure__ or ()]
+    if {*names} - {*known} != {"bytearray"} or any(type(each) is not int for each in (*known.values(), *cells)):
+        return None
+    copied = FunctionType(factory.__code__, {**known, "bytearray": _Zeros, "__builtins__": {}}, closure=factory.__closure__)
+    try:
+        made = copied()
+    except (TypeError, ValueError, ArithmeticError, NameError):
+        return None
+    return made.size if isinstance(made, _Zeros) and type(made.size) is int else None
+
+
+class _Zeros:
+    """What stands for `bytearray`."""
+
+    def __init__(self, size: object = 0) -> None:
+        self.size = size
+
+
 def check_name(name: str) -> None:
     """Raise TableError for what can be no name in a snapshot."""
     try:
@@ -562,7 +595,10 @@ def check_value(kind: FieldType, value: Any) -> None:
     """Raise StateError for a value that a field of a type cannot hold."""
     table = cast("Table | None", kind.table)
     if table is None:
-        kind.pieces(value)
+        if kind.wire.name == "sparse":
+            kind.check_memory(value)
+        else:
+            kind.pieces(value)
         return
     elements = elements_of(kind, value)
     for index, element in enumerate(elements):

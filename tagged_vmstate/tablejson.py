@@ -20,15 +20,18 @@ import annotated_types
 from tagged_vmstate.annotations import Length, Mask, MaxLength, Wire, parse
 from tagged_vmstate.devices import Entry, check_instance
 from tagged_vmstate.errors import StateError, TableError
-from tagged_vmstate.fieldtype import FieldType, nonzero_runs
+from tagged_vmstate.fieldtype import FieldType, SparseMemory
 from tagged_vmstate.jsonform import Document
-from tagged_vmstate.records import is_known_type, wire_type
+from tagged_vmstate.records import LIMITS, is_known_type, wire_type
 from tagged_vmstate.table import Field, Hook, Table, elements_of
-from tagged_vmstate.wire import NESTING, Json
+from tagged_vmstate.types import BufferType
+from tagged_vmstate.wire import APART, NESTING, Json
 from tagged_vmstate.wiretype import brief, is_text
 
 FORMAT: Final = "tagged-vmstate tables"
 VERSION: Final = 1
+PLAIN_BYTES: Final = 1 << 12
+"""A buffer or bitmap of at most so many bytes is written out; of a larger one, zeros as ``{}``."""
 T = TypeVar("T")
 
 
@@ -118,7 +121,7 @@ def _field_to_json(field: Field) -> dict[str, Json]:
     }
     found |= {key: value for key, value in said.items() if value is not None}
     if not field.is_required:
-        found["default"] = _value_to_json(kind, field.make_default())
+        found["default"] = _value_to_json(kind, field.known_default())
     if field.previous_defaults:
         found["previous_defaults"] = [_value_to_json(kind, each) for each in field.previous_defaults]
     return found
@@ -149,9 +152,11 @@ def _value_to_json(kind: FieldType, value: Any) -> Json:
     table = cast("Table | None", kind.table)
     if table is None:
         length = kind.length_of(value)
+        if kind.wire.name in _BYTES and kind.capacity is None and _is_zero(value):
+            return {}
         if kind.wire.name != "sparse":
             return kind.wire.to_json(value, length)
-        runs = kind.wire.to_json(nonzero_runs(kind.memory(value)), length)
+        runs = kind.wire.to_json(kind.runs(value), length)
         return runs if kind.capacity is None else {"length": length, "runs": runs}
     found: list[Json] = [
         None if each is None else {field.name: _value_to_json(field.type, table.get(each, field)) for field in table.fields}
@@ -353,8 +358,27 @@ _HOLDERS: Final[dict[str, type]] = {
     "string": str,
     "buffer": bytes,
     "bitmap": bytes,
-    "sparse": bytearray,
+    "sparse": SparseMemory,
 }
+_BYTES: Final = ("buffer", "bitmap")
+
+
+def _is_zero(value: bytes) -> bool:
+    """Whether some bytes are zeros, and too many to be written out."""
+    if len(value) <= PLAIN_BYTES:
+        return False
+    zero = bytes(APART)
+    view = memoryview(value).cast("B")
+    blocks = (bytes(view[start : start + APART]) for start in range(0, len(view), APART))
+    return all(block == zero[: len(block)] for block in blocks)
+
+
+def _zeros(kind: FieldType) -> bytes:
+    """As many zeros as a field has bytes; none of them is in memory before somebody looks at it."""
+    size = cast("BufferType", kind.wire).size(kind.length)
+    if not 0 <= size <= LIMITS.frame:
+        raise StateError(f"a length of at most {LIMITS.frame} bytes", str(kind.length))
+    return bytes(size)
 
 
 def _value_from_json(kind: FieldType, value: Json) -> Any:
@@ -364,6 +388,8 @@ def _value_from_json(kind: FieldType, value: Json) -> Any:
     if table is not None:
         elements = [None if each is None else _state_from_json(table, each) for each in (value if kind.is_array else [value])]
         return elements if kind.is_array else elements[0]
+    if kind.wire.name in _BYTES and kind.capacity is None and value == {}:
+        return _zeros(kind)
     if kind.wire.name == "sparse":
         length = kind.length if kind.capacity is None else _member(value, "length", int)
         if not kind.takes_length(length):

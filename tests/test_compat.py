@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import enum
+import itertools
 import json
 import lzma
 import math
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
@@ -25,6 +27,7 @@ from tagged_vmstate import Field, Length, MaxLength, Table
 from tagged_vmstate.changes import Change
 from tagged_vmstate.compat import compare
 from tagged_vmstate.devices import Entry, entry_of
+from tagged_vmstate.incoming import Incoming
 from tagged_vmstate.jsonform import Document
 from tagged_vmstate.qemu import dumpstate
 from tagged_vmstate.tablejson import not_carried, read_tables, tables_from_json, tables_to_json
@@ -39,6 +42,9 @@ EVEN = Annotated[tv.uint8, Predicate(is_even)]
 
 class Smaller(enum.IntEnum):
     IDLE = 0
+
+
+SIZE = 1 << 44
 
 
 def told(changes: list[Change]) -> list[tuple[str, str]]:
@@ -267,6 +273,42 @@ class TestTablesAsJson:
         for field in exported["devices"][0]["fields"]:
             del field["previous_defaults"]
         assert [change.rule.id for change in compare(found, tables_from_json(exported))] == ["default-unnamed"] * 2
+
+    def test_large_defaults_of_zeros_take_no_room(self) -> None:
+        """More memory than any machine has: none of it may be made, wherever the tables come from."""
+        memory = Field("x", Annotated[tv.sparse, Length(SIZE)], default_factory=lambda: bytearray(SIZE))
+        declared = entries(
+            memory,
+            Field("y", Annotated[bytes, Length(1 << 24)], default=bytes(1 << 24)),
+            Field("z", Annotated[tv.bitmap, Length(1 << 27)], default=bytes(1 << 24)),
+        )
+        tracemalloc.start()
+        text = json.dumps(tables_to_json(declared))
+        again = tables_from_json(json.loads(text))
+        for writer, reader in itertools.product((declared, again), repeat=2):
+            assert compare(writer, reader) == []
+        report = Incoming(again, tv.Section("dev", 0, []), "error", tells=True)
+        assert {finding.rule for finding in report.findings} == {"filled"}
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(text) < 1_000
+        assert peak < 40 << 20  # the two buffers, once
+
+    def test_defaults_of_memory_are_compared_by_their_bytes(self) -> None:
+        [zeros, first, other] = (
+            self.roundtrip(entries(f(Annotated[tv.sparse, Length(8192)], bytearray(data))))
+            for data in (bytes(8192), b"\1" + bytes(8190) + b"\2", b"\1" + bytes(8191))
+        )
+        [change] = compare(zeros, first)
+        assert (change.rule.id, change.writer) == ("default-unnamed", "default <8192 zero bytes>")
+        assert [each.rule.id for each in compare(first, other)] == ["default-unnamed"]
+
+    @pytest.mark.parametrize("length", [1 << 40, -1, "8", []])
+    def test_a_buffer_of_zeros_that_cannot_be(self, length: Any) -> None:
+        found = tables_to_json(entries(f(Annotated[bytes, Length(8192)], bytes(8192))))
+        assert found["devices"][0]["fields"][0]["default"] == {}
+        with pytest.raises(tv.TableError):
+            tables_from_json(_set(found, "length", length))
 
     @pytest.mark.parametrize(
         ("change", "words"),

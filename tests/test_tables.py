@@ -29,6 +29,7 @@ from typing_extensions import ParamSpec, TypeAliasType, TypeVar
 import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, MaxLength, Table, TableError
 from tagged_vmstate.devices import Entry
+from tagged_vmstate.fieldtype import SparseMemory
 from tagged_vmstate.tablejson import tables_to_json
 
 pytestmark = pytest.mark.usefixtures("path")
@@ -873,3 +874,47 @@ def test_structs_nest_no_deeper_than_the_format() -> None:
     assert tv.load(tv.dumps({"inner": None}, table=table), table) == {"inner": None}
     with pytest.raises(TableError, match="at most 64 structs within each other, got 65 - at deep"):
         outer(table)
+
+
+# --- defaults of memory
+
+SIZE = 1 << 44
+
+
+def _memory(factory: Callable[[], Any], length: int = SIZE) -> Field:
+    return Field("ram", Annotated[tv.sparse, Length(length)], default_factory=factory)
+
+
+def _more_than_zeros(size: int) -> bytearray:
+    return bytearray(size)
+
+
+def test_a_default_of_zeros_is_not_made_to_be_known() -> None:
+    local = SIZE >> 4
+    for factory in (lambda: bytearray(SIZE), lambda: bytearray(16 * local), lambda: bytearray(1 << 44)):
+        assert _memory(factory).known_default() == SparseMemory(SIZE, ())
+    with pytest.raises(TableError, match=r"expected a default: `sparse\[17592186044416\]`, got 17592186044415 bytes - at ram"):
+        _memory(lambda: bytearray(SIZE - 1))
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda: bytearray(b"abcd"),
+        lambda: bytearray([1, 2, 3, 4]),
+        lambda: bytearray(4)[::-1],
+        lambda size=4: bytearray(size),
+        lambda: _more_than_zeros(4),
+        lambda: bytearray(max(4, SIZE >> 50)),
+        functools.partial(bytearray, 4),
+    ],
+)
+def test_any_other_default_is_made(factory: Callable[[], bytearray]) -> None:
+    found = _memory(factory, 4).known_default()
+    assert (type(found), found) == (bytearray, factory())
+
+
+def test_a_large_default_is_not_written_into_the_docstring() -> None:
+    made: Any = declared(Annotated[bytes, Length(1 << 16)], default=bytes(1 << 16))()
+    assert len(made.__doc__) < 1_000
+    assert made().culprit == bytes(1 << 16)
