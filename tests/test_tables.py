@@ -97,37 +97,46 @@ def test_arrays_are_saved_from_anything_with_their_elements() -> None:
             tv.dumps(state)
 
 
-_T = TypeVar("_T")
-_ALIAS = TypeAliasType("_ALIAS", tv.uint16)
-_FOUR = TypeAliasType("_FOUR", Annotated[list[_T], Length(4)], type_params=(_T,))
-_S = TypeVar("_S", bound=np.generic)
-_NUMPY = TypeAliasType("_NUMPY", np.ndarray[tuple[int, ...], np.dtype[_S]], type_params=(_S,))  # as numpy 2.5 has it
-_SAME = TypeAliasType("_SAME", _T, type_params=(_T,))
-_MARKED = TypeAliasType("_MARKED", Annotated[array, _T, Length(4)], type_params=(_T,))
-_U = TypeVar("_U", default=tv.uint8)
-_USUAL = TypeAliasType("_USUAL", Annotated[list[_U], Length(2)], type_params=(_U,))
-_P = ParamSpec("_P")
-_CALL = TypeAliasType("_CALL", Callable[_P, _T], type_params=(_P, _T))
-_QUOTED = TypeAliasType("_QUOTED", "tv.uint8")
-_RING = TypeAliasType("_RING", Annotated[list["_RING"], Length(2)])  # type: ignore[misc]  # it contains itself
-_BYTE = TypeAliasType("_BYTE", tv.uint8)
-_TWICE = TypeAliasType("_TWICE", _FOUR[_ALIAS])
-_MAYBE = TypeAliasType("_MAYBE", Queue | None)
-_TABLE = TypeAliasType("_TABLE", Annotated[dict[str, Any], Table("t", [Field("x", tv.uint8, default=0)])])
+# Aliases made at run time, as a type checker would not have them.
+_alias: Any = TypeAliasType
+_variable: Any = TypeVar
+_parameters: Any = ParamSpec
+_annotated: Any = Annotated
+_list: Any = list
+_callable: Any = Callable
+_ndarray: Any = np.ndarray
+_dtype: Any = np.dtype
+_T = _variable("_T")
+_ALIAS = _alias("_ALIAS", tv.uint16)
+_FOUR = _alias("_FOUR", _annotated[_list[_T], Length(4)], type_params=(_T,))
+_S = _variable("_S", bound=np.generic)
+_NUMPY = _alias("_NUMPY", _ndarray[tuple[int, ...], _dtype[_S]], type_params=(_S,))  # as numpy 2.5 has it
+_SAME = _alias("_SAME", _T, type_params=(_T,))
+_MARKED = _alias("_MARKED", _annotated[array, _T, Length(4)], type_params=(_T,))
+_U = _variable("_U", default=tv.uint8)
+_USUAL = _alias("_USUAL", _annotated[_list[_U], Length(2)], type_params=(_U,))
+_P = _parameters("_P")
+_CALL = _alias("_CALL", _callable[_P, _T], type_params=(_P, _T))
+_QUOTED = _alias("_QUOTED", "tv.uint8")
+_RING = _alias("_RING", _annotated[_list["_RING"], Length(2)])
+_BYTE = _alias("_BYTE", tv.uint8)
+_TWICE = _alias("_TWICE", _FOUR[_ALIAS])
+_MAYBE = _alias("_MAYBE", Queue | None)
+_TABLE = _alias("_TABLE", _annotated[dict[str, Any], Table("t", [Field("x", tv.uint8, default=0)])])
 
 
 @pytest.mark.parametrize(
     ("annotation", "written"),
     [
         (_ALIAS, "uint16"),
-        (Annotated[_ALIAS, annotated_types.Le(5)], "uint16"),
-        (Annotated[_ALIAS, Length(4)], None),
-        (Annotated[list[_ALIAS], Length(2)], "uint16[2]"),
-        (Annotated[Mode, _BYTE], "uint8"),
+        (_annotated[_ALIAS, annotated_types.Le(5)], "uint16"),
+        (_annotated[_ALIAS, Length(4)], None),
+        (_annotated[_list[_ALIAS], Length(2)], "uint16[2]"),
+        (_annotated[Mode, _BYTE], "uint8"),
         (_FOUR[tv.uint8], "uint8[4]"),
         (_FOUR[_ALIAS], "uint16[4]"),
         (_TWICE, "uint16[4]"),
-        (Annotated[_NUMPY[np.uint32], MaxLength(3)], "uint32[up to 3]"),
+        (_annotated[_NUMPY[np.uint32], MaxLength(3)], "uint32[up to 3]"),
         (_MAYBE, "struct"),
         (_FOUR[_SAME[_SAME[_ALIAS]]], "uint16[4]"),
         (_MARKED[_ALIAS], "uint16[4]"),
@@ -135,7 +144,7 @@ _TABLE = TypeAliasType("_TABLE", Annotated[dict[str, Any], Table("t", [Field("x"
         (_USUAL[_ALIAS], "uint16[2]"),
         (_TABLE, "struct"),
         (_TABLE | None, "struct"),
-        (Annotated[list[_TABLE], MaxLength(3)], "struct[up to 3]"),
+        (_annotated[_list[_TABLE], MaxLength(3)], "struct[up to 3]"),
     ],
 )
 def test_a_type_alias_is_what_it_stands_for(annotation: Any, written: str | None) -> None:
