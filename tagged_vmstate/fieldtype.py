@@ -195,12 +195,7 @@ class FieldType:
             view = memoryview(value)
         except (TypeError, ValueError):
             return tuple(value) if self.is_array and isinstance(value, Sequence) else value
-        if self.is_array:
-            return self._row(value, view)
-        try:
-            return memoryview(view.tobytes()).cast(view.format)  # type: ignore[call-overload]  # of one dimension
-        except (TypeError, ValueError):
-            return value  # elements that no field has, for the wire type to refuse
+        return self._row(value, view) if self.is_array else view.tobytes()
 
     def _row(self, value: Any, view: memoryview) -> Any:
         """The elements of a buffer in one row. Raises StateError for dimensions that the field does not have."""

@@ -48,6 +48,7 @@ class _Found:
         records: All of its fields, where it was not.
         stored: Bytes of those that come from a file.
         others: The frames that come from elsewhere.
+        findings: What its loader noticed.
     """
 
     section: Section
@@ -57,6 +58,7 @@ class _Found:
     records: list[Record] = field(default_factory=list)
     stored: int = 0
     others: list[Section] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
 
     def add(self, section: Section, records: Iterable[Record]) -> None:
         """Take in the fields of one more frame."""
@@ -119,10 +121,12 @@ class Incoming:
             label(name, entry.instance): entry.label for entry in entries for name in (entry.table.name, *entry.table.aliases)
         }
         self._tables = {entry.label: entry.table for entry in entries}
+        self._entries = {entry.label: entry for entry in entries}
+        self._taken: set[int] = set()
+        self._keeps_states = not tells or any("post_load" in entry.table.hooks for entry in entries)
         self._read(source)
         self._tell_strange()
-        taken: set[int] = set()
-        self.states = [self._load(entry, taken) for entry in entries]
+        self.states = [self._load(entry) for entry in entries]
 
     def accepted(self) -> list[New]:
         """The new states. Raises LoadError where there is a problem."""
@@ -156,10 +160,17 @@ class Incoming:
         elif found.section.device != section.device:
             both = f"`{found.section.device}` or `{section.device}`, which are one device"
             self._note(TWICE, section, both, "both", offset)
+        if found.new and not self._keeps_states:
+            self._note(TWICE, section, "each section once", "it twice", offset)
+            return
         if found.new:
             found.new = None
             found.add(found.section, self._records(found.section, known))
-        found.add(section, self._records(section, known))
+        records = self._records(section, known)
+        found.add(section, records if self._keeps_states else map(_without_memory, records))
+        if section.kind == "section" and not self._keeps_states:
+            found.new = self._made(self._entries[known], found)
+            found.records, found.others = [], []
 
     def _first(self, section: Section, known: str, offset: int | None) -> _Found:
         """What a snapshot has of a device, by its first frame: at once all of it, where a template fits."""
@@ -205,21 +216,34 @@ class Incoming:
         if rule.refuses or self._tells:
             self.findings.note(Finding(rule.id, section.label, (), expected, found, offset))
 
-    def _load(self, entry: Entry, taken: set[int]) -> New | None:
+    def _load(self, entry: Entry) -> New | None:
         found = self._found.get(entry.label)
         if found and self._unknown == "keep":
             self.carried.raw_attributes[entry.label] = found.section.raw_attributes
-        if found and found.new:
-            return found.new
-        filling = Filling(self._limits, found.size) if found else None
-        tells = self._tells and found is not None
-        loader = Loader(entry.label, self._unknown, tells=tells, taken=taken, findings=self.findings, filling=filling)
-        state = loader.load(entry.table, merged(found.records) if found else None, found.offset if found else None, entry.state)
-        if found is None and self._tells:
-            self.findings.note(Finding(FILLED_DEVICE.id, entry.label, (), "a section", "none", None))
-        if found and found.data and state is not None:
+        if found is None:
+            loader = Loader(entry.label, self._unknown, taken=self._taken, findings=self.findings)
+            state = loader.load(entry.table, None, None, entry.state)
+            if self._tells:
+                self.findings.note(Finding(FILLED_DEVICE.id, entry.label, (), "a section", "none", None))
+            return Made(entry.table, state)
+        new = found.new or self._made(entry, found)
+        self.findings.take(found.findings)
+        return new
+
+    def _made(self, entry: Entry, found: _Found) -> New:
+        """The new state of a device all of whose fields have come; of one that nobody will see, only what was noticed."""
+        loader = Loader(
+            entry.label,
+            self._unknown,
+            tells=self._tells,
+            taken=self._taken,
+            findings=found.findings,
+            filling=Filling(self._limits, found.size),
+        )
+        state = loader.load(entry.table, merged(found.records), found.offset, entry.state)
+        if found.data and state is not None:
             prepared(entry.table).missed(found.data)
-        return Made(entry.table, state)
+        return Made(entry.table, state if self._keeps_states else None)
 
 
 @contextlib.contextmanager
@@ -239,6 +263,11 @@ def _sections(source: Source, limits: Limits) -> Iterator[Iterable[Section]]:
 def _is_plain(source: object) -> bool:
     """Whether a source is a list of sections, or what else gives them without a header."""
     return isinstance(source, Iterable) and not hasattr(source, "read") and bytes_of(source) is None
+
+
+def _without_memory(record: Record) -> Record:
+    """A record of memory without the memory, which no rule looks into."""
+    return record.replace(value=()) if record.type == "sparse" else record
 
 
 def _copy(section: StoredSection, records: Records) -> Section:

@@ -160,7 +160,7 @@ class Machine:
             OSError: It cannot be read.
         """
         incoming = Incoming(self.entries, source, unknown, tells=True, limits=limits)
-        if not problems(incoming.findings):
+        if not problems(incoming.findings) and self._pushing:
             for finding in rehearsed(self.entries, [new.state for new in incoming.accepted()]):
                 incoming.findings.note(finding)
         return _report(incoming.findings)
@@ -321,7 +321,7 @@ def check_by_loading(entries: Sequence[Entry], source: Source, unknown: Unknown 
     """
     _check_can_make(entries)
     incoming = Incoming(entries, source, unknown, tells=True)
-    if not problems(incoming.findings):
+    if not problems(incoming.findings) and pushing(entries):
         news = incoming.accepted()
         live = [
             entry if entry.state is not None else Entry(entry.table, entry.instance, new.state)

@@ -101,6 +101,13 @@ class Findings(list[Finding]):
         self.more = 0
         self._room = {True: GATHERED, False: GATHERED}
 
+    def take(self, others: Findings) -> None:
+        """Gather what others did."""
+        for finding in others:
+            self.note(finding)
+        self.more_problems += others.more_problems
+        self.more += others.more
+
     def note(self, finding: Finding) -> None:
         """Gather one more, or count it."""
         refuses = RULES[finding.rule].refuses

@@ -17,6 +17,7 @@ import click
 import pytest
 from conftest import DATA, STREAMS
 from terminal import on_a_terminal
+from test_snapshot import hostile
 
 from tagged_vmstate.cli.main import cli
 from tagged_vmstate.records import Record
@@ -170,6 +171,15 @@ class TestDamaged:
         assert "b#0\n" in done.stdout.decode()
         assert "left out: expected the sum" in done.stderr.decode()
 
+    def test_what_is_lost_is_listed_a_thousand_times_at_most(self, tmp_path: Path) -> None:
+        (tmp_path / "lost.tvm").write_bytes(hostile("between intact ones", 1 << 17))
+        for command, stream in (("info", "stdout"), ("show", "stderr")):
+            done = run(command, tmp_path / "lost.tvm", *(["--salvage"] if command == "show" else []))
+            lines = getattr(done, stream).decode().splitlines()
+            assert done.returncode == 1
+            assert len([line for line in lines if "damaged: expected" in line]) == 1_000
+            assert re.search(r"damaged: [0-9]+ more$", lines[-1])
+
 
 def _limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
@@ -187,6 +197,15 @@ class TestWrong:
             assert f"{tmp_path}: Is a directory" in refused(command, tmp_path)
             assert "nothere: No such file or directory" in refused(command, tmp_path / "nothere")
         assert "Not a directory" in refused("show", empty / "below")
+
+    @pytest.mark.parametrize("command", [("info",), ("show", "--salvage"), ("to-json",)])
+    def test_what_is_compressed_is_looked_at_before_it_is_copied(self, command: tuple[str, ...], tmp_path: Path) -> None:
+        zeros = gzip.compress(bytes(64 << 20), 1)
+        (tmp_path / "zeros.gz").write_bytes(zeros)
+        words = b"expected a snapshot, its JSON form or a QEMU migration stream, file has the bytes 00 00"
+        for given, path in ((None, tmp_path / "zeros.gz"), (zeros, "-")):
+            done = run(*command, path, given=given, preexec_fn=_limit_files)
+            assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
     def test_streams(self, stream_path: Callable[[str], Path], tmp_path: Path) -> None:
         stream = stream_path("pc-qemu7.2").read_bytes()

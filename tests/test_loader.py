@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import re
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +18,12 @@ from typing_example import Everything, Mode, Queue
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, LimitError, Limits, LoadError, MaxLength, Record, Section, Table, sparse
+from tagged_vmstate.devices import Entry
+from tagged_vmstate.incoming import Incoming
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import encode
 from tagged_vmstate.rules import RULES
+from tagged_vmstate.tablejson import tables_from_json, tables_to_json
 from tagged_vmstate.wire import Piece
 
 pytestmark = pytest.mark.usefixtures("path")
@@ -972,6 +977,23 @@ class TestLimits:
         with pytest.raises(LimitError, match="levels of structs"):
             tv.loads(data, Device, limits=limits)
         assert tv.loads(data, Device, limits=Limits(nesting=1)) == state
+
+    def test_a_check_holds_a_section_at_a_time(self, tmp_path: Path) -> None:
+        size, count = 1 << 20, 12
+        fields = {f"d{number}": Field("x", Annotated[bytes, Length(size)]) for number in range(count)}
+        fields["ram"] = Field("x", Annotated[sparse, Length(count * size)])
+        exported = tables_to_json(Entry(Table(name, [field]), 0, None) for name, field in fields.items())
+        parts = [Record("x", "sparse", count * size, ((number * size, os.urandom(size)),)) for number in range(count)]
+        with (tmp_path / "vm.tvm").open("wb") as file, tv.SnapshotWriter(file) as writer:
+            for number in range(count):
+                writer.write(Section(f"d{number}", 0, [Record("x", "buffer", size, os.urandom(size))]))
+            for number, record in enumerate(parts):
+                writer.write(Section("ram", 0, [record], kind="section" if number == count - 1 else "part"))
+        tracemalloc.start()
+        assert not Incoming(tables_from_json(exported), tmp_path / "vm.tvm", "error", tells=True).findings
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 5 * size
 
     def test_a_thousand_problems_are_gathered_and_the_rest_counted(self) -> None:
         data = snapshot(section(NEED, *(Record(f"x{number}", "uint8", None, 1) for number in range(1_200))))

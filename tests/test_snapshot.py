@@ -510,7 +510,7 @@ def _false_frame(size: int) -> bytes:
     return Frame(Lead.of("section", "a", 0, NO_ATTRIBUTES), size, 0).encode()
 
 
-def _hostile(shape: str, size: int) -> bytes:
+def hostile(shape: str, size: int) -> bytes:
     """A snapshot full of what looks like frames; most claim what comes after them."""
     data = bytearray(_with_header(b"\x80"))
     number = 0
@@ -651,7 +651,7 @@ class TestDamage:
     def test_what_is_read_grows_with_the_file(self, shape: str) -> None:
         counts = []
         for size in (1 << 17, 1 << 18):
-            data = _hostile(shape, size)
+            data = hostile(shape, size)
             file = _Counting(data)
             snapshot = Snapshot.read(file, damaged="report")
             found = [section.label for section in snapshot if section.damage is None]
@@ -660,7 +660,7 @@ class TestDamage:
         assert counts[1] <= 2.3 * counts[0], counts
 
     def test_a_thousand_losses_are_reported_and_the_rest_counted(self) -> None:
-        data = _hostile("between intact ones", 1 << 17)
+        data = hostile("between intact ones", 1 << 17)
         snapshot = Snapshot.read(data, damaged="report")
         for _ in range(2):
             list(snapshot)
@@ -673,7 +673,7 @@ class TestDamage:
         assert shifted(zlib.crc32(first), size) ^ zlib.crc32(second) == zlib.crc32(first + second)
 
     def test_what_is_reported_keeps_nothing_of_the_file(self) -> None:
-        snapshot = Snapshot.read(_hostile("same end", 1 << 12) + EIGHT, damaged="report")
+        snapshot = Snapshot.read(hostile("same end", 1 << 12) + EIGHT, damaged="report")
         kept = [section.damage for section in snapshot if section.damage] + snapshot.damage
         assert kept
         assert all(error.__traceback__ is None and error.__context__ is None for error in kept)

@@ -19,7 +19,7 @@ from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.files import BLOCK, Input, replacing
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import Snapshot, write
-from tagged_vmstate.sources import open_sections
+from tagged_vmstate.sources import check_head, is_snapshot, looked, open_sections
 
 STANDARD: Final = "-"
 PROGRESS_BYTES: Final = 32 << 20
@@ -41,8 +41,11 @@ def opened(path: str, *, salvage: bool = False, seeks: bool = False) -> Iterator
         salvage: Read a snapshot that may be damaged, and report.
         seeks: It will be read from any place: a pipe is copied.
     """
-    with opened_file(path) as file, _searchable(file) if salvage or seeks else contextlib.nullcontext(file) as source:
-        yield open_sections(source, salvage=salvage)
+    with opened_file(path) as file:
+        head, start = looked(file)
+        copies = (salvage or seeks) and is_snapshot(head)
+        with _searchable(start) if copies else contextlib.nullcontext(start) as source:
+            yield open_sections(source, salvage=salvage)
 
 
 @contextlib.contextmanager
@@ -126,4 +129,8 @@ def _progress(file: BinaryIO, path: str) -> Iterator[BinaryIO]:
 def _decompressed(file: BinaryIO) -> BinaryIO:
     source = Input(file)
     head = source.peek(HEAD)
-    return decompressed(source.as_file(), head) if is_compressed(head) else source.as_file()
+    if not is_compressed(head):
+        return source.as_file()
+    first, inner = looked(decompressed(source.as_file(), head))
+    check_head(first)  # before anything is made of it: a few bytes may stand for a GiB
+    return inner
