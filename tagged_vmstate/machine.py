@@ -91,6 +91,9 @@ class Machine:
     def save(self, target: Target, attributes: Mapping[str, object] | None = None) -> None:
         """Save all devices; a path is replaced as a whole, or stays as it was.
 
+        The state may change meanwhile: the snapshot then holds some of it from before and some from after, but can be loaded.
+        For this, every value that can change (anything but `bytes`) is copied, `sparse` memory a part at a time.
+
         Args:
             target: A path, or a file open for writing.
             attributes: What to say in the header, such as ``machine``.
