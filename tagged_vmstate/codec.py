@@ -67,7 +67,7 @@ SLOT: Final = 40
 """Bytes of memory that a field takes in a state, its value not counted: in a dict, more than in slots."""
 SHARED: Final = range(-5, 257)
 """Numbers that Python has only once."""
-ELEMENT: Final = 100
+ELEMENT: Final = 160
 """Bytes of memory that a state takes, its fields not counted."""
 
 
