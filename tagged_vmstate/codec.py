@@ -22,7 +22,7 @@ What the loader does with one struct (format, section "what a loader does"):
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence, Sized
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast
 
@@ -349,6 +349,15 @@ def _default_size(field: Field) -> int:
     return SLOT + (_size(field.type, field.known_default()) if field.default_factory else 0)
 
 
+def _own_size(value: Any) -> int:
+    """Bytes of memory of an object without what it refers to; in PyPy, which does not measure objects, an estimate."""
+    try:
+        held = memoryview(value).nbytes
+    except TypeError:
+        held = 8 * len(value) if isinstance(value, Sized) else 0
+    return sys.getsizeof(value, SLOT + held)
+
+
 def _size(kind: FieldType, value: Any) -> int:
     """About how many bytes of memory a value takes."""
     table = cast("Table | None", kind.table)
@@ -356,7 +365,7 @@ def _size(kind: FieldType, value: Any) -> int:
         if isinstance(value, SparseMemory):
             return value.length
         items = value if isinstance(value, list | tuple) else ()
-        return sys.getsizeof(value) + sum(sys.getsizeof(each) for each in items if type(each) is not int or each not in SHARED)
+        return _own_size(value) + sum(_own_size(each) for each in items if type(each) is not int or each not in SHARED)
     elements = elements_of(kind, value)
     fields = sum(SLOT + _size(field.type, table.get(each, field)) for each in elements if each for field in table.fields)
     return fields + ELEMENT * len(elements)

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import re
+import sys
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
@@ -949,6 +950,19 @@ class TestLimits:
             ):
                 load()
         assert len(getattr(tv.loads(data, Lists, limits=Limits(filled=1 << 30)), name)) == 10_000
+
+    def test_elements_where_python_does_not_measure_objects(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def of_pypy(_value: object, *default: int) -> int:
+            if not default:
+                raise TypeError("getsizeof(object, default) will always return default on PyPy")
+            return default[0]
+
+        word = Table("word", [Field("text", Annotated[bytes, MaxLength(4096)], default_factory=lambda: bytes(4096))])
+        table = Table("Lists", [Field("words", Annotated[list[Annotated[dict[str, Any], word]], MaxLength(1 << 16)])])
+        monkeypatch.setattr(sys, "getsizeof", of_pypy)
+        assert tv.load(lists("words", 9), table) == {"words": [{"text": bytes(4096)}] * 9}
+        with pytest.raises(LimitError, match="bytes of memory for defaults"):
+            tv.load(lists("words", 10_000), table)
 
     def test_elements_that_are_there_in_any_number(self) -> None:
         state = Lists(pages=[Page() for _ in range(10_000)])
