@@ -381,6 +381,7 @@ class Loader:
         taken: The ids of states that take values, over all sections: one in two places takes only those of the first.
         findings: Where to gather it.
         filling: How much the elements of lists may take.
+        is_seen: Whether somebody looks at the new state.
 
     Attributes:
         findings: What was noticed.
@@ -395,7 +396,9 @@ class Loader:
         taken: set[int] | None = None,
         findings: Findings | None = None,
         filling: Filling | None = None,
+        is_seen: bool = True,
     ) -> None:
+        self._is_seen = is_seen
         self._taken = set() if taken is None else taken
         self.findings = Findings() if findings is None else findings
         self._filling = filling or Filling(LIMITS, lambda: 0)
@@ -494,7 +497,10 @@ class Loader:
         if field.is_required:
             self._note(MISSING_FIELD, f"`{field.type.describe()}` (required)", "no such field", offset, field.name)
             return None
-        value = field.make_default() if is_new else field.first_default()
+        if is_new or not field.has_previous_defaults:
+            value = field.make_default() if self._is_seen else field.known_default()
+        else:
+            value = field.first_default()
         first = f", filled with its first default, {brief(value)}" if field.has_previous_defaults and not is_new else ""
         self._note(FILLED, f"`{field.type.describe()}`", f"no such field{first}", offset, field.name)
         return value

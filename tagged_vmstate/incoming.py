@@ -28,6 +28,7 @@ from tagged_vmstate.rules import DROPPED, FILLED_DEVICE, IGNORED_DEVICE, KEPT, T
 from tagged_vmstate.sections import Section, Sections
 from tagged_vmstate.snapshot import HELD_BYTES, StoredSection
 from tagged_vmstate.sources import open_sections
+from tagged_vmstate.table import Table
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 
@@ -167,10 +168,14 @@ class Incoming:
             found.new = None
             found.add(found.section, self._records(found.section, known))
         records = self._records(section, known)
-        found.add(section, records if self._keeps_states else map(_without_memory, records))
+        found.add(section, records if self._is_seen(self._tables[known]) else map(_without_memory, records))
         if section.kind == "section" and not self._keeps_states:
             found.new = self._made(self._entries[known], found)
             found.records, found.others = [], []
+
+    def _is_seen(self, table: Table) -> bool:
+        """Whether anybody looks at the new state of a device: a load, a hook, a class that makes its own states."""
+        return self._keeps_states or _looks(table)
 
     def _first(self, section: Section, known: str, offset: int | None) -> _Found:
         """What a snapshot has of a device, by its first frame: at once all of it, where a template fits."""
@@ -221,7 +226,8 @@ class Incoming:
         if found and self._unknown == "keep":
             self.carried.raw_attributes[entry.label] = found.section.raw_attributes
         if found is None:
-            loader = Loader(entry.label, self._unknown, taken=self._taken, findings=self.findings)
+            is_seen = self._is_seen(entry.table)
+            loader = Loader(entry.label, self._unknown, taken=self._taken, findings=self.findings, is_seen=is_seen)
             state = loader.load(entry.table, None, None, entry.state)
             if self._tells:
                 self.findings.note(Finding(FILLED_DEVICE.id, entry.label, (), "a section", "none", None))
@@ -239,6 +245,7 @@ class Incoming:
             taken=self._taken,
             findings=found.findings,
             filling=Filling(self._limits, found.size),
+            is_seen=self._is_seen(entry.table),
         )
         state = loader.load(entry.table, merged(found.records), found.offset, entry.state)
         if found.data and state is not None:
@@ -263,6 +270,14 @@ def _sections(source: Source, limits: Limits) -> Iterator[Iterable[Section]]:
 def _is_plain(source: object) -> bool:
     """Whether a source is a list of sections, or what else gives them without a header."""
     return isinstance(source, Iterable) and not hasattr(source, "read") and bytes_of(source) is None
+
+
+def _looks(table: Table) -> bool:
+    """Whether code of the table's own sees its new states: hooks, what makes them, predicates of memory."""
+    if table.hooks or not (table.state is dict or table.is_plain):
+        return True
+    memory = (field for field in table.fields if field.type.wire.name == "sparse")
+    return any(field.type.constraints for field in memory) or any(_looks(field.table) for field in table.fields if field.table)
 
 
 def _without_memory(record: Record) -> Record:

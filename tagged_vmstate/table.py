@@ -166,6 +166,14 @@ class Field:
 
     def known_default(self) -> Any:
         """A default to be looked at only; memory of zeros is not made for it."""
+        table = self.table
+        if (
+            table
+            and table.is_plain
+            and self.default_factory is table.state
+            and not any(each.is_required for each in table.fields)
+        ):
+            return table.make({each.attribute: each.known_default() for each in table.fields})
         zeros = zeros_of(self.default_factory) if self.type.wire.name == "sparse" else None
         return self.make_default() if zeros is None else SparseMemory(zeros, ())
 

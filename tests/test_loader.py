@@ -21,6 +21,7 @@ import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, LimitError, Limits, LoadError, MaxLength, Record, Section, Table, sparse
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.incoming import Incoming
+from tagged_vmstate.machine import check_by_loading
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import encode
 from tagged_vmstate.rules import RULES
@@ -932,6 +933,38 @@ def lists(name: str, count: int, *fields: Record) -> bytes:
     return snapshot(section(Record(name, "struct", count, (fields,) * count), device="Lists"))
 
 
+HUGE = 1 << 44
+"""Bytes that no machine has."""
+
+
+@tv.vmstate
+class Huge:
+    memory: Annotated[sparse, Length(HUGE)] = tv.field(default_factory=lambda: bytearray(HUGE))
+
+
+@tv.vmstate
+class HoldsHuge:
+    inner: Huge = tv.field(default_factory=Huge)
+
+
+@tv.vmstate("Looks")
+class LooksByCheck:
+    memory: Annotated[sparse, Length(8192)] = tv.field(default_factory=lambda: bytearray(b"\1" * 8192))
+
+    def check(self) -> None:
+        if self.memory[0] != 1 or self.memory[4096] != 1:
+            raise ValueError("no ones in it")
+
+
+@tv.vmstate("Looks")
+class LooksWhenMade:
+    memory: Annotated[sparse, Length(8192)] = tv.field(default_factory=lambda: bytearray(b"\1" * 8192))
+
+    def __post_init__(self) -> None:
+        if self.memory[0] != 1 or self.memory[4096] != 1:
+            raise ValueError("no ones in it")
+
+
 class TestLimits:
     """A few bytes of a list cannot make an element of any size."""
 
@@ -1008,6 +1041,18 @@ class TestLimits:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 5 * size
+
+    @pytest.mark.parametrize("made", [LooksByCheck, LooksWhenMade])
+    def test_a_check_shows_memory_to_what_looks_at_it(self, made: type[LooksByCheck | LooksWhenMade]) -> None:
+        for byte, problems in ((1, 0), (2, 1)):
+            parts = [Record("memory", "sparse", 8192, ((place, bytes((byte,))),)) for place in (0, 4096)]
+            data = snapshot(Section("Looks", 0, parts[:1], kind="part"), Section("Looks", 0, parts[1:]))
+            assert len(check_by_loading([Entry(vars(made)["__vmstate__"], 0, None)], data).problems) == problems
+
+    def test_a_check_makes_no_memory_that_nobody_looks_at(self) -> None:
+        entries = [Entry(vars(kind)["__vmstate__"], 0, None) for kind in (Huge, HoldsHuge)]
+        for data in (snapshot(), snapshot(section(device="Huge"), section(device="HoldsHuge"))):
+            assert check_by_loading(entries, data).problems == ()
 
     def test_a_thousand_problems_are_gathered_and_the_rest_counted(self) -> None:
         data = snapshot(section(NEED, *(Record(f"x{number}", "uint8", None, 1) for number in range(1_200))))
