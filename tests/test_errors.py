@@ -222,7 +222,7 @@ def test_loads_takes_bytes_and_nothing_else(source: Callable[[bytes], Any]) -> N
         tv.loads("vm.tvm", Dev)  # type: ignore[arg-type]  # the mistake
 
 
-@pytest.mark.parametrize("wrong", [5, None, object(), [5], {"a": 1}, [b"x"]], ids=repr)
+@pytest.mark.parametrize("wrong", [5, None, object(), [5], {"a": 1}, [b"x"]], ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize(
     "name", ["load", "load into", "Machine.load", "Machine.check", "Snapshot.read", "from_json", "import_stream"]
 )
