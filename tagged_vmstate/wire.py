@@ -401,9 +401,7 @@ class Opaque:
         """
         try:
             return msgpack.unpackb(self.raw, strict_map_key=False, object_pairs_hook=_unique)
-        except RecursionError:
-            raise FormatError("an object with a Python form", "values nested too deep", offset=0) from None
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise FormatError("an object with a Python form", str(error) or type(error).__name__, offset=0) from None
 
     def to_json(self) -> Json:

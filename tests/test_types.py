@@ -596,3 +596,13 @@ def test_big_values_are_equal_only_where_every_byte_is(place: int) -> None:
     assert not equal((data[:5], memoryview(other)), (data[:5], data))
     assert not equal((memoryview(data)[1:],), (data,))
     assert not equal((data,), (data, b""))
+
+
+def test_json_nested_too_deep_is_no_object() -> None:
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match=r"^values nested too deep$"):
+        Opaque.from_json(deep)
+    while isinstance(deep, list):
+        deep = deep.pop()  # one after the other, for a stack of any size
