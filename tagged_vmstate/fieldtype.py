@@ -188,7 +188,7 @@ class FieldType:
         return NIL if length is None else pack_uint(length), self.wire.pieces(value, length)
 
     def _taken(self, value: Any) -> Any:
-        """A value as it is now: what is checked has to be what is written, whoever changes the state meanwhile."""
+        """A value as it is now: what is checked has to be what is written, even if the state changes meanwhile."""
         if not (self.is_array or self.wire.counted) or self.wire.name == "sparse" or isinstance(value, bytes | str):
             return value  # memory is looked at a page at a time: any bytes will do
         try:
