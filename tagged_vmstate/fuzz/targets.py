@@ -152,11 +152,24 @@ def _shape(record: Record) -> str:
     return f"{known}{'' if record.length is None else '[]'}"
 
 
-class Json(Target):
+class JsonTarget(Target):
+    """Something that takes JSON: its inputs are changed by their structure."""
+
+    suffix = ".json"
+
+    @override
+    def mutate(self, data: bytes, random: Random) -> bytes:
+        return changed_json(data, random)
+
+    @override
+    def smaller(self, data: bytes) -> Iterator[bytes]:
+        return smaller_json(data)
+
+
+class Json(JsonTarget):
     """The reader of the JSON form: what it takes is the same after another turn."""
 
     name = "json"
-    suffix = ".json"
 
     @override
     def seeds(self) -> Iterable[bytes]:
@@ -184,16 +197,8 @@ class Json(Target):
         turn = f"tagged-vmstate to-json {path}.1 -o {path}.2 && tagged-vmstate from-json {path}.2 -o {path}.3"
         return f"tagged-vmstate from-json {path} -o {path}.1 && {turn} && cmp {path}.1 {path}.3"
 
-    @override
-    def mutate(self, data: bytes, random: Random) -> bytes:
-        return changed_json(data, random)
 
-    @override
-    def smaller(self, data: bytes) -> Iterator[bytes]:
-        return smaller_json(data)
-
-
-class Tables(Target):
+class Tables(JsonTarget):
     """The reader of exported tables, and what is done with them: `compat` with themselves and others, `check` of a snapshot.
 
     Args:
@@ -201,7 +206,6 @@ class Tables(Target):
     """
 
     name = "tables"
-    suffix = ".json"
 
     def __init__(self, exported: Iterable[bytes] = ()) -> None:
         self._exported = tuple(exported)
@@ -236,16 +240,8 @@ class Tables(Target):
     def reproducer(self, path: str) -> str:
         return _by_harness("Tables", path)
 
-    @override
-    def mutate(self, data: bytes, random: Random) -> bytes:
-        return changed_json(data, random)
 
-    @override
-    def smaller(self, data: bytes) -> Iterator[bytes]:
-        return smaller_json(data)
-
-
-class Dumps(Target):
+class Dumps(JsonTarget):
     """The reader of what QEMU's -dump-vmstate writes, and `compat` of it with itself and another.
 
     Args:
@@ -253,7 +249,6 @@ class Dumps(Target):
     """
 
     name = "dump"
-    suffix = ".json"
 
     def __init__(self, dumps: Iterable[bytes] = ()) -> None:
         self._dumps = tuple(dumps)
@@ -283,14 +278,6 @@ class Dumps(Target):
     @override
     def reproducer(self, path: str) -> str:
         return _by_harness("Dumps", path)
-
-    @override
-    def mutate(self, data: bytes, random: Random) -> bytes:
-        return changed_json(data, random)
-
-    @override
-    def smaller(self, data: bytes) -> Iterator[bytes]:
-        return smaller_json(data)
 
 
 def _dumped(value: Any) -> bytes:
