@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from tagged_vmstate.errors import PathPart, format_path
+from tagged_vmstate.paths import Path, format_path
 
 Effect: TypeAlias = Literal["refused", "while", "fine"]
 """The load ends; it works on a condition; it works."""
@@ -49,7 +49,7 @@ class Change:
 
     rule: ChangeRule
     device: str
-    path: tuple[PathPart, ...]
+    path: Path
     writer: str
     reader: str
     effect: Effect

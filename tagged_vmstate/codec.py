@@ -26,8 +26,9 @@ from collections.abc import Callable, Container, Iterator, Sequence, Sized
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from tagged_vmstate.errors import Finding, LimitError, PathPart, StateError
+from tagged_vmstate.errors import Finding, LimitError, StateError
 from tagged_vmstate.fieldtype import FieldType, SparseMemory, nonzero_runs
+from tagged_vmstate.paths import PathPart
 from tagged_vmstate.records import LIMITS, Limits, Record, Records, encode, encode_name, wire_type
 from tagged_vmstate.rules import (
     ABSENT_STRUCT,

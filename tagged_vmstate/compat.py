@@ -14,8 +14,9 @@ from tagged_vmstate.blocks import IntType
 from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change, ChangeRule, Effect
 from tagged_vmstate.codec import can_be_flagged
 from tagged_vmstate.devices import Entry
-from tagged_vmstate.errors import PathPart, StateError
+from tagged_vmstate.errors import StateError
 from tagged_vmstate.fieldtype import FieldType
+from tagged_vmstate.paths import PathPart
 from tagged_vmstate.table import Field, Table, check_value, is_same
 
 Verdict: TypeAlias = tuple[Effect, str, str, str]

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import pairwise, zip_longest
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from tagged_vmstate.errors import PathPart, format_path
+from tagged_vmstate.paths import Path, format_path
 from tagged_vmstate.records import Record, Records, wire_type
 from tagged_vmstate.snapshot import Snapshot, StoredSection
 from tagged_vmstate.types import Runs
@@ -33,7 +33,7 @@ _PARTS: Final = 4
 """Decoded parts that are kept: memory that was sent again lies in several."""
 
 Kind: TypeAlias = Literal["changed", "removed", "added"]
-Ignore: TypeAlias = Callable[[str, tuple[PathPart, ...]], bool]
+Ignore: TypeAlias = Callable[[str, Path], bool]
 """Whether a section's field, or all below it, is to be left out."""
 
 
@@ -73,7 +73,7 @@ class Difference:
 
     kind: Kind
     section: str
-    path: tuple[PathPart, ...] = ()
+    path: Path = ()
     old_type: str = ""
     new_type: str = ""
     old: Json = None
@@ -178,7 +178,7 @@ def _devices(label: str, left: _Device, right: _Device, ignore: Ignore) -> Itera
     yield from _structs(label, (), tuple(plain[0].values()), tuple(plain[1].values()), ignore)
 
 
-def _structs(label: str, path: tuple[PathPart, ...], left: Records, right: Records, ignore: Ignore) -> Iterator[Difference]:
+def _structs(label: str, path: Path, left: Records, right: Records, ignore: Ignore) -> Iterator[Difference]:
     ours, theirs = ({record.name: record for record in side} for side in (left, right))
     for name in [*ours, *(name for name in theirs if name not in ours)]:
         here = (*path, name)
@@ -186,9 +186,7 @@ def _structs(label: str, path: tuple[PathPart, ...], left: Records, right: Recor
             yield from _fields(label, here, ours.get(name), theirs.get(name), ignore)
 
 
-def _fields(
-    label: str, path: tuple[PathPart, ...], left: Record | None, right: Record | None, ignore: Ignore
-) -> Iterator[Difference]:
+def _fields(label: str, path: Path, left: Record | None, right: Record | None, ignore: Ignore) -> Iterator[Difference]:
     if left is None or right is None:
         there = cast("Record", left or right)
         value, kind = _json(there), there.describe()
@@ -214,7 +212,7 @@ def _packed(record: Record) -> bytes:
     return wire_type(record.type).pack(record.value, record.length)
 
 
-def _elements(label: str, path: tuple[PathPart, ...], left: Record, right: Record, ignore: Ignore) -> Iterator[Difference]:
+def _elements(label: str, path: Path, left: Record, right: Record, ignore: Ignore) -> Iterator[Difference]:
     """Structs, one or several; of arrays of other lengths, what only one side has."""
     if (left.length is None) != (right.length is None):
         yield Difference("changed", label, path, left.describe(), right.describe())

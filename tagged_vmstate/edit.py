@@ -6,19 +6,17 @@ value happens to be the default only the writer's table could tell.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from tagged_vmstate.errors import PathPart, StateError
+from tagged_vmstate.errors import StateError
+from tagged_vmstate.paths import Path, Pattern
 from tagged_vmstate.records import Record, Records, encode_plain
 from tagged_vmstate.sections import EncodedSection, Section
 from tagged_vmstate.snapshot import StoredSection
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Cursor
-
-_INDEX: Final = re.compile(r"\[(0[xX][0-9a-fA-F]+|[0-9]+)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,55 +33,31 @@ class Target:
     above: tuple[Record, ...]
     record: Record
     index: int | None
-    path: tuple[PathPart, ...]
+    path: Path
 
 
-def locate(records: Records, path: str) -> Target | None:
-    """The field of a path such as ``queue/count`` or ``regs[3]``; None where there is none.
-
-    Names are taken as they stand, slashes and brackets included: the longest that fits counts.
-    """
-    return next(iter(_locate(records, path.replace(" / ", "/"), (), ())), None)
-
-
-def _locate(records: Records, path: str, above: tuple[Record, ...], before: tuple[PathPart, ...]) -> Iterator[Target]:
-    for record in sorted(records, key=lambda each: -len(each.name)):
-        if not path.startswith(record.name):
-            continue
-        rest = path[len(record.name) :]
-        here = (*before, record.name)
-        index = None
-        match = _INDEX.match(rest)
-        if match:
-            index, rest = int(match[1], 0), rest[match.end() :]
-            here = (*here, index)
-        if not rest:
-            yield Target(above, record, index, here)
-        elif rest.startswith("/") and record.type == "struct":
-            inner = _element(record, index)
-            if inner is not None:
-                yield from _locate(inner, rest[1:], (*above, record), here)
-
-
-def _element(record: Record, index: int | None) -> Records | None:
-    """The fields of a struct, or of one in an array."""
-    if (record.length is None) != (index is None):
-        return None
-    if index is None:
-        return cast("Records | None", record.value)
-    elements = cast("Sequence[Records | None]", record.value)
-    return elements[index] if index < len(elements) else None
-
-
-def paths(records: Iterable[Record], before: str = "") -> Iterator[str]:
-    """The path of every field, at any depth."""
+def fields(records: Iterable[Record], above: tuple[Record, ...] = (), before: Path = ()) -> Iterator[Target]:
+    """Every field, at any depth."""
     for record in records:
-        yield before + record.name
-        if record.type == "struct" and record.value is not None:
-            elements = cast("Sequence[Records | None]", (record.value,) if record.length is None else record.value)
-            for index, element in enumerate(elements):
-                place = before + record.name + ("" if record.length is None else f"[{index}]")
-                yield from paths(element or (), f"{place}/")
+        path = (*before, record.name)
+        yield Target(above, record, None, path)
+        if record.type != "struct" or record.value is None:
+            continue
+        if record.length is None:
+            yield from fields(cast("Records", record.value), (*above, record), path)
+            continue
+        for index, element in enumerate(cast("Sequence[Records | None]", record.value)):
+            yield from fields(element or (), (*above, record), (*path, index))
+
+
+def located(section: Section, pattern: Pattern) -> Iterator[Target]:
+    """The fields of a section that a path names, or an element of such a field, or a byte of it."""
+    for target in fields(section.records()):
+        if pattern.fits(section.label, target.path):
+            yield target
+        elif pattern.indexed and pattern.indexed[0].fits(section.label, target.path):
+            index = pattern.indexed[1]
+            yield Target(target.above, target.record, index, (*target.path, index))
 
 
 def changed(section: StoredSection, target: Target, value: Any) -> Section:
@@ -91,7 +65,7 @@ def changed(section: StoredSection, target: Target, value: Any) -> Section:
 
     Args:
         section: The section, as it is.
-        target: A field of it, as `locate` found it.
+        target: A field of it, as `located` found it.
         value: The whole new value of the field, as its type has it.
 
     Raises:

@@ -16,22 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-PathPart: TypeAlias = str | int
+from tagged_vmstate.paths import PathPart, format_path
+
 GATHERED: Final = 1_000
 """Problems, or damages, that are gathered one by one; any more are counted."""
-
-
-def format_path(section: str | None, path: tuple[PathPart, ...]) -> str:
-    """A path as people read it: ``rtl8139#0 regs / tx_status[3]``; what no output takes is escaped."""
-    names = ""
-    for part in path:
-        if isinstance(part, int):
-            names += f"[{part}]"
-        else:
-            names += f" / {part}" if names else part
-    return " ".join(filter(None, (section, names))).encode(errors="backslashreplace").decode()
 
 
 class VMStateError(Exception):

@@ -23,7 +23,8 @@ from typing import Any, Final
 from tagged_vmstate.assign import Undo
 from tagged_vmstate.codec import call, raised, structs
 from tagged_vmstate.devices import Entry
-from tagged_vmstate.errors import Finding, PathPart, StateError, format_path
+from tagged_vmstate.errors import Finding, StateError
+from tagged_vmstate.paths import PathPart, format_path
 from tagged_vmstate.rules import HOOK, HOOK_NOT_RUN
 from tagged_vmstate.table import Table
 

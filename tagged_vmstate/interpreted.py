@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.errors import FormatError, TableError
 from tagged_vmstate.frames import label
+from tagged_vmstate.paths import format_path
 from tagged_vmstate.qemu.savevm import nowhere, untagged
 from tagged_vmstate.records import Records
 from tagged_vmstate.sections import Section, Sections
@@ -48,7 +49,7 @@ class Interpreted:
         for record in records:
             if not table.by_name[record.name].is_in(table.version):
                 gone = f"version {table.version} has no place for it"
-                self._notes.append(f"{section.label} {record.name}: read from version {version}; {gone}")
+                self._notes.append(f"{format_path(section.label, (record.name,))}: read from version {version}; {gone}")
         attributes = dict(section.attributes)
         attributes["qemu"] = {key: value for key, value in attributes["qemu"].items() if key != "described"}
         return Section(section.device, section.instance, records, kind=section.kind, attributes=attributes)

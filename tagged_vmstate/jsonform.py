@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from tagged_vmstate.errors import FormatError, PathPart, StateError, VMStateError
+from tagged_vmstate.errors import FormatError, StateError, VMStateError
 from tagged_vmstate.files import Readable, as_file, read_some
 from tagged_vmstate.frames import VERSION, Kind, Lead, label
 from tagged_vmstate.memory import Images, restored
 from tagged_vmstate.overview import overview
+from tagged_vmstate.paths import PathPart
 from tagged_vmstate.records import Record, head_to_json, is_foreign, wire_type
 from tagged_vmstate.records import to_json as record_to_json
 from tagged_vmstate.sections import Section, Sections, check_attributes

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
 from tagged_vmstate.records import Record
-from tagged_vmstate.sections import Section, Sections
+from tagged_vmstate.sections import Section
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 
@@ -24,9 +24,11 @@ class Memory:
         stored: Bytes that were written, those written again counted again.
         runs: Runs that were written.
         first: Offset and first bytes of the first run.
+        is_default: Every part of it is as its writer's table has it.
     """
 
     length: int
+    is_default: bool = True
     stored: int = 0
     runs: int = 0
     first: tuple[int, bytes] | None = None
@@ -65,12 +67,13 @@ class Whole:
         for record in section.records():
             if record.type == "sparse":
                 memory = self.memory.setdefault(record.name, Memory(record.length or 0))
+                memory.is_default = memory.is_default and record.is_default
                 memory.add(cast("Runs", record.value))
             else:
                 self.records.append(record)
 
 
-def overview(sections: Sections) -> Iterator[Whole]:
+def overview(sections: Iterable[Section]) -> Iterator[Whole]:
     """Each section when its last part has come. Raises FormatError where the bytes are damaged."""
     growing: dict[str, Whole] = {}
     for section in sections:

@@ -182,7 +182,7 @@ def test_a_refused_state_leaves_the_old_file(tmp_path: Path) -> None:
     machine = tv.Machine([Device(state, table=table)])
     machine.save(tmp_path / "vm.tvm")
     state["f"].append(4)
-    with pytest.raises(StateError, match=r"expected `uint8\[3\]`, got 4 elements - at d#0 f"):
+    with pytest.raises(StateError, match=r"expected `uint8\[3\]`, got 4 elements - at d#0/f"):
         machine.save(tmp_path / "vm.tvm")
     assert [path.name for path in tmp_path.iterdir()] == ["vm.tvm"]
     assert tv.load(tmp_path / "vm.tvm", table) == {"f": [1, 2, 3]}
@@ -193,7 +193,7 @@ def test_a_released_view_is_named() -> None:
     gone = memoryview(bytearray(3))
     gone.release()
     for state, path in (({"f": gone, "m": bytearray(3)}, "f"), ({"f": bytearray(3), "m": gone}, "m")):
-        with pytest.raises(StateError, match=f"at d#0 {path}"):
+        with pytest.raises(StateError, match=f"at d#0/{path}"):
             tv.dumps(state, table=table)
 
 

@@ -29,6 +29,7 @@ from tagged_vmstate.compat import compare
 from tagged_vmstate.devices import Entry, entry_of
 from tagged_vmstate.incoming import Incoming
 from tagged_vmstate.jsonform import Document
+from tagged_vmstate.paths import Aliases, parse_alias
 from tagged_vmstate.qemu import dumpstate
 from tagged_vmstate.tablejson import not_carried, read_tables, tables_from_json, tables_to_json
 
@@ -131,7 +132,7 @@ def test_each_rule_has_a_pair(pair: Any) -> None:
         (f(tv.uint8, 2, previous_defaults=(1,)), f(tv.uint8, 2), ["x"], "previous_defaults=(1, 2)"),
         (f(tv.uint8, 2, previous_defaults=(1,)), f(tv.uint8, 3, previous_defaults=(2,)), ["x"], "previous_defaults=(1, 2)"),
         (f(tv.uint8, 2, previous_defaults=(1,)), f(tv.uint8, 3, previous_defaults=(2, 1)), ["x"], "previous_defaults=(1, 2)"),
-        (f(STRUCT, {"x": 0}), f(STRUCT, {"x": 1}), ["x / x"], "previous_defaults=(0,) of the struct or of the field in it"),
+        (f(STRUCT, {"x": 0}), f(STRUCT, {"x": 1}), ["x/x"], "previous_defaults=(0,) of the struct or of the field in it"),
         (f(STRUCT, {"x": 0}), f(Annotated[dict | None, INNER], None), ["x"], "previous_defaults=({'x': 0},)"),
         (f(MEMORY[0], bytearray(64)), f(MEMORY[1], bytearray(128)), ["x"], "previous_defaults=(bytearray(64),)"),
         (f(LIST, [{"x": 0}]), f(LIST, []), ["x"], "previous_defaults=([{'x': 0}],)"),
@@ -147,7 +148,7 @@ def test_each_rule_has_a_pair(pair: Any) -> None:
 def test_a_default_that_has_changed_is_named(old: Field, new: Field, found: list[str], remedy: str) -> None:
     for changes in (compare(entries(old), entries(new)), compare(entries(new), entries(old), is_downgrade=True)):
         unnamed = [change for change in changes if change.rule.id == "default-unnamed"]
-        assert [change.place.removeprefix("dev#0 ") for change in unnamed] == found
+        assert [change.place.removeprefix("dev#0/") for change in unnamed] == found
         assert [change.rule.remedy for change in unnamed] == [f"declare {remedy}"] * len(found)
 
 
@@ -161,12 +162,12 @@ def test_what_lies_in_structs_has_its_path_and_all_is_told() -> None:
         [Entry(old_table, 0, None), Entry(old_table, 1, None)], [Entry(new_table, 0, None), Entry(new_table, 1, None)]
     )
     assert [(change.place, change.rule.id) for change in changes] == [
-        ("dev#0 s / x", "type-changed"),
-        ("dev#0 s / y", "field-missing"),
-        ("dev#0 l", "type-changed"),
-        ("dev#0 l", "length-changed"),
+        ("dev#0/s/x", "type-changed"),
+        ("dev#0/s/y", "field-missing"),
+        ("dev#0/l", "type-changed"),
+        ("dev#0/l", "length-changed"),
     ]
-    assert str(changes[0]) == "dev#0 s / x: refused (type-changed: written `uint8`, read `uint16`)"
+    assert str(changes[0]) == "dev#0/s/x: refused (type-changed: written `uint8`, read `uint16`)"
 
 
 @given(growths())
@@ -260,7 +261,7 @@ class TestTablesAsJson:
         [again] = tables_from_json(exported)
         assert compare(found, [again]) == []
         assert tv.load(tv.Section("dev", 0, []), again.table) == {"x": bytearray(b"a") * 65, "b": b"\1"}
-        with pytest.raises(tv.TableError, match=r"`sparse\[up to 128\]`, got 129 bytes - at dev x"):
+        with pytest.raises(tv.TableError, match=r"`sparse\[up to 128\]`, got 129 bytes - at dev/x"):
             tables_from_json(_set(exported, "default", {"length": 129, "runs": {}}))
 
     def test_earlier_defaults_go_along_and_may_be_absent(self) -> None:
@@ -313,39 +314,39 @@ class TestTablesAsJson:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (lambda found: _set(found, "previous_defaults", [300]), r"previous_defaults of `uint8`: .* got 300 - at dev x"),
+            (lambda found: _set(found, "previous_defaults", [300]), r"previous_defaults of `uint8`: .* got 300 - at dev/x"),
             (lambda _: [], 'tables as an object with "format"'),
             (lambda found: {**found, "format": "x"}, 'tables as an object with "format": "tagged-vmstate tables", got \'x\''),
             (lambda found: {**found, "version": 2}, "tables of version 1, got version 2: a later build"),
             (lambda found: {**found, "devices": 3}, '"devices" as a JSON array, got 3'),
-            (lambda found: _set(found, "type", "int7"), "a type that this build knows, got 'int7' - at dev x"),
-            (lambda found: _set(found, "default", 300), r"a default: `uint8` \(0 to 255\), got 300 - at dev x"),
+            (lambda found: _set(found, "type", "int7"), "a type that this build knows, got 'int7' - at dev/x"),
+            (lambda found: _set(found, "default", 300), r"a default: `uint8` \(0 to 255\), got 300 - at dev/x"),
             (lambda found: _set(found, "bounds", {"odd": 1}), "bounds that this build knows"),
             (lambda found: _set(found, "predicates", 3), '"predicates" as a JSON array, got 3'),
             (lambda found: _set(found, "predicates", [3]), '"predicates" as a JSON array of strings, got '),
             (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": ["x"]}]}, "hooks among check, post_load, got"),
-            (lambda found: _set(found, "aliases", 3), '"aliases" as a JSON array, got 3 - at dev x'),
+            (lambda found: _set(found, "aliases", 3), '"aliases" as a JSON array, got 3 - at dev/x'),
             (lambda found: {**found, "devices": [{**found["devices"][0], "hooks": [[]]}]}, '"hooks" as a JSON array of strings'),
             *(
-                (partial(_set, key="display", value=display), "- at dev x")
+                (partial(_set, key="display", value=display), "- at dev/x")
                 for display in ({"enum": 3}, {"odd": {"A": 1}}, {}, {"enum": {"A": "x"}}, {"flags": {"A": None}}, "octal", 3)
             ),
-            (lambda found: _set(found, "bounds", {"mask": -1}), "bits of `uint8` in Mask, got -1 - at dev x"),
-            (lambda found: _set(found, "bounds", {"ge": 300}), "bounds that some `uint8` meets, got none that does - at dev x"),
+            (lambda found: _set(found, "bounds", {"mask": -1}), "bits of `uint8` in Mask, got -1 - at dev/x"),
+            (lambda found: _set(found, "bounds", {"ge": 300}), "bounds that some `uint8` meets, got none that does - at dev/x"),
             (lambda found: _set(found, "name", None), '"name" as a JSON string'),
             (lambda found: _set(found, "name", "\ud800"), "\"name\" as a JSON string, got '.ud800' - at dev"),
             (lambda found: _set(found, "description", ["text"]), '"description" as a JSON string'),
-            (lambda found: _set(found, "aliases", ["a", 3]), '"aliases" as a JSON array of strings, got .* - at dev x'),
+            (lambda found: _set(found, "aliases", ["a", 3]), '"aliases" as a JSON array of strings, got .* - at dev/x'),
             (lambda found: _set(found, "widens_from", [[]]), '"widens_from" as a JSON array of strings'),
             (lambda found: _set(found, "since", True), '"since" as a JSON integer, got True'),
             (lambda found: _set(found, "since", 1.0), '"since" as a JSON integer, got 1.0'),
-            (lambda found: _set(found, "length", -1, type="buffer"), r"a length of 0 to 2\*\*63-1, got -1 - at dev x"),
+            (lambda found: _set(found, "length", -1, type="buffer"), r"a length of 0 to 2\*\*63-1, got -1 - at dev/x"),
             (lambda found: _set(found, "length", 1 << 63, type="buffer"), r"a length of 0 to 2\*\*63-1"),
             (lambda found: _set(found, "length", False), '"length" as a JSON integer, got False'),
             (lambda found: _set(found, "type", "buffer"), "its Length, or for one that varies its MaxLength"),
             (lambda found: _set(found, "optional", 1), '"optional" as a JSON boolean'),
             (lambda found: _set(found, "optional", True), "None only beside a struct"),
-            (lambda found: _set(found, "default", {}, length=2), r"`uint8\[2\]` as a JSON array, got {} - at dev x"),
+            (lambda found: _set(found, "default", {}, length=2), r"`uint8\[2\]` as a JSON array, got {} - at dev/x"),
             (lambda found: _set(found, "default", {"0x2": "00"}, type="sparse", length=2), "ascending, apart and inside it"),
             (lambda found: _set(found, "default", {"-1": "00"}, type="sparse", length=2), "ascending, apart and inside it"),
             (lambda found: _set(found, "enum", ["A", "B"]), '"enum" as a JSON object'),
@@ -353,12 +354,12 @@ class TestTablesAsJson:
             (lambda found: _set(found, "enum", {"__str__": 1}), '"enum" as an object of names and integers'),
             (lambda found: _set(found, "enum", {"mro": 1}), '"enum" as an object of names and integers'),
             (lambda found: _set(found, "bounds", []), '"bounds" as a JSON object'),
-            (lambda found: _set(found, "bounds", {"le": "9"}), "\"le\" as a number that can bound a value, got '9' - at dev x"),
+            (lambda found: _set(found, "bounds", {"le": "9"}), "\"le\" as a number that can bound a value, got '9' - at dev/x"),
             (lambda found: _set(found, "bounds", {"le": True}), '"le" as a number'),
             (lambda found: _set(found, "bounds", {"mask": 0.5}), '"mask" as a number'),
             (lambda found: _set(found, "bounds", {"multiple_of": 0}), '"multiple_of" as a number'),
             (lambda found: _set(found, "bounds", {"multiple_of": 10**400}, type="float64"), '"multiple_of" as a number'),
-            (lambda found: _set(found, "struct", [], type="struct"), "a JSON object, got .* - at dev x"),
+            (lambda found: _set(found, "struct", [], type="struct"), "a JSON object, got .* - at dev/x"),
             (lambda found: _set(found, "struct", _nested(64), type="struct"), "at most 64 structs within each other"),
             (lambda found: _set(found, "struct", _nested(5000), type="struct"), "at most 64 structs within each other"),
             (lambda found: _device(found, "instances", [[]]), '"instances" as a JSON array of integers'),
@@ -409,11 +410,11 @@ def test_bounds_and_enums_go_along() -> None:
 DUMP: dict[str, Any] = json.loads(lzma.decompress((DATA / "pc-qemu7.2.vmstate.json.xz").read_bytes()))
 
 
-def compared(change: Callable[[Any], None], aliases: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
+def compared(change: Callable[[Any], None], *aliases: str) -> tuple[list[str], list[str]]:
     """What an upgrade and a downgrade meet between QEMU 7.2 and a copy that was changed by hand."""
     new = copy.deepcopy(DUMP)
     change(new)
-    old, changed = dumpstate.parse(DUMP, aliases), dumpstate.parse(new)
+    old, changed = dumpstate.parse(DUMP, Aliases(map(parse_alias, aliases))), dumpstate.parse(new)
     return [str(each) for each in dumpstate.compare(old, changed)], [str(each) for each in dumpstate.compare(changed, old)]
 
 
@@ -428,25 +429,25 @@ class TestQemu:
 
     def test_a_field_removed(self) -> None:
         upgrade, downgrade = compared(lambda dump: fields(dump, "hpet").pop(1))
-        assert upgrade == ["hpet isr: refused (qemu-field-unknown: written 8 bytes, read nothing)"]
-        assert downgrade == ["hpet isr: refused (qemu-field-missing: written nothing, read 8 bytes)"]
+        assert upgrade == ["hpet/isr: refused (qemu-field-unknown: written 8 bytes, read nothing)"]
+        assert downgrade == ["hpet/isr: refused (qemu-field-missing: written nothing, read 8 bytes)"]
 
     def test_a_field_renamed_is_the_same_bytes(self) -> None:
         def rename(dump: Any) -> None:
             fields(dump, "hpet")[1]["field"] = "status"
 
         upgrade, downgrade = compared(rename)
-        assert upgrade == ["hpet isr: fine (qemu-field-renamed: written `isr`, read `status`)"]
-        assert downgrade == ["hpet status: fine (qemu-field-renamed: written `status`, read `isr`)"]
-        assert compared(rename, {"hpet.isr": "status"})[0] == []
+        assert upgrade == ["hpet/isr: fine (qemu-field-renamed: written `isr`, read `status`)"]
+        assert downgrade == ["hpet/status: fine (qemu-field-renamed: written `status`, read `isr`)"]
+        assert compared(rename, "hpet/isr=status")[0] == []
 
     def test_a_field_resized(self) -> None:
         def resize(dump: Any) -> None:
             fields(dump, "hpet")[1]["size"] = 4
 
         assert compared(resize) == (
-            ["hpet isr: refused (qemu-field-resized: written 8 bytes, read 4 bytes)"],
-            ["hpet isr: refused (qemu-field-resized: written 4 bytes, read 8 bytes)"],
+            ["hpet/isr: refused (qemu-field-resized: written 8 bytes, read 4 bytes)"],
+            ["hpet/isr: refused (qemu-field-resized: written 4 bytes, read 8 bytes)"],
         )
 
     def test_a_version_raised(self) -> None:
@@ -470,27 +471,27 @@ class TestQemu:
 
         upgrade, downgrade = compared(change)
         assert upgrade == []
-        assert [line.partition(" (")[0] for line in downgrade] == ["hpet: refused", "hpet new: refused"]
+        assert [line.partition(" (")[0] for line in downgrade] == ["hpet: refused", "hpet/new: refused"]
 
     def test_a_subsection_gone_and_one_added(self) -> None:
         def remove(dump: Any) -> None:
             dump["fw_cfg"]["Description"]["Subsections"].pop(0)
 
         words = ": loads while it is not needed, and so not sent (qemu-subsection-unknown: written a subsection, read nothing)"
-        assert compared(remove) == ([f"fw_cfg fw_cfg/dma{words}"], [])
+        assert compared(remove) == ([f'fw_cfg/"fw_cfg/dma"{words}'], [])
 
         def add(dump: Any) -> None:
             new = {"name": "fw_cfg/new", "version_id": 1, "minimum_version_id": 1, "Fields": []}
             dump["fw_cfg"]["Description"]["Subsections"].append(new)
 
-        assert compared(add) == ([], [f"fw_cfg fw_cfg/new{words}"])
+        assert compared(add) == ([], [f'fw_cfg/"fw_cfg/new"{words}'])
 
     def test_what_differs_in_a_subsection(self) -> None:
         def change(dump: Any) -> None:
             dump["fw_cfg"]["Description"]["Subsections"][1]["Fields"][2]["size"] = 4
 
         assert compared(change)[0] == [
-            "fw_cfg fw_cfg/acpi_mr / rsdp_mr_size: refused (qemu-field-resized: written 8 bytes, read 4 bytes)"
+            'fw_cfg/"fw_cfg/acpi_mr"/rsdp_mr_size: refused (qemu-field-resized: written 8 bytes, read 4 bytes)'
         ]
 
     def test_a_description_that_moved_into_a_struct(self) -> None:
@@ -501,8 +502,8 @@ class TestQemu:
 
         upgrade, downgrade = compared(change)
         assert upgrade == [
-            "hpet config: fine (qemu-struct-moved: written `config`, read `regs.config`)",
-            "hpet isr: fine (qemu-struct-moved: written `isr`, read `regs.isr`)",
+            "hpet/config: fine (qemu-struct-moved: written `config`, read `regs/config`)",
+            "hpet/isr: fine (qemu-struct-moved: written `isr`, read `regs/isr`)",
         ]
         assert len(downgrade) == 2
 
@@ -511,7 +512,7 @@ class TestQemu:
             found = fields(dump, "hpet")
             found.insert(0, found.pop(1))
 
-        assert compared(change)[0] == ["hpet isr: refused (qemu-field-moved: written it, read it, in another place)"]
+        assert compared(change)[0] == ["hpet/isr: refused (qemu-field-moved: written it, read it, in another place)"]
 
     def test_as_few_fields_as_possible_moved(self) -> None:
         def moved(ours: str, theirs: str) -> list[str]:
@@ -536,14 +537,14 @@ class TestQemu:
         def change(dump: Any) -> None:
             fields(dump, "hpet")[1]["field_exists"] = True
 
-        words = "hpet isr: loads while the condition holds (qemu-condition-changed: written "
+        words = "hpet/isr: loads while the condition holds (qemu-condition-changed: written "
         assert compared(change) == ([f"{words}no condition, read a condition)"], [f"{words}a condition, read no condition)"])
 
         def conditional(dump: Any) -> None:
             fields(dump, "hpet").append({"field": "new", "version_id": 0, "field_exists": True, "size": 1})
 
         assert compared(conditional)[0] == [
-            "hpet new: loads while its condition does not hold (qemu-field-missing: written nothing, read 1 bytes)"
+            "hpet/new: loads while its condition does not hold (qemu-field-missing: written nothing, read 1 bytes)"
         ]
 
     def test_a_device_gone_renamed_and_its_section_renamed(self) -> None:
@@ -572,7 +573,7 @@ class TestQemu:
                     changed.append(device)
 
         upgrade, downgrade = compared(change)
-        assert [line.partition(" ")[0] for line in upgrade] == [line.partition(" ")[0] for line in downgrade] == changed
+        assert [line.partition("/")[0] for line in upgrade] == [line.partition("/")[0] for line in downgrade] == changed
         assert len(changed) == 50
 
     @pytest.mark.parametrize(
@@ -590,10 +591,10 @@ class TestQemu:
             (lambda found: _described(found, Fields={}), '"Fields" as a JSON array'),
             (lambda found: _described(found, Fields=[3]), "a description as a JSON object, .* JSON has 3"),
             (lambda found: _described(found, Subsections=[{"name": []}]), '"name" as a JSON string'),
-            (lambda found: _described(found, Fields=[{"field": "x", "version_id": "1"}]), '"version_id" .* - at hpet x'),
+            (lambda found: _described(found, Fields=[{"field": "x", "version_id": "1"}]), '"version_id" .* - at hpet/x'),
             (
                 lambda found: _described(found, Fields=[{"field": "x", "version_id": 1, "size": 1.5, "field_exists": False}]),
-                '"size" as a JSON integer, .* JSON has 1.5 - at hpet x',
+                '"size" as a JSON integer, .* JSON has 1.5 - at hpet/x',
             ),
             (lambda found: _described(found, Fields=[_described_deep(70)]), "at most 64 descriptions within each other"),
             (lambda found: _described(found, Fields=[_described_deep(5000)]), "at most 64 descriptions within each other"),

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from strategies import snapshots
 
 from tagged_vmstate.diff import RANGES, WINDOW, Difference, diff
-from tagged_vmstate.edit import changed, laid_over, locate, paths
+from tagged_vmstate.edit import Target, changed, fields, laid_over, located
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.frames import Lead
+from tagged_vmstate.paths import Pattern, format_path
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Record, encode
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
@@ -56,7 +57,7 @@ class TestFields:
     def difference(self, left: Record, right: Record) -> Difference:
         [found] = diff(one(left), one(right))
         [back] = diff(one(right), one(left))
-        assert (found.kind, found.place) == (back.kind, back.place) == ("changed", "dev#0 x")
+        assert (found.kind, found.place) == (back.kind, back.place) == ("changed", "dev#0/x")
         return found
 
     def test_values_and_types(self) -> None:
@@ -103,24 +104,24 @@ class TestFields:
         first, second = (Record("x", "uint8", None, 1),), (Record("x", "uint8", None, 2), Record("z", "bool", None, value=True))
         found = list(diff(outer(first, None), outer(second, (), first)))
         assert [(each.kind, each.place) for each in found] == [
-            ("changed", "dev#0 s[0] / x"),
-            ("added", "dev#0 s[0] / z"),
-            ("changed", "dev#0 s[1]"),
-            ("added", "dev#0 s[2]"),
-            ("changed", "dev#0 t / y"),
+            ("changed", "dev#0/s[0]/x"),
+            ("added", "dev#0/s[0]/z"),
+            ("changed", "dev#0/s[1]"),
+            ("added", "dev#0/s[2]"),
+            ("changed", "dev#0/t/y"),
         ]
 
     def test_devices_and_fields_on_one_side(self) -> None:
         left = made(Section("a", 0, []), Section("b", 1, [Record("x", "uint8", None, 1)]))
         right = made(Section("b", 1, [Record("y", "uint8", None, 1)]), Section("c", 0, []))
         found = [(each.kind, each.place) for each in diff(left, right)]
-        assert found == [("removed", "a#0"), ("removed", "b#1 x"), ("added", "b#1 y"), ("added", "c#0")]
+        assert found == [("removed", "a#0"), ("removed", "b#1/x"), ("added", "b#1/y"), ("added", "c#0")]
 
     def test_ignored_is_what_lies_below_too(self) -> None:
         left, right = (one(Record("s", "struct", None, (Record("y", "uint8", None, value),))) for value in (1, 2))
         assert list(diff(left, right, lambda _section, path: path == ("s",))) == []
         assert list(diff(left, right, lambda section, _path: section == "dev#0")) == []
-        assert places(diff(left, right, lambda _section, path: path == ("y",))) == ["dev#0 s / y"]
+        assert places(diff(left, right, lambda _section, path: path == ("y",))) == ["dev#0/s/y"]
 
 
 class TestMemory:
@@ -174,15 +175,15 @@ class TestMemory:
 class TestRealMachines:
     def test_a_machine_that_ran_against_one_at_reset(self) -> None:
         found = places(diff(imported("pc-qemu7.2"), imported("pc-qemu7.2-reset")))
-        assert "cpu#0 env.eip" in found
-        assert "globalstate#0 runstate" in found
+        assert "cpu#0/env.eip" in found
+        assert "globalstate#0/runstate" in found
         assert len(found) < 30
 
     def test_two_qemus(self) -> None:
         found = [(each.kind, each.place) for each in diff(imported("pc-qemu7.2"), imported("pc-qemu10.0"))]
-        assert ("removed", "hpet#0 num_timers") in found
-        assert ("added", "hpet#0 num_timers_save") in found
-        assert ("changed", "globalstate#0 runstate") in found
+        assert ("removed", "hpet#0/num_timers") in found
+        assert ("added", "hpet#0/num_timers_save") in found
+        assert ("changed", "globalstate#0/runstate") in found
 
 
 class TestChange:
@@ -198,38 +199,38 @@ class TestChange:
     def changed(self, path: str, value: Any) -> tuple[Snapshot, Snapshot]:
         before = one(*self.RECORDS)
         [section] = before
-        target = locate(section.records(), path)
-        assert target
+        [target] = located(section, Pattern(f"dev/{path}"))
         return before, made(changed(section, target, value))
 
-    @pytest.mark.parametrize("path", ["s/b", "l[0]/a", "s/a", "n[0]"])
+    @pytest.mark.parametrize("path", ["s/b", "l[0]/a", '"s/a"', '"n[0]"'])
     def test_only_that_value_changes_and_its_flags(self, path: str) -> None:
         before, after = self.changed(path, 5)
         [found] = diff(before, after)
-        assert (found.new, found.place.replace(" / ", "/")) == (5, f"dev#0 {path}")
+        assert (found.new, found.place) == (5, f"dev#0/{path}")
         [section] = after
-        flags = {
-            each: target.record.is_default for each in paths(section.records()) if (target := locate(section.records(), each))
-        }
+        flags = {format_path(None, target.path): target.record.is_default for target in fields(section.records())}
         assert not flags[path]
         outer = path[0] if path in {"s/b", "l[0]/a"} else None
-        assert {name for name, flag in flags.items() if flag} == {"s", "s/b", "l", "l[0]/a", "l[0]/b"} - {path, outer}
+        assert {name for name, flag in flags.items() if flag} == {"s", "s/a", "s/b", "l", "l[0]/a", "l[0]/b"} - {path, outer}
         assert len(found.section) > 0
 
     def test_the_same_value_changes_nothing(self) -> None:
         before, after = self.changed("s/b", 2)
         assert next(iter(before)).payload() == next(iter(after)).payload()
 
-    def test_names_count_as_they_stand(self) -> None:
-        assert self.target("s/a").record.value == 9, "the longest name that fits"
-        assert self.target("n[0]").record.name == "n[0]"
-        assert (self.target("n[1]").record.name, self.target("n[1]").index) == ("n", 1)
-        assert self.target("n[0x2]").path == ("n", 2)
-        for path in ("x", "s/x", "l/a", "l[1]/a", "l[7]/a", "s[0]/a", "n[1]x", ""):
-            assert locate(self.RECORDS, path) is None
+    def test_a_path_names_a_field_or_an_element_of_one(self) -> None:
+        assert [target.record.value for target in self.targets("s/a")] == [1, 9], "without quotes it may be either"
+        assert [target.record.value for target in self.targets('"s/a"')] == [9]
+        assert [target.path for target in self.targets("n[0]")] == [("n[0]",), ("n", 0)]
+        assert [(target.record.name, target.index) for target in self.targets("n[1]")] == [("n", 1)]
+        assert [target.path for target in self.targets("n[0x2]")] == [("n", 2)]
+        assert [target.path for target in self.targets("l/a")] == [("l", 0, "a")], "all elements"
+        for path in ("x", "s/x", "l[1]/a", "l[7]/a", "s[0]/a", "n[1]x", '"n"[', '"s"/"a/"'):
+            assert self.targets(path) == []
 
-    def target(self, path: str) -> Any:
-        return locate(self.RECORDS, path)
+    def targets(self, path: str) -> list[Target]:
+        [section] = one(*self.RECORDS)
+        return list(located(section, Pattern(f"dev/{path}")))
 
     def test_every_other_byte_stays_whatever_its_encoding(self) -> None:
         """A foreign writer's short integers, odd flags and long strings, around and above the change."""
@@ -238,14 +239,13 @@ class TestChange:
         other = b"\x95\xa1t\xa5uint8\xc0\x00\x07"
         before = made(EncodedSection(Lead.of("section", "dev", 0, NO_ATTRIBUTES), raw + other))
         [section] = before
-        target = locate(section.records(), "s/b")
-        assert target
+        [target] = located(section, Pattern("dev/s/b"))
         after = changed(section, target, 9)
         expected = raw.replace(b"\xcd\x00\x01", b"\x00").replace(inner[1], encode(Record("b", "uint8", None, 9)))
         assert after.payload() == expected + other
 
     def test_what_does_not_fit_is_refused_with_its_path(self) -> None:
-        with pytest.raises(StateError, match=r"`uint8` \(0 to 255\), got 256 - at dev#0 l\[0\] / a"):
+        with pytest.raises(StateError, match=r"`uint8` \(0 to 255\), got 256 - at dev#0/l\[0\]/a"):
             self.changed("l[0]/a", 256)
 
     @given(

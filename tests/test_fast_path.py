@@ -676,7 +676,7 @@ def test_a_value_out_of_bounds_is_refused_by_a_machine_that_knows_its_snapshots(
     machine = Machine([Bounded()])
     for count in range(3 * USES):
         machine.load(tv.dumps(Wider(count=count % 8)))
-    with pytest.raises(LoadError, match="expected `int32` of at most 8, snapshot has 9 - at board#0 count"):
+    with pytest.raises(LoadError, match="expected `int32` of at most 8, snapshot has 9 - at board#0/count"):
         machine.load(tv.dumps(Wider(count=9)))
     assert machine.entries[0].state.count == (3 * USES - 1) % 8
 

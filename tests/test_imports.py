@@ -11,7 +11,8 @@ PACKAGE = Path(tagged_vmstate.__file__).parent
 
 # From the ground up; a room may import any room of a line above its own.
 FLOORS = [
-    {"version", "errors", "sums", "straight"},
+    {"version", "paths", "sums", "straight"},
+    {"errors"},
     {"wire", "files", "template"},
     {"wiretype", "compression"},
     {"blocks"},
@@ -46,7 +47,7 @@ FLOORS = [
     {"cli.messages"},
     {"cli.render", "cli.main"},
     {"cli.files"},
-    {"cli.modules", "cli.globs"},
+    {"cli.modules", "cli.paths"},
     {"cli.looks"},
     {"cli.inspect", "cli.convert", "cli.shell", "cli.tables", "cli.diff", "cli.set", "cli.qemu", "cli.fuzz"},
 ]
@@ -75,6 +76,7 @@ TABLES = {
     "machine",
 }
 SEES_NO_TABLE = {
+    "paths",
     "records",
     "skeleton",
     "straight",

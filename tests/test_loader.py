@@ -132,14 +132,14 @@ class TestTheRules:
         ],
     )
     def test_another_type_or_length_is_a_problem(self, record: Record, words: str) -> None:
-        assert problems(record) == [f"{words} - at dev#0 {record.name}"]
+        assert problems(record) == [f"{words} - at dev#0/{record.name}"]
 
     def test_a_value_beyond_its_bounds_is_a_problem_at_any_depth(self) -> None:
         wrong = Record("b", "int32", None, 10)
         words = "expected `int32` of at most 9, snapshot has 10 - at dev#0 "
-        assert problems(struct("inner", wrong)) == [f"{words}inner / b"]
-        assert problems(struct("maybe", wrong)) == [f"{words}maybe / b"]
-        assert problems(Record("many", "struct", 2, [(), (wrong,)])) == [f"{words}many[1] / b"]
+        assert problems(struct("inner", wrong)) == [f"{words}inner/b"]
+        assert problems(struct("maybe", wrong)) == [f"{words}maybe/b"]
+        assert problems(Record("many", "struct", 2, [(), (wrong,)])) == [f"{words}many[1]/b"]
         assert problems(struct("inner", Record("b", "int32", None, -1)))[0].startswith(
             "expected `int32` of at least 0, snapshot has -1"
         )
@@ -149,7 +149,7 @@ class TestTheRules:
         assert loaded(struct("inner")).inner == Inner()
 
     def test_nothing_for_a_required_field_is_a_problem(self) -> None:
-        assert problems(need=False) == ["expected `uint32` (required), snapshot has no such field - at dev#0 need"]
+        assert problems(need=False) == ["expected `uint32` (required), snapshot has no such field - at dev#0/need"]
 
     def test_an_unknown_field_at_its_default_is_ignored(self) -> None:
         assert loaded(Record("new", "uint8", None, 3, is_default=True)) == Device(need=7)
@@ -159,17 +159,17 @@ class TestTheRules:
     def test_an_unknown_field_in_use_is_a_problem_unless_ignored(self) -> None:
         new = Record("new", "uint8", None, 3)
         words = "expected only known fields, or ones at their default, snapshot has `uint8`, which"
-        assert problems(new) == [f"{words} `Device` does not know, in use - at dev#0 new"]
-        assert problems(struct("inner", new)) == [f"{words} `Inner` does not know, in use - at dev#0 inner / new"]
+        assert problems(new) == [f"{words} `Device` does not know, in use - at dev#0/new"]
+        assert problems(struct("inner", new)) == [f"{words} `Inner` does not know, in use - at dev#0/inner/new"]
         data = snapshot(section(NEED, new, struct("inner", new)))
         assert tv.load(data, Device, unknown="ignore") == Device(need=7)
 
     def test_a_name_and_its_alias_are_a_problem_even_at_their_defaults(self) -> None:
         pair = [Record(name, "uint32", None, 5, is_default=True) for name in ("wide", "narrow")]
-        words = "expected `wide` or `narrow`, which are one field, snapshot has both - at dev#0 narrow"
+        words = "expected `wide` or `narrow`, which are one field, snapshot has both - at dev#0/narrow"
         assert problems(*pair) == [words]
         aliases = [Record(name, "uint32", None, 5) for name in ("narrow", "thin")]
-        assert problems(*aliases) == ["expected `narrow` or `thin`, which are one field, snapshot has both - at dev#0 thin"]
+        assert problems(*aliases) == ["expected `narrow` or `thin`, which are one field, snapshot has both - at dev#0/thin"]
 
     def test_two_of_one_name_are_no_snapshot_at_all(self) -> None:
         twice = encode(Record("wide", "uint32", None, 5)) * 2
@@ -178,11 +178,11 @@ class TestTheRules:
             def pieces(self) -> list[Piece]:
                 return [twice]
 
-        with pytest.raises(tv.FormatError, match="a name once among its siblings, snapshot has it twice - at dev#0 wide"):
+        with pytest.raises(tv.FormatError, match="a name once among its siblings, snapshot has it twice - at dev#0/wide"):
             tv.loads(snapshot(Doubled("dev", 0, ())), Device)
 
     def test_sections_from_elsewhere_are_held_to_it_too(self) -> None:
-        with pytest.raises(LoadError, match="expected `wide` once, snapshot has it twice - at dev#0 wide"):
+        with pytest.raises(LoadError, match="expected `wide` once, snapshot has it twice - at dev#0/wide"):
             tv.load(section(NEED, *[Record("wide", "uint32", None, 5)] * 2), Device)
 
     def test_all_problems_are_told_at_once(self) -> None:
@@ -192,7 +192,7 @@ class TestTheRules:
             struct("inner", Record("b", "int32", None, 10), Record("c", "bool", None, True)),
             need=False,
         )
-        assert [each.partition(" - at dev#0 ")[2] for each in found] == ["new", "need", "wide", "inner / c", "inner / b"]
+        assert [each.partition(" - at dev#0/")[2] for each in found] == ["new", "need", "wide", "inner/c", "inner/b"]
 
     def test_the_sentence_of_several(self) -> None:
         with pytest.raises(
@@ -224,7 +224,7 @@ class TestOneLevelUp:
 
     def test_a_device_without_a_section_gets_its_defaults_or_is_a_problem(self) -> None:
         assert tv.loads(snapshot(), Inner) == Inner()
-        with pytest.raises(LoadError, match=r"`uint32` \(required\), snapshot has no such field - at dev#0 need$"):
+        with pytest.raises(LoadError, match=r"`uint32` \(required\), snapshot has no such field - at dev#0/need$"):
             tv.loads(snapshot(), Device)
 
     def test_aliases_of_devices(self) -> None:
@@ -377,12 +377,12 @@ class TestHooks:
         assert target.log == []
 
     def test_check_refuses_a_save(self) -> None:
-        with pytest.raises(tv.StateError, match=r"`check` of `Hooked` takes, got ValueError: x is .* - at outer#0 more\[1\]$"):
+        with pytest.raises(tv.StateError, match=r"`check` of `Hooked` takes, got ValueError: x is .* - at outer#0/more\[1\]$"):
             tv.dumps(Outer(more=[Hooked(), Hooked(x=3, limit=2)]))
 
     def test_a_pre_save_that_raises_refuses_the_save(self) -> None:
         with pytest.raises(
-            tv.StateError, match=r"`pre_save` of `Hooked` to return, got RuntimeError: not now - at outer#0 inner$"
+            tv.StateError, match=r"`pre_save` of `Hooked` to return, got RuntimeError: not now - at outer#0/inner$"
         ):
             tv.dumps(Outer(inner=Hooked(x=66)))
 
@@ -401,7 +401,7 @@ class TestHooks:
         file = io.BytesIO()
         tv.Machine([Hooked(x=10), Outer(inner=Hooked(x=77), more=[])]).save(file)
         more = target.more
-        words = "expected `post_load` of `Hooked` to return, snapshot has RuntimeError: not now - at outer#0 inner"
+        words = "expected `post_load` of `Hooked` to return, snapshot has RuntimeError: not now - at outer#0/inner"
         with pytest.raises(LoadError, match=words):
             machine.load(file.getvalue())
         assert (other.x, target.inner.x, target.more, target.more[0].x) == (1, 2, more, 3)
@@ -527,7 +527,7 @@ class TestConstructors:
         with pytest.raises(LoadError) as caught:
             tv.load(data, into=Holder(many=[own(0)]))
         assert [(each.rule, each.path) for each in caught.value.problems] == [("not-made", ("one",)), ("not-made", ("many", 1))]
-        assert "expected a `Own` to load into, snapshot has one, where there is none - at holder#0 one" in str(caught.value)
+        assert "expected a `Own` to load into, snapshot has one, where there is none - at holder#0/one" in str(caught.value)
         data = tv.dumps(Holder(fixed=own(9)))
         assert (tv.loads(data, Holder).fixed.ier, tv.loads(data, Holder).fixed.bus) == (9, "default")
 
@@ -648,7 +648,7 @@ class TestARealKeyboard:
         assert tv.load(ps2kbd(), Renamed).codes == 2
 
     def test_with_a_field_that_the_class_lacks(self) -> None:
-        words = "`int32`, which `Older` does not know, in use - at ps2kbd#0 scancode_set"
+        words = "`int32`, which `Older` does not know, in use - at ps2kbd#0/scancode_set"
         with pytest.raises(LoadError, match=words):
             tv.load(ps2kbd(), Older)
 
@@ -660,7 +660,7 @@ class TestARealKeyboard:
         [queue, *rest] = ps2kbd().records()
         values: Any = queue.value
         hostile = queue.replace(value=tuple(r.replace(value=-1) if r.name == "queue.count" else r for r in values))
-        with pytest.raises(LoadError, match=r"`int32` of at least 0, snapshot has -1 - at ps2kbd#0 parent_obj / queue.count"):
+        with pytest.raises(LoadError, match=r"`int32` of at least 0, snapshot has -1 - at ps2kbd#0/parent_obj/queue.count"):
             tv.load(Section("ps2kbd", 0, [hostile, *rest]), PS2Keyboard)
 
 
@@ -706,7 +706,7 @@ class TestVirtioNet:
 
     def test_in_use_it_is_refused_by_name(self) -> None:
         with pytest.raises(
-            LoadError, match=r"`struct`, which `OldNet` does not know, in use - at virtio-net#0 msix \(byte \d+\)"
+            LoadError, match=r"`struct`, which `OldNet` does not know, in use - at virtio-net#0/msix \(byte \d+\)"
         ):
             tv.loads(tv.dumps(Net(msix=Msix(enabled=True))), OldNet)
 
@@ -840,7 +840,7 @@ def _flags(record: Record) -> dict[str, bool]:
 
 def test_a_variable_array_ends_at_its_capacity() -> None:
     assert tv.loads(snapshot(section(NEED, Record("few", "uint8", 3, [1, 2, 3]))), Device).few == [1, 2, 3]
-    with pytest.raises(tv.StateError, match=r"`uint8\[up to 3\]`, got 4 of them - at dev#0 few"):
+    with pytest.raises(tv.StateError, match=r"`uint8\[up to 3\]`, got 4 of them - at dev#0/few"):
         tv.dumps(Device(need=1, few=[1, 2, 3, 4]))
 
 
@@ -882,7 +882,7 @@ class TestMemoryAndBitmapsThatVary:
         ):
             with pytest.raises(LoadError, match=r"expected `\w+\[up to \d+\]`, snapshot has"):
                 tv.load(Section(table.name, 0, [record]), table)
-        with pytest.raises(tv.StateError, match=r"`sparse\[up to 9437184\]`, got 9437185 bytes - at ram#0 d"):
+        with pytest.raises(tv.StateError, match=r"`sparse\[up to 9437184\]`, got 9437185 bytes - at ram#0/d"):
             tv.dumps({"d": bytearray((9 << 20) + 1)}, table=self.RAM)
 
     @pytest.mark.parametrize(("value", "length"), [(b"", 0), (b"\xff", 8), (b"\xff\xff", 16), (b"\xff\xff\x0f", 20)])
@@ -901,9 +901,9 @@ class TestMemoryAndBitmapsThatVary:
 
 def test_constraints_hold_for_each_element() -> None:
     table = Table("t", [Field("n", Annotated[list[Annotated[tv.uint8, Le(3)]], Length(3)], default_factory=lambda: [0] * 3)])
-    with pytest.raises(tv.StateError, match=r"`uint8` of at most 3, got 4 - at t#0 n\[1\]"):
+    with pytest.raises(tv.StateError, match=r"`uint8` of at most 3, got 4 - at t#0/n\[1\]"):
         tv.dumps({"n": [3, 4, 5]}, table=table)
-    with pytest.raises(LoadError, match=r"`uint8` of at most 3, snapshot has 4 - at t#0 n\[2\]"):
+    with pytest.raises(LoadError, match=r"`uint8` of at most 3, snapshot has 4 - at t#0/n\[2\]"):
         tv.load(Section("t", 0, [Record("n", "uint8", 3, [1, 2, 4])]), table)
 
 

@@ -287,7 +287,7 @@ def test_a_device_whose_old_state_cannot_be_fetched_can_still_be_loaded() -> Non
     with pytest.raises(LoadError) as caught:
         Machine([Device(state, table=table), Refusing()]).load(data)
     assert (state, pushed) == ({"x": 1}, [2])
-    assert "what odd#0 had pushed outward is not restored: expected `pre_save` of `odd`" in caught.value.__notes__[0]
+    assert "what odd#0/had pushed outward is not restored: expected `pre_save` of `odd`" in caught.value.__notes__[0]
     Machine([Device(state, table=table)]).load(data, unknown="ignore")
     assert (state, pushed) == ({"x": 2}, [2, 2])
 
@@ -408,7 +408,7 @@ def test_large_memory_goes_in_parts_and_comes_back(tmp_path: Path) -> None:
     machine.load(path)
     assert memory == Memory()
     memory.ram.pop()
-    with pytest.raises(tv.StateError, match=r"`sparse\[10485760\]`, got 10485759 bytes - at memory#0 ram"):
+    with pytest.raises(tv.StateError, match=r"`sparse\[10485760\]`, got 10485759 bytes - at memory#0/ram"):
         machine.save(path)
     assert os.listdir(tmp_path) == ["vm.tvm"]
 
@@ -422,7 +422,7 @@ def test_a_save_that_fails_leaves_the_file_and_its_folder(tmp_path: Path) -> Non
     with pytest.raises(tv.StateError, match=r"ValueError: unlucky - at uart#0"):
         machine.save(path)
     uart.ier = 256
-    with pytest.raises(tv.StateError, match=r"`uint8` \(0 to 255\), got 256 - at uart#0 ier"):
+    with pytest.raises(tv.StateError, match=r"`uint8` \(0 to 255\), got 256 - at uart#0/ier"):
         machine.save(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["vm.tvm"]

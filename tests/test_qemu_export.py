@@ -13,9 +13,10 @@ from conftest import DATA, stream_bytes
 from qemu_streams import MAGIC, PAGE, blocks, configuration, description, device, field, full, page, ram, rebuilt
 from test_command import refused, run, shown
 
-from tagged_vmstate.edit import changed, locate
+from tagged_vmstate.edit import changed, located
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.jsonform import from_json, to_json
+from tagged_vmstate.paths import Aliases, Pattern
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.qemu.like import Likeness
 from tagged_vmstate.records import Record
@@ -61,8 +62,8 @@ def set_value(snapshot: bytes, device_name: str, path: str, value: object) -> by
     out = io.BytesIO()
     with SnapshotWriter(out, read.raw_attributes) as writer:
         for section in read:
-            target = locate(section.records(), path) if section.device == device_name else None
-            writer.write(changed(section, target, value) if target else section)
+            targets = list(located(section, Pattern(f"{device_name}/{path}")))
+            writer.write(changed(section, targets[0], value) if targets else section)
     return out.getvalue()
 
 
@@ -83,7 +84,7 @@ def differing(left: bytes, right: bytes) -> list[int]:
 def test_after_a_change_only_its_bytes_differ(device_name: str, path: str, value: object, width: int) -> None:
     stream = stream_bytes("pc-qemu7.2")
     snapshot = imported(stream)
-    if locate(next(each for each in Snapshot.read(snapshot) if each.device == device_name).records(), path) is None:
+    if not any(list(located(each, Pattern(f"{device_name}/{path}"))) for each in Snapshot.read(snapshot)):
         path = path.replace("/tn/", "/")
     places = differing(rebuilt(set_value(snapshot, device_name, path, value)), stream)
     assert places
@@ -169,7 +170,7 @@ NUMBER = small(field("x", "uint8", 1), data=b"\5")
             '"type":"buffer","length":2,"value":"0102"',
             "expected 1 bytes, as QEMU describes it, got 2",
         ),
-        ('"name":"x"', '"name":"y"', "the field, as QEMU describes this device, got none - at dev#0 x"),
+        ('"name":"x"', '"name":"y"', "the field, as QEMU describes this device, got none - at dev#0/x"),
         ('"type":"uint8","value":5', '"type":"string","value":"a"', "bytes, as only QEMU can read them"),
     ],
 )
@@ -225,8 +226,9 @@ def test_attributes_that_lie_are_refused() -> None:
 class TestLike:
     @staticmethod
     def like(ours: bytes, reference: bytes, drop: str = "", **aliases: str) -> Likeness:
-        named = {key.replace("__", "."): value for key, value in aliases.items()}
-        return Likeness(Snapshot.read(imported(ours)), Snapshot.read(imported(reference)), named, lambda name: name == drop)
+        named = Aliases((Pattern(key.replace("__", "/")), value) for key, value in aliases.items())
+        drops = [Pattern(drop)] if drop else []
+        return Likeness(Snapshot.read(imported(ours)), Snapshot.read(imported(reference)), named, drops)
 
     @staticmethod
     def told(likeness: Likeness) -> list[tuple[str, str]]:
@@ -249,41 +251,41 @@ class TestLike:
             field("a", "uint16", 2), field("b", "uint32", 4), field("c", "uint8", 1), data=bytes(6) + b"\x09", machine="old"
         )
         likeness = self.like(new, old)
-        assert self.told(likeness) == [("resized", "dev#0 a"), ("filled", "dev#0 c")]
+        assert self.told(likeness) == [("resized", "dev#0/a"), ("filled", "dev#0/c")]
         assert self.stream(likeness) == old.replace(bytes(6) + b"\x09", b"\0\5\0\0\0\7\x09")
 
     def test_a_loss_is_refused_unless_named_or_at_its_default(self) -> None:
         new = small(field("a", "uint8", 1), field("n", "uint8", 1), data=b"\1\2")
         old = small(field("a", "uint8", 1), data=b"\0")
-        assert self.told(self.like(new, old)) == [("lost", "dev#0 n")]
-        assert self.told(self.like(new, old, drop="dev.n")) == [("dropped", "dev#0 n")]
-        assert self.told(self.like(new, old, drop="dev#0")) == [("dropped", "dev#0 n")]
+        assert self.told(self.like(new, old)) == [("lost", "dev#0/n")]
+        assert self.told(self.like(new, old, drop="dev/n")) == [("dropped", "dev#0/n")]
+        assert self.told(self.like(new, old, drop="dev#0")) == [("dropped", "dev#0/n")]
 
     def test_a_number_too_large_is_lost(self) -> None:
         new = small(field("a", "uint16", 2), data=b"\1\0")
         old = small(field("a", "uint8", 1), data=b"\3")
-        assert self.told(self.like(new, old)) == [("lost", "dev#0 a")]
-        assert self.stream(self.like(new, old, drop="dev.a")) == old
+        assert self.told(self.like(new, old)) == [("lost", "dev#0/a")]
+        assert self.stream(self.like(new, old, drop="dev/a")) == old
 
     def test_arrays_and_buffers_of_other_lengths(self) -> None:
         longer = small(field("a", "uint8", 1, array_len=3), field("b", "buffer", 3), data=b"\1\2\0xy\0")
         shorter = small(field("a", "uint8", 1, array_len=2), field("b", "buffer", 2), data=b"\7\x08zz")
         down, up = self.like(longer, shorter), self.like(shorter, longer)
-        assert self.told(down) == self.told(up) == [("resized", "dev#0 a"), ("resized", "dev#0 b")]
+        assert self.told(down) == self.told(up) == [("resized", "dev#0/a"), ("resized", "dev#0/b")]
         assert b"\1\2xy" in self.stream(down)
         assert b"\7\x08\0zz\0" in self.stream(up)
         cut = self.like(longer.replace(b"\1\2\0xy\0", b"\1\2\3xyz"), shorter)
-        assert self.told(cut) == [("lost", "dev#0 a"), ("lost", "dev#0 b")]
+        assert self.told(cut) == [("lost", "dev#0/a"), ("lost", "dev#0/b")]
 
     def test_aliases_of_fields_and_devices(self) -> None:
         new = small(field("new", "uint8", 1), data=b"\5")
         old = small(field("old", "uint8", 1), data=b"\0")
         likeness = self.like(new, old, dev__old="new")
-        assert self.told(likeness) == [("renamed", "dev#0 old")]
+        assert self.told(likeness) == [("renamed", "dev#0/old")]
         assert self.stream(likeness) == old.replace(b"\0\0\0\1\0\x7e", b"\0\0\0\1\5\x7e")
         other = new.replace(b"\3dev", b"\3DEV").replace(b'"name": "dev"', b'"name": "DEV"')
         assert ("renamed", "dev#0") in self.told(self.like(other, old, dev="DEV", dev__old="new"))
-        assert self.like(new, old, dev__what="new").unused == ["dev.what"]
+        assert self.told(self.like(new, old, dev__what="new")) == [("filled", "dev#0/old"), ("lost", "dev#0/new")]
 
     def test_structs_of_an_array_one_by_one(self) -> None:
         def table(count: int, *names: str) -> dict[str, object]:
@@ -291,8 +293,8 @@ class TestLike:
             return field("s", "struct", len(names), array_len=count, struct=inner)
 
         new, old = small(table(2, "a", "b"), data=b"\1\2\3\4"), small(table(3, "a"), data=b"\7\x08\x09")
-        likeness = self.like(new, old, drop="dev.s/b")
-        assert self.told(likeness) == [("dropped", "dev#0 s[0] / b"), ("dropped", "dev#0 s[1] / b"), ("filled", "dev#0 s")]
+        likeness = self.like(new, old, drop="dev/s/b")
+        assert self.told(likeness) == [("dropped", "dev#0/s[0]/b"), ("dropped", "dev#0/s[1]/b"), ("filled", "dev#0/s")]
         assert self.stream(likeness) == old.replace(b"\7\x08\x09", b"\1\3\x09")
 
     def test_devices_and_memory_that_one_of_the_two_lacks(self) -> None:
@@ -307,8 +309,8 @@ class TestLike:
         new = small(*fields, data=b"\1", memory=two)
         old = small(*fields, data=b"\2").replace(b"\3dev", b"\3old").replace(b'"name": "dev"', b'"name": "old"')
         likeness = self.like(new, old)
-        assert self.told(likeness) == [("lost", "ram#0 more"), ("filled", "old#0"), ("lost", "dev#0")]
-        dropped = self.like(new, small(*fields, data=b"\2"), drop="ram.more")
+        assert self.told(likeness) == [("lost", "ram#0/more"), ("filled", "old#0"), ("lost", "dev#0")]
+        dropped = self.like(new, small(*fields, data=b"\2"), drop="ram/more")
         assert dropped.lost == []
         memory = ram(blocks(r=2 * PAGE) + page(0, b"a" * PAGE, "r") + page(PAGE, b"c" * PAGE, "r"), b"")
         assert self.stream(dropped) == small(*fields, data=b"\1", memory=memory)
@@ -317,7 +319,7 @@ class TestLike:
         with pytest.raises(StateError, match="a reference of the same architecture"):
             self.like(stream_bytes("pc-qemu7.2"), stream_bytes("armvirt-qemu7.2"))
         larger = small(memory=ram(blocks(r=3 * PAGE), b""))
-        with pytest.raises(StateError, match="take that of a machine with as much memory, got 8192 - at ram#0 r"):
+        with pytest.raises(StateError, match="take that of a machine with as much memory, got 8192 - at ram#0/r"):
             self.like(small(), larger)
 
     def test_qemu_10_for_qemu_7(self, tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
@@ -325,20 +327,23 @@ class TestLike:
         done = run("export", new, "--like", old, "-o", out)
         said = done.stderr.decode()
         assert done.returncode == 1
-        assert "lost: hpet#0 num_timers_save: `uint8`" in said
+        assert "lost: hpet#0/num_timers_save: `uint8`" in said
         assert "refused: 4 values in use would be lost; name each with --drop, or by --alias" in said
         assert not out.exists()
-        (tmp_path / "aliases").write_text("# from 10.0 back to 7.2\nhpet.num_timers=num_timers_save\n")
-        done = run("export", new, "--like", old, "--alias", f"@{tmp_path / 'aliases'}", "--drop", "globalstate.*", "-o", out)
+        (tmp_path / "aliases").write_text("# from 10.0 back to 7.2\nhpet/num_timers=num_timers_save\n")
+        done = run("export", new, "--like", old, "--alias", f"@{tmp_path / 'aliases'}", "--drop", "globalstate/*", "-o", out)
         assert done.returncode == 0
         assert "lost" not in done.stderr.decode()
         values = json.loads(shown("to-json", out, "--values"))
         assert values["hpet"]["num_timers"] == 3
         assert values["configuration"]["name"] == "pc-i440fx-7.2"
-        assert "no field of the reference `hpet.num_timer`; near it: hpet.num_timers" in refused(
-            "export", new, "--like", old, "--alias", "hpet.num_timer=x", "-o", out
+        assert "no field `hpet/num_timer`; near it: hpet#0/num_timers" in refused(
+            "export", new, "--like", old, "--alias", "hpet/num_timer=x", "-o", out
         )
-        assert b"expected DEVICE.OLD=NEW" in run("export", new, "--like", old, "--alias", "hpet", "-o", out).stderr
+        assert "no field `hpet/nun_timers_save`; near it: hpet#0/num_timers_save" in refused(
+            "export", new, "--like", old, "--drop", "hpet/nun_timers_save", "-o", out
+        )
+        assert b"expected PATH=NAME" in run("export", new, "--like", old, "--alias", "hpet", "-o", out).stderr
         assert b"belong to --like" in run("export", new, "--drop", "hpet", "-o", out).stderr
 
 
@@ -361,5 +366,5 @@ class TestDefaults:
         (tmp_path / "old.mig").write_bytes(small(field("a", "uint8", 1), data=b"\0"))
         run("import", tmp_path / "new.mig", "--defaults", tmp_path / "reset.mig", "-o", tmp_path / "vm.tvm")
         done = run("export", tmp_path / "vm.tvm", "--like", tmp_path / "old.mig", "-o", tmp_path / "out.mig")
-        assert done.stderr == b"tagged-vmstate: dropped: dev#0 n: `uint8`, at its default\n"
+        assert done.stderr == b"tagged-vmstate: dropped: dev#0/n: `uint8`, at its default\n"
         assert (tmp_path / "out.mig").read_bytes() == small(field("a", "uint8", 1), data=b"\1")

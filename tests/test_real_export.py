@@ -53,7 +53,7 @@ def test_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Pat
     new, out = stream_path("pc-qemu10.0"), tmp_path / "old.mig"
     with pytest.raises((AssertionError, OSError, ValueError)):
         registers("pc-qemu7.2", new, tmp_path)
-    options = ("--alias", "hpet.num_timers=num_timers_save", "--drop", "globalstate.*")
+    options = ("--alias", "hpet/num_timers=num_timers_save", "--drop", "globalstate/*")
     assert run("export", new, "--like", stream_path("pc-qemu7.2-reset"), *options, "-o", out).returncode == 0
     found = registers("pc-qemu7.2", out, tmp_path)
     values = shown("to-json", new, "--values")

@@ -291,7 +291,7 @@ def test_a_section_is_written_once_and_only_what_a_reader_takes() -> None:
         writer.write(Section("x" * 256, 0, []))
     with pytest.raises(StateError, match="bytes of attributes"):
         writer.write(Section("b", 0, [], attributes={"a": bytes(1 << 20)}))
-    with pytest.raises(StateError, match=r"got 300 - at b#0 s / n"):
+    with pytest.raises(StateError, match=r"got 300 - at b#0/s/n"):
         writer.write(Section("b", 0, [Record("s", "struct", None, (Record("n", "uint8", None, 300),))]))
 
 

@@ -186,7 +186,7 @@ class TestCheck:
         assert all(each["remedy"] for each in found["findings"])
         text = run("check", STREAM, "--against", "newer:MACHINE").stdout.decode()
         assert (
-            "refused  ps2kbd#0 scancode_set  wrong-type\n         expected `int16`, snapshot has `int32`\n         to mend it: declare"
+            "refused  ps2kbd#0/scancode_set  wrong-type\n         expected `int16`, snapshot has `int32`\n         to mend it: declare"
             in text
         )
         assert text.splitlines()[-1].startswith("cannot be loaded: ")
@@ -325,7 +325,7 @@ class TestCompat:
         assert shown("compat", board / "old.json", "board:MACHINE").count("0 refused, 0 on a condition, 0 fine") == 2
         text = run("compat", "board:MACHINE", "newer:MACHINE").stdout.decode()
         assert (
-            "upgrade: NEW loads what OLD saved\n  ps2kbd#0 scancode_set  type-changed\n    refused: written `int32`, read `int16`\n"
+            "upgrade: NEW loads what OLD saved\n  ps2kbd#0/scancode_set  type-changed\n    refused: written `int32`, read `int16`\n"
             in text
         )
 
@@ -360,8 +360,8 @@ class TestCompat:
         found = report("compat", DUMP, tmp_path / "new.json", status=1)
         assert [each["rule"] for each in found["upgrade"]["changes"]] == ["qemu-field-renamed"]
         assert [each["rule"] for each in found["downgrade"]["changes"]] == ["qemu-version-too-new", "qemu-field-renamed"]
-        (tmp_path / "aliases").write_text("# what changed\nhpet.isr=status\n\n")
-        for option in (["--alias", "hpet.isr=status"], ["--aliases", tmp_path / "aliases"]):
+        (tmp_path / "aliases").write_text("# what changed\nhpet/isr=status\n\n")
+        for option in (["--alias", "hpet/isr=status"], ["--aliases", tmp_path / "aliases"]):
             found = report("compat", DUMP, tmp_path / "new.json", *option, "--direction", "upgrade", status=0)
             assert found == {"report": "compat", "upgrade": {"refused": 0, "while": 0, "fine": 0, "changes": []}}
 
@@ -376,7 +376,7 @@ class TestBadTables:
         [
             ("nowhere:MACHINE", "cannot import nowhere: ModuleNotFoundError: No module named 'nowhere'"),
             ("syntax:MACHINE", "cannot import syntax: SyntaxError: "),
-            ("broken:MACHINE", "cannot import broken: expected a default: `uint8` (0 to 255), got 300 - at Broken x"),
+            ("broken:MACHINE", "cannot import broken: expected a default: `uint8` (0 to 255), got 300 - at Broken/x"),
             ("board:MACHIN", "board has no `MACHIN`; near it: MACHINE"),
             ("board:number", "board:number: expected a Machine, or classes under @vmstate, got 3"),
             ("board:fails", "board:fails cannot be called: ZeroDivisionError: division by zero"),
@@ -405,7 +405,7 @@ class TestBadTables:
                 _tables('"fields": [], "instances": [[]]'),
                 '"instances" as a JSON array of integers, JSON has [[]] - at d (line 1, byte 57)',
             ),
-            (_tables('"fields": [{"name": "a", "type": "buffer", "length": -1}]'), "JSON has -1 - at d a (line 1, byte 84)"),
+            (_tables('"fields": [{"name": "a", "type": "buffer", "length": -1}]'), "JSON has -1 - at d/a (line 1, byte 84)"),
             ('{"vmschkmachine": {"Name": 3}}', '"Name" as a JSON string, as -dump-vmstate writes it, JSON has 3'),
         ],
     )
@@ -422,7 +422,7 @@ class TestBadTables:
     def test_aliases_that_are_none(self) -> None:
         done = run("compat", DUMP, DUMP, "--alias", "x")
         assert done.returncode == 2
-        assert b"an alias is OLD=NEW, not `x`" in done.stderr
+        assert b"expected PATH=NAME, not `x`" in done.stderr
         assert "nothere: No such file or directory" in refused("compat", DUMP, DUMP, "--aliases", "nothere")
 
 
@@ -447,7 +447,7 @@ class TestDiff:
         assert report("diff", STREAM, STREAM, status=0)["same"] is True
 
     def test_ignore_and_max(self) -> None:
-        globs = ["timer", "cpu*", "i8259#0", "*/*next*", "mc146818rtc/cmos_data", "globalstate/*"]
+        globs = ["timer", "cpu*", "i8259#0", "**/*next*", "mc146818rtc/cmos_data", "globalstate/*"]
         text = run("diff", STREAM, RESET, *(part for glob in globs for part in ("--ignore", glob))).stdout.decode()
         assert text.split() == [
             *("mc146818rtc#0", "├─", "base_rtc", "uint64", *text.split()[4:7]),
@@ -478,13 +478,13 @@ class TestSet:
     @pytest.mark.parametrize(
         ("device", "field", "value", "line"),
         [
-            ("ps2kbd", "parent_obj/queue.data[4]", "1c f0", "parent_obj / queue.data  buffer[256]  1 range, 2 bytes"),
-            ("i8254", "channels[0]/count", "0x10", "channels[0] / count  int32  65536 → 16"),
+            ("ps2kbd", "parent_obj/queue.data[4]", "1c f0", "parent_obj/queue.data  buffer[256]  1 range, 2 bytes"),
+            ("i8254", "channels[0]/count", "0x10", "channels[0]/count  int32  65536 → 16"),
             ("cpu#0", "env.regs[2]", "7", "env.regs  uint64[16]  1 range, 1 element"),
             ("ps2kbd", "translate", "-1", "translate  int32  0 → -1"),
             ("configuration", "name", "pc", "name  string  pc-i440fx-7.2 → pc"),
             ("ram", "pc.ram[0x7c00]", "eb fe", "pc.ram  sparse[2097152]  1 range, 2 bytes"),
-            ("0000:00:00.0/I440FX", "parent_obj/config[0][1]", "ff", "parent_obj / config[0]  pci config[256]  1 range, 1 byte"),
+            ("0000:00:00.0/I440FX", "parent_obj/config[0][1]", "ff", "parent_obj/config[0]  pci config[256]  1 range, 1 byte"),
         ],
     )
     def test_every_kind(self, tmp_path: Path, device: str, field: str, value: str, line: str) -> None:
@@ -499,29 +499,29 @@ class TestSet:
     @pytest.mark.parametrize(
         ("device", "field", "value", "words"),
         [
-            ("ps2kb", "scancode_set", "3", "no device `ps2kb`; near it: ps2kbd"),
-            ("ps2kbd", "scancode", "3", "no field `scancode`; near it: scancode_set"),
-            ("dma", "regs", "3", "`dma` is there 2 times: name one of dma#0, dma#1"),
+            ("ps2kb", "scancode_set", "3", "no device `ps2kb/scancode_set`; near it: ps2kbd#0"),
+            ("ps2kbd", "scancode", "3", "no field `ps2kbd/scancode`; near it: ps2kbd#0/scancode_set"),
+            ("dma", "regs", "3", "`dma/regs` names 2 fields: name one of dma#0/regs, dma#1/regs"),
             (
                 "ps2kbd",
                 "scancode_set",
                 "99999999999",
-                "expected `int32` (-2147483648 to 2147483647), got 99999999999 - at ps2kbd#0 scancode_set",
+                "expected `int32` (-2147483648 to 2147483647), got 99999999999 - at ps2kbd#0/scancode_set",
             ),
-            ("ps2kbd", "scancode_set", "three", "expected `int32`, got 'three' - at ps2kbd#0 scancode_set"),
+            ("ps2kbd", "scancode_set", "three", "expected `int32`, got 'three' - at ps2kbd#0/scancode_set"),
             ("ps2kbd", "scancode_set[0]", "3", "expected no index: it is a single value, got [0]"),
             ("ps2kbd", "parent_obj", "3", "expected a field of the struct, such as FIELD/name, got `struct`"),
             (
                 "ps2kbd",
                 "parent_obj/queue.data",
                 "zz",
-                "expected bytes in hex, or @FILE, got 'zz' - at ps2kbd#0 parent_obj / queue.data",
+                "expected bytes in hex, or @FILE, got 'zz' - at ps2kbd#0/parent_obj/queue.data",
             ),
             ("ps2kbd", "parent_obj/queue.data", "00", "expected `buffer[256]`, got 1 bytes"),
             ("ps2kbd", "parent_obj/queue.data[255]", "0000", "expected bytes inside `buffer[256]`, got 2 at 255"),
             ("ps2kbd", "parent_obj/queue.data", "@nothere", "nothere: No such file or directory"),
             ("cpu", "env.regs[16]", "1", "expected an index of `uint64[16]`, got [16]"),
-            ("cpu", "env.regs", "[1]", "expected `uint64[16]`, got 1 elements - at cpu#0 env.regs"),
+            ("cpu", "env.regs", "[1]", "expected `uint64[16]`, got 1 elements - at cpu#0/env.regs"),
             ("cpu", "env.regs", "one", "expected a JSON list, such as [1, 2, 3], got 'one'"),
             ("ram", "pc.ram[0x1fffff]", "0000", "expected bytes inside `sparse[2097152]`, got 2 at 2097151"),
         ],

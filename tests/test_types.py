@@ -320,8 +320,8 @@ class _Endless(list[str]):
         ("struct", 2, 5, r"expected `struct\[2\]`, got 5"),
         ("string", 1 << 32, _Endless(), r"`string\[4294967296\]` that MessagePack can hold \(below 4 GiB\)"),
         ("struct", None, (1,), "a sequence of records"),
-        ("struct", None, (Record("a", "uint8", None, -1),), r"got -1 - at f / a"),
-        ("struct", 2, (None, (Record("a", "uint8", None, -1),)), r"got -1 - at f\[1\] / a"),
+        ("struct", None, (Record("a", "uint8", None, -1),), r"got -1 - at f/a"),
+        ("struct", 2, (None, (Record("a", "uint8", None, -1),)), r"got -1 - at f\[1\]/a"),
         ("struct", None, (Record("a", "uint8", None, 1),) * 2, "a name once among its siblings"),
         ("uint8", -1, [], "a length of 0"),
         ("future", None, 5, "a type that this build does not know"),
@@ -359,7 +359,7 @@ def _json(**changes: Any) -> dict[str, Any]:
         (_json(length=2), r"expected `uint8\[2\]` as a list, got 1 - at f"),
         (_json(type="struct"), "expected `struct` as a list of fields, or null, got 1 - at f"),
         (_json(type="struct", value=[_json(name=5)]), '"name" as a string, got 5 - at f'),
-        (_json(type="struct", length=1, value=[[_json(type=5)]]), r'"type" as a string, got 5 - at f\[0\] / f'),
+        (_json(type="struct", length=1, value=[[_json(type=5)]]), r'"type" as a string, got 5 - at f\[0\]/f'),
         (_json(type="buffer", length=1), "bytes as a string of hex digits, got 1 - at f"),
         (_json(type="buffer", length=1, value="0"), "bytes as a string of hex digits, got '0' - at f"),
         (_json(type="sparse", length=1), r"expected `sparse\[1\]` as {offset: hex}, got 1 - at f"),
@@ -583,7 +583,7 @@ def test_two_siblings_of_one_name_are_refused_at_every_level() -> None:
     one = encode(Record("f", "uint8", None, 1))
     with pytest.raises(FormatError, match=r"a name once among its siblings, snapshot has it twice - at f \(byte 13\)"):
         decode_all(one + one)
-    with pytest.raises(FormatError, match="- at s / f"):
+    with pytest.raises(FormatError, match="- at s/f"):
         decode_all(b"\x95\xa1s\xa6struct\xc0\x00\x92" + one + one)
 
 

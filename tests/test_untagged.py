@@ -213,7 +213,7 @@ class TestWrong:
             (COUNTED, "05 6162", r"a count of 0 to 4 in `n`, section has 5 - at data \(byte 1\)"),
             (QUEUE, "fe00 02", r"1 before an element of a list, or 0 behind the last, section has 2 - at q \(byte 2\)"),
             (QUEUE, "fe00 010000 010000 010000 010000", r"at most 3 elements, section has one more - at q"),
-            (QUEUE, "fe00 01 02 00 00", r"bytes 0 and 1 for `bool`, section has 02 - at q\[0\] / b"),
+            (QUEUE, "fe00 01 02 00 00", r"bytes 0 and 1 for `bool`, section has 02 - at q\[0\]/b"),
             (HOLED, "00000000 31", r"the mark of a null \('0'\), section has 0x31 - at ar\[1\] \(byte 4\)"),
             (
                 DEEP,
@@ -255,7 +255,7 @@ class TestWrong:
             write(HOLED, {"ar": [None] * 4}, 1)
 
     def test_declarations(self) -> None:
-        with pytest.raises(TableError, match="a number before it that it is counted by, got `n` - at t x"):
+        with pytest.raises(TableError, match="a number before it that it is counted by, got `n` - at t/x"):
             Table("t", [f("x", Annotated[bytes, MaxLength(4)], b"", untagged=Untagged(counted_by="n"))])
         with pytest.raises(TableError, match="a list of structs with a MaxLength, where it is linked"):
             f("x", tv.uint8, untagged=Untagged(linked=True))
@@ -376,7 +376,7 @@ class Test2009:
         monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
         done = run("import", "old.vm", "--tables", "board:MACHINE", "-o", "new.tvm")
         said = done.stderr.decode()
-        assert said == "tagged-vmstate: note: I440FX#0 pci_irq_levels: read from version 2; version 3 has no place for it\n"
+        assert said == "tagged-vmstate: note: I440FX#0/pci_irq_levels: read from version 2; version 3 has no place for it\n"
         assert "pci_irq_levels  int32[4]   1, 2, 3, 4" in shown("show", "new.tvm")
 
     def test_a_mask_that_has_a_field_in_version_2_but_not_in_3(self) -> None:
@@ -395,7 +395,7 @@ class Test2009:
         again.save_untagged(file)
         assert tv.load(file.getvalue(), Keyboard, unknown="ignore") == Keyboard(scan_enabled=1, translate=1)
         with pytest.raises(
-            tv.StateError, match="version 2 of `ps2kbd` has no place for it, got it in use - at ps2kbd#0 scancode_set"
+            tv.StateError, match="version 2 of `ps2kbd` has no place for it, got it in use - at ps2kbd#0/scancode_set"
         ):
             tv.Machine([Keyboard(scancode_set=3)]).save_untagged(file, versions={"ps2kbd": 2})
 
@@ -481,7 +481,7 @@ class TestLegacy:
             (b"", r"1 bytes of the flags, section has only 0 left - at ps2kbd#0 \(byte \d+\)"),
             (b"\3\3", r"the end of the section, section has 1 more bytes - at ps2kbd#0"),
             (b"\xff", r"`load_v1` to return, section has RuntimeError: flags of another keyboard - at ps2kbd#0"),
-            (b"\x1f", r"`int32` with no bits but 0xf, section has 31 - at ps2kbd#0 translate"),
+            (b"\x1f", r"`int32` with no bits but 0xf, section has 31 - at ps2kbd#0/translate"),
         ],
     )
     def test_what_it_reads_is_checked(self, data: bytes, words: str) -> None:

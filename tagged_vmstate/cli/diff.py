@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from tagged_vmstate.cli.files import STANDARD, opened_snapshot
-from tagged_vmstate.cli.globs import fits
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean
+from tagged_vmstate.cli.paths import check_names, usage
 from tagged_vmstate.cli.render import (
     BAD,
     DEVICE,
@@ -28,8 +28,9 @@ from tagged_vmstate.cli.render import (
     hex_preview,
     show_lines,
 )
-from tagged_vmstate.diff import Difference, Ignore, Range, diff
-from tagged_vmstate.errors import PathPart, format_path
+from tagged_vmstate.diff import Difference, Range, diff
+from tagged_vmstate.paths import Path, Pattern, format_path
+from tagged_vmstate.snapshot import Snapshot
 
 DIFFERENT = 1
 
@@ -37,17 +38,17 @@ DIFFERENT = 1
 @click.command(short_help="What differs between two snapshots.")
 @click.argument("old")
 @click.argument("new")
-@click.option("--ignore", "globs", multiple=True, metavar="GLOB", help="Leave out a device, or DEVICE/FIELD; several.")
+@click.option("--ignore", "paths", multiple=True, metavar="PATH", help="Leave out a device, or DEVICE/FIELD; several.")
 @click.option(
     "--max", "most", type=click.IntRange(min=0), metavar="N", help="Tell at most N differences, and how many more there are."
 )
 @TABLES_OPTION
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to tell it.")
-def diff_command(old: str, new: str, *, globs: tuple[str, ...], most: int | None, spec: str | None, form: str) -> int:
+def diff_command(old: str, new: str, *, paths: tuple[str, ...], most: int | None, spec: str | None, form: str) -> int:
     """What differs between the state of OLD and NEW, by device, instance and field; of buffers and memory the ranges.
 
-    Globs match `device`, `device#instance`, and either with the path of a field behind a slash: 'timer*',
-    'ram/pc.ram', '*/last_update'. What lies below a field that is left out is left out too.
+    PATH is DEVICE or DEVICE/FIELD, with globs: 'timer*', ram/pc.ram, '*/last_update'. What lies in a field that is left
+    out is left out too. See docs/paths.md.
 
     \b
     Examples:
@@ -63,10 +64,12 @@ def diff_command(old: str, new: str, *, globs: tuple[str, ...], most: int | None
     shown: list[Difference] = []
     count = 0
     with opened_snapshot(old) as left, opened_snapshot(new) as right:
-        for difference in diff(left, right, _ignore(globs)):
+        ignored = _Ignored([usage(Pattern, path) for path in paths])
+        for difference in diff(left, right, ignored):
             count += 1
             if most is None or count <= most:
                 shown.append(difference)
+        ignored.check(left, right)
     cut = count - len(shown)
     if form == "json":
         rows = [_as_json(difference) for difference in shown]
@@ -76,13 +79,23 @@ def diff_command(old: str, new: str, *, globs: tuple[str, ...], most: int | None
     return DIFFERENT if count else 0
 
 
-def _ignore(globs: Sequence[str]) -> Ignore:
-    def is_ignored(section: str, path: tuple[PathPart, ...]) -> bool:
-        inside = format_path(None, path).replace(" / ", "/")
-        names = (section, section.rpartition("#")[0])
-        return any(fits(f"{name}/{inside}" if inside else name, glob) for name in names for glob in globs)
+class _Ignored:
+    """What is left out of a comparison."""
 
-    return is_ignored
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
+        self._patterns = patterns
+        self._used: set[Pattern] = set()
+
+    def __call__(self, section: str, path: Path) -> bool:
+        found = [pattern for pattern in self._patterns if pattern.covers(section, path)]
+        self._used.update(found)
+        return bool(found)
+
+    def check(self, *snapshots: Snapshot) -> None:
+        """Raise Trouble where a pattern has left out nothing, and names nothing that lies in what was left out."""
+        for pattern in self._patterns:
+            if pattern not in self._used:
+                check_names(pattern, *snapshots)
 
 
 def _as_json(difference: Difference) -> dict[str, Any]:
@@ -102,17 +115,17 @@ def _lines(differences: Sequence[Difference], cut: int, known: Mapping[str, Look
         after = differences[number + 1].section if number + 1 < len(differences) else None
         if not difference.path:
             sign, words = ("- ", "only in the first") if difference.kind == "removed" else ("+ ", "only in the second")
-            yield [(sign, _style(difference)), (clean(difference.section), DEVICE), (f"  {words}", PLAIN)]
+            yield [(sign, _style(difference)), (format_path(difference.section, ()), DEVICE), (f"  {words}", PLAIN)]
             continue
         if difference.section != before:
-            yield [("  ", PLAIN), (clean(difference.section), DEVICE)]
+            yield [("  ", PLAIN), (format_path(difference.section, ()), DEVICE)]
         is_last = difference.section != after
         sign = {"changed": "  ", "removed": "- ", "added": "+ "}[difference.kind]
         guide = "└─ " if is_last else "├─ "
         line: Line = [
             (sign, _style(difference)),
             (guide, GUIDE),
-            (clean(format_path(None, difference.path)), NAME),
+            (format_path(None, difference.path), NAME),
             ("  ", PLAIN),
         ]
         look = known.get(difference.section.rpartition("#")[0], PLAINLY)

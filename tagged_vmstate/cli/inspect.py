@@ -10,13 +10,14 @@ from typing import Any, cast
 import click
 
 from tagged_vmstate.cli.files import opened
-from tagged_vmstate.cli.globs import fits, not_found
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean, say
+from tagged_vmstate.cli.paths import CANDIDATES, not_found, pattern
 from tagged_vmstate.cli.render import (
     BAD,
     DEVICE,
     DIM,
+    OMITTED,
     PLAIN,
     PLAINLY,
     VALUE,
@@ -30,6 +31,7 @@ from tagged_vmstate.errors import GATHERED, FormatError
 from tagged_vmstate.frames import VERSION, label
 from tagged_vmstate.jsonform import section_to_json
 from tagged_vmstate.overview import Whole, overview
+from tagged_vmstate.paths import Path, Pattern, format_path
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section, Sections
 from tagged_vmstate.snapshot import Snapshot, StoredSection
@@ -122,7 +124,9 @@ def _info_lines(version: int, attributes: dict[str, Any], entries: Sequence[_Ent
     for entry in entries:
         fields = "?" if entry.fields is None else str(entry.fields)
         state = "damaged" if entry.is_damaged else "ok"
-        rows.append((clean(label(entry.device, entry.instance)), str(entry.parts), fields, size_text(entry.size), state))
+        rows.append(
+            (format_path(label(entry.device, entry.instance), ()), str(entry.parts), fields, size_text(entry.size), state)
+        )
     styles = (DEVICE, PLAIN, PLAIN, VALUE, DIM)
     for line in table(rows, styles, right=frozenset({1, 2, 3})):
         yield [(text, BAD if text.startswith("damaged") else style) for text, style in line]
@@ -135,8 +139,7 @@ def _info_lines(version: int, attributes: dict[str, Any], entries: Sequence[_Ent
 
 @click.command(short_help="The values, as a tree.")
 @click.argument("file")
-@click.argument("device", required=False)
-@click.argument("field", required=False)
+@click.argument("words", metavar="[PATH]", nargs=-1)
 @click.option("--non-default", is_flag=True, help="Only what differs from the defaults of its writer.")
 @click.option("--full", is_flag=True, help="Arrays and buffers to the last byte. Implied by FIELD.")
 @click.option("--salvage", is_flag=True, help="Go on after damage, and tell it on standard error.")
@@ -144,8 +147,7 @@ def _info_lines(version: int, attributes: dict[str, Any], entries: Sequence[_Ent
 @click.option("--format", "form", type=FORMATS, default="text", show_default=True, help="For a person or a program.")
 def show_command(
     file: str,
-    device: str | None,
-    field: str | None,
+    words: tuple[str, ...],
     *,
     non_default: bool,
     full: bool,
@@ -155,30 +157,32 @@ def show_command(
 ) -> int:
     """The values, as a tree.
 
-    DEVICE and FIELD are names or globs (quote them). DEVICE may name an instance, as in "dma#1"; FIELD is the name of a
-    field at any depth, or a path such as "queue/count". Brackets in a name stand for themselves.
+    PATH is DEVICE or DEVICE/FIELD (or the two as two words), with globs: dma#1, ps2kbd/queue/count, 'cpu/env.*',
+    '**/count' at any depth. See docs/paths.md.
 
     \b
     Examples:
       tagged-vmstate show vm.tvm
       tagged-vmstate show vm.mig ps2kbd
-      tagged-vmstate show vm.mig '0000:00:0*' config*
+      tagged-vmstate show vm.mig '0000:00:0*/config*'
       tagged-vmstate show vm.tvm --non-default
       tagged-vmstate show board.tvm --tables board:MACHINE
 
     Exit status: 0 shown, 1 damaged (with --salvage), 2 unreadable, or nothing of that name.
     """
-    chosen = _Choice(device, field, non_default=non_default)
+    chosen = _Choice(pattern(words), non_default=non_default)
     known = looks(spec)
     with opened(file, salvage=salvage) as sections:
         sound = _Sound(sections)
         if form == "json":
             _print_json(chosen.sections(sound))
         else:
-            is_full = full or field is not None
-            wholes = chosen.wholes(overview(sound))
             show_lines(
-                line for whole in wholes for line in section_lines(whole, known.get(whole.device, PLAINLY), is_full=is_full)
+                line
+                for whole in chosen.wholes(sound)
+                for line in section_lines(
+                    whole, known.get(whole.device, PLAINLY), is_full=full or chosen.names_field(whole.device, whole.instance)
+                )
             )
     chosen.check()
     return DAMAGED if sound.is_damaged() else 0
@@ -213,67 +217,98 @@ class _Sound:
 class _Choice:
     """Which devices and fields to show."""
 
-    def __init__(self, device: str | None, field: str | None, *, non_default: bool) -> None:
-        self._device = device
-        self._field = field
+    def __init__(self, pattern: Pattern | None, *, non_default: bool) -> None:
+        self._pattern = pattern
         self._non_default = non_default
-        self._seen: set[str] = set()
-        self._matched = False
-        self._shown = False
+        self._labels: dict[str, None] = {}
+        self._fields: list[tuple[str, Path]] = []
+        self._is_there = False
+        self._is_shown = False
 
-    def wholes(self, wholes: Iterable[Whole]) -> Iterator[Whole]:
+    def wholes(self, sections: Sections) -> Iterator[Whole]:
         """The chosen sections, with only the chosen fields in them."""
-        for whole in wholes:
-            if self._has_device(whole.device, whole.instance):
-                whole.records = list(self._records(whole.records, ""))
-                if self._field is not None:
-                    whole.memory = {name: memory for name, memory in whole.memory.items() if self._has_field(name, name)}
-                if whole.records or whole.memory or (self._field is None and not self._non_default):
-                    self._shown = True
-                    yield whole
+        for whole in overview(self._near(sections)):
+            name = label(whole.device, whole.instance)
+            whole.records = list(self._records(name, whole.records, ()))
+            whole.memory = {
+                each: memory
+                for each, memory in whole.memory.items()
+                if (self._is_chosen(name, (each,)) or self._is_inside(name, (each,)))
+                and not (self._non_default and memory.is_default)
+            }
+            if whole.records or whole.memory or (self._names_whole(name) and not self._non_default):
+                self._is_shown = True
+                yield whole
 
     def sections(self, sections: Iterable[Section]) -> Iterator[Section]:
         """The same, part by part."""
-        for section in sections:
-            if self._has_device(section.device, section.instance):
-                records = tuple(self._records(section.records(), ""))
-                self._shown = self._shown or bool(records)
+        for section in self._near(sections):
+            records = tuple(self._records(section.label, section.records(), ()))
+            if records or (self._names_whole(section.label) and not self._non_default):
+                self._is_shown = True
                 yield Section(section.device, section.instance, records, kind=section.kind, attributes=section.raw_attributes)
 
-    def check(self) -> None:
-        """Raise Trouble where a name was given and nothing had it."""
-        if self._device is not None and not self._matched:
-            raise not_found("device", self._device, self._seen)
-        if self._field is not None and not self._shown:
-            raise not_found("field", self._field, self._seen)
+    def names_field(self, device: str, instance: int) -> bool:
+        """Whether only some fields of a section were asked for."""
+        return not self._names_whole(label(device, instance))
 
-    def _has_device(self, device: str, instance: int) -> bool:
-        if self._device is None or fits(device, self._device) or fits(label(device, instance), self._device):
-            self._matched = True
+    def check(self) -> None:
+        """Raise Trouble where a path was given and named nothing."""
+        if self._pattern is None or self._is_shown:
+            return
+        if not self._is_there:
+            raise not_found(self._pattern, self._fields or ((name, ()) for name in self._labels))
+        say(f"{self._pattern.text} is at its default")
+
+    def _near(self, sections: Iterable[Section]) -> Iterator[Section]:
+        """The sections that are named, or that something named may lie in."""
+        for section in sections:
+            self._labels[section.label] = None
+            if self._pattern is None or self._pattern.may_lie_in(section.label):
+                self._is_there = self._is_there or self._names_whole(section.label)
+                yield section
+
+    def _names_whole(self, name: str) -> bool:
+        return self._pattern is None or self._pattern.covers(name, ())
+
+    def _is_chosen(self, name: str, path: Path) -> bool:
+        if self._pattern is None or self._pattern.covers(name, path):
+            self._is_there = True
             return True
-        self._seen.add(device)
+        if len(self._fields) < CANDIDATES:
+            self._fields.append((name, path))
         return False
 
-    def _has_field(self, name: str, path: str) -> bool:
-        self._seen.add(name)
-        return self._field is None or fits(name, self._field) or fits(path, self._field)
+    def _is_inside(self, name: str, path: Path) -> bool:
+        """Whether an element of a field is named, or a byte of it: the field is shown."""
+        found = self._pattern is not None and self._pattern.indexed is not None and self._pattern.indexed[0].fits(name, path)
+        self._is_there = self._is_there or found
+        return found
 
-    def _records(self, records: Iterable[Record], above: str) -> Iterator[Record]:
+    def _records(self, name: str, records: Iterable[Record], above: Path) -> Iterator[Record]:
         for record in records:
+            path = (*above, record.name)
+            is_chosen = self._is_chosen(name, path) or (record.type != "struct" and self._is_inside(name, path))
             if self._non_default and record.is_default:
                 continue
-            path = f"{above}{record.name}"
-            if self._has_field(record.name, path) and not (self._non_default and record.type == "struct"):
+            if record.type == "struct" and record.value is not None and (self._non_default or not is_chosen):
+                yield from self._inside(name, record, path)
+            elif is_chosen:
                 yield record
-            elif record.type == "struct" and record.value is not None:
-                yield from self._inside(record, path)
 
-    def _inside(self, record: Record, path: str) -> Iterator[Record]:
+    def _inside(self, name: str, record: Record, path: Path) -> Iterator[Record]:
         """A struct with only what is chosen of it; nothing where that is nothing."""
-        elements = cast("Sequence[Records | None]", (record.value,) if record.length is None else record.value)
-        chosen = tuple(element and tuple(self._records(element, f"{path}/")) for element in elements)
-        if any(chosen):
-            yield record.replace(value=chosen[0] if record.length is None else chosen)
+        if record.length is None:
+            chosen = tuple(self._records(name, cast("Records", record.value), path))
+            if chosen:
+                yield record.replace(value=chosen)
+            return
+        elements = []
+        for index, element in enumerate(cast("Sequence[Records | None]", record.value)):
+            is_whole = element is None and self._is_chosen(name, (*path, index)) and not self._non_default
+            elements.append(element if is_whole else tuple(self._records(name, element or (), (*path, index))) or OMITTED)
+        if any(element is not OMITTED for element in elements):
+            yield record.replace(value=tuple(elements))
 
 
 def _print_json(sections: Iterable[Section]) -> None:

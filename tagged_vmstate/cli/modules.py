@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from tagged_vmstate.devices import Entry, entry_of
 from tagged_vmstate.errors import FormatError, TableError, VMStateError
 from tagged_vmstate.jsonform import Document
 from tagged_vmstate.machine import Machine
+from tagged_vmstate.paths import Aliases
 from tagged_vmstate.qemu import dumpstate
 from tagged_vmstate.table import Table
 from tagged_vmstate.tablejson import read_tables
@@ -23,7 +24,7 @@ from tagged_vmstate.tablejson import read_tables
 
 def tables(spec: str) -> Sequence[Entry]:
     """The devices that are named; a dump of QEMU's has none."""
-    found = any_tables(spec, {})
+    found = any_tables(spec)
     if isinstance(found, dumpstate.Dump):
         raise Trouble(f"{spec}: a dump of QEMU's knows no names and types: name module:MACHINE, or tables exported as JSON")
     return found
@@ -50,7 +51,7 @@ def devices(spec: str) -> Callable[[], Sequence[Entry]]:
     return copied
 
 
-def any_tables(spec: str, aliases: Mapping[str, str]) -> Sequence[Entry] | dumpstate.Dump:
+def any_tables(spec: str, aliases: Aliases = dumpstate.NO_ALIASES) -> Sequence[Entry] | dumpstate.Dump:
     """The devices, or the dump, that are named."""
     is_file = spec == STANDARD or Path(spec).exists() or ":" not in spec
     if not is_file:

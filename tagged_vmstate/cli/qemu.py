@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from tagged_vmstate.cli.files import STANDARD, Trouble, opened_snapshot, output
-from tagged_vmstate.cli.globs import fits, not_found
 from tagged_vmstate.cli.messages import say
+from tagged_vmstate.cli.paths import alias, check_names, usage
 from tagged_vmstate.errors import StateError, VMStateError
+from tagged_vmstate.paths import Aliases, Pattern
 from tagged_vmstate.qemu.export import export
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     "--alias",
     "aliases",
     multiple=True,
-    metavar="DEVICE.OLD=NEW",
-    help="A field, or a device, that has another name in FILE; @FILE has one a line.",
+    metavar="PATH=NAME",
+    help="A field of REFERENCE, or a device, that has another name in FILE; @FILE has one a line.",
 )
-@click.option("--drop", "drops", multiple=True, metavar="PATH", help="May be lost: DEVICE or DEVICE.FIELD; globs.")
+@click.option("--drop", "drops", multiple=True, metavar="PATH", help="May be lost: DEVICE or DEVICE/FIELD; globs.")
 def export_command(file: str, out: str, like: str | None, aliases: tuple[str, ...], drops: tuple[str, ...]) -> None:
     """Make the stream again that a snapshot came from, for -incoming of a QEMU with the same command line.
 
@@ -42,7 +43,7 @@ def export_command(file: str, out: str, like: str | None, aliases: tuple[str, ..
     \b
     Examples:
       tagged-vmstate export vm.tvm -o vm.mig
-      tagged-vmstate export new.tvm --like old-reset.mig --alias hpet.num_timers=num_timers_save -o old.mig
+      tagged-vmstate export new.tvm --like old-reset.mig --alias hpet/num_timers=num_timers_save -o old.mig
     """
     if like is None and (aliases or drops):
         raise click.UsageError("--alias and --drop belong to --like REFERENCE.")
@@ -54,8 +55,12 @@ def export_command(file: str, out: str, like: str | None, aliases: tuple[str, ..
         from tagged_vmstate.qemu.like import Likeness  # noqa: PLC0415  # only where it is asked for
 
         with opened_snapshot(like) as reference, _told(file):
-            named = dict(_pairs(aliases))
-            likeness = Likeness(snapshot, reference, named, lambda name: any(fits(name, drop) for drop in drops))
+            named, lossy = Aliases(_aliases(aliases)), [usage(Pattern, drop) for drop in drops]
+            likeness = Likeness(snapshot, reference, named, lossy)
+            for pattern in named.unused:
+                check_names(pattern, reference)
+            for pattern in lossy:
+                check_names(pattern, snapshot)
             _report(likeness)
             with output(out, is_text=False) as target:
                 likeness.write(target)
@@ -69,25 +74,20 @@ def _told(file: str) -> Iterator[None]:
         raise Trouble(f"{'standard input' if file == STANDARD else file}: {error}") from None
 
 
-def _pairs(aliases: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for alias in aliases:
-        if alias.startswith("@"):
+def _aliases(texts: Iterable[str]) -> Iterator[tuple[Pattern, str]]:
+    for text in texts:
+        if text.startswith("@"):
             try:
-                lines = Path(alias[1:]).read_text().splitlines()
+                lines = Path(text[1:]).read_text().splitlines()
             except (OSError, UnicodeDecodeError) as error:
-                raise Trouble(f"{alias[1:]}: {getattr(error, 'strerror', None) or 'not text'}") from None
-            yield from _pairs(line.strip() for line in lines if line.strip() and not line.lstrip().startswith(("#", "@")))
-            continue
-        old, equals, new = alias.partition("=")
-        if not (old and equals and new):
-            raise click.UsageError(f"--alias {alias}: expected DEVICE.OLD=NEW.")
-        yield old, new
+                raise Trouble(f"{text[1:]}: {getattr(error, 'strerror', None) or 'not text'}") from None
+            yield from map(alias, (line.strip() for line in lines if line.strip() and not line.lstrip().startswith(("#", "@"))))
+        else:
+            yield alias(text)
 
 
 def _report(likeness: Likeness) -> None:
     """List what does not go over as it is; end the command where something would be lost."""
-    if likeness.unused:
-        raise not_found("field of the reference", likeness.unused[0], likeness.names)
     for move in likeness.moves:
         say(f"{move.what}: {move.place}: {move.said}")
     if likeness.lost:

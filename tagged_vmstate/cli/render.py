@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.overview import Memory, Whole
+from tagged_vmstate.paths import format_name
 from tagged_vmstate.records import Record, Records, wire_type
 from tagged_vmstate.wire import Opaque
 
@@ -54,6 +55,15 @@ class Look:
 PLAINLY: Final = Look()
 
 
+class _Omitted(tuple[Record, ...]):
+    """An element of an array that is left out of what is shown."""
+
+    __slots__ = ()
+
+
+OMITTED: Final = _Omitted()
+
+
 def show_lines(lines: Iterable[Line]) -> None:
     """Print lines, with colours where standard output is a terminal that has them."""
     if not sys.stdout.isatty():
@@ -87,9 +97,12 @@ def table(rows: Sequence[Sequence[str]], styles: Sequence[str], right: frozenset
 
 def section_lines(whole: Whole, look: Look = PLAINLY, *, is_full: bool) -> Iterator[Line]:
     """A section as a tree."""
-    name = clean(whole.device) or '""'
-    yield [(name, DEVICE), (f"#{whole.instance}", DIM), (f"  {whole.parts} parts" if whole.parts > 1 else "", DIM)]
-    nodes = [_memory_node(name, memory) for name, memory in whole.memory.items()]
+    yield [
+        (format_name(whole.device), DEVICE),
+        (f"#{whole.instance}", DIM),
+        (f"  {whole.parts} parts" if whole.parts > 1 else "", DIM),
+    ]
+    nodes = [_memory_node(format_name(name), memory) for name, memory in whole.memory.items()]
     yield from _tree([*nodes, *(_node(record, look, is_full=is_full) for record in whole.records)], "")
     yield []
 
@@ -100,7 +113,7 @@ class _Node:
     def __init__(
         self, name: str, kind: str, value: str, *, marks: str = "", below: Sequence[_Node] = (), dump: Sequence[str] = ()
     ) -> None:
-        self.name = clean(name)
+        self.name = name
         self.kind = clean(kind)
         self.value = value
         self.marks = marks
@@ -133,19 +146,20 @@ def _memory_node(name: str, memory: Memory) -> _Node:
 
 def _node(record: Record, above: Look, *, is_full: bool) -> _Node:
     look = above.below.get(record.name, PLAINLY)
+    name = format_name(record.name)
     marks = "  default" if record.is_default else ""
     kind = record.describe()
     if record.type == "struct":
         if record.length is None:
-            return _struct_node(record.name, kind, cast("Records | None", record.value), marks, look, is_full=is_full)
+            return _struct_node(name, kind, cast("Records | None", record.value), marks, look, is_full=is_full)
         below = _elements(record, look, is_full=is_full)
-        return _Node(record.name, kind, "" if record.length else "empty", marks=marks, below=below)
+        return _Node(name, kind, "" if record.length else "empty", marks=marks, below=below)
     data = _bytes_of(record)
     if data is not None and is_full and len(data) > PREVIEW_BYTES:
-        return _Node(record.name, kind, "", marks=marks, dump=tuple(hex_dump(data)))
+        return _Node(name, kind, "", marks=marks, dump=tuple(hex_dump(data)))
     if data is not None:
-        return _Node(record.name, kind, hex_preview(data, len(data)), marks=marks)
-    return _Node(record.name, kind, value_text(record, look, is_full=is_full), marks=marks)
+        return _Node(name, kind, hex_preview(data, len(data)), marks=marks)
+    return _Node(name, kind, value_text(record, look, is_full=is_full), marks=marks)
 
 
 def _struct_node(name: str, kind: str, records: Records | None, marks: str, look: Look, *, is_full: bool) -> _Node:
@@ -158,8 +172,12 @@ def _elements(record: Record, look: Look, *, is_full: bool) -> list[_Node]:
     """The elements of an array of structs; successive ones that are alike are one line."""
     found = []
     index = 0
-    for element, group in groupby(cast("Sequence[Records | None]", record.value)):
+    elements = cast("Sequence[Records | None]", record.value)
+    for (is_omitted, element), group in groupby(elements, lambda each: (each is OMITTED, each)):
         count = sum(1 for _ in group)
+        if is_omitted:
+            index += count
+            continue
         found.append(_struct_node(f"[{index}]", "", element, "", look, is_full=is_full))
         if count > 1:
             last = index + count - 1

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from tagged_vmstate.cli.files import Trouble, opened_snapshot, output
-from tagged_vmstate.cli.globs import not_found
-from tagged_vmstate.edit import Target, changed, laid_over, locate, paths
+from tagged_vmstate.cli.paths import not_found, pattern
+from tagged_vmstate.edit import Target, changed, fields, laid_over, located
 from tagged_vmstate.errors import StateError
+from tagged_vmstate.paths import Pattern, format_path
 from tagged_vmstate.records import wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, StoredSection, write
@@ -23,25 +25,24 @@ from tagged_vmstate.wire import Opaque
 
 @click.command(short_help="Change a value.")
 @click.argument("file")
-@click.argument("device")
-@click.argument("field")
+@click.argument("words", metavar="PATH", nargs=-1, required=True)
 @click.argument("value")
 @click.option("-o", "--output", "out", required=True, metavar="OUT", help="Where to; FILE itself is replaced as a whole.")
-def set_command(file: str, device: str, field: str, value: str, out: str) -> None:
+def set_command(file: str, words: tuple[str, ...], value: str, out: str) -> None:
     """Change one value; it is checked against the type of its field, and every other byte stays as it was.
 
-    DEVICE may name an instance: dma#1. FIELD is a name or a path: queue/count, regs[3], pc.ram[0x1000]. VALUE is a number
-    (10, 0xa), true or false, text, bytes in hex or @FILE for buffers and memory, a JSON list for a whole array. A negative
-    number stands behind --.
+    PATH is DEVICE/FIELD, or DEVICE and FIELD as two words: ps2kbd/queue/count, dma#1/regs[3], ram/pc.ram[0x1000]. VALUE is
+    a number (10, 0xa), true or false, text, bytes in hex or @FILE for buffers and memory, a JSON list for a whole array. A
+    negative number stands after --.
 
     \b
     Examples:
       tagged-vmstate set vm.tvm ps2kbd scancode_set 3 -o changed.tvm
-      tagged-vmstate set vm.tvm ps2kbd 'parent_obj/queue.data[4]' '1c f0' -o changed.tvm
-      tagged-vmstate set vm.tvm ram 'pc.ram[0x7c00]' @boot.bin -o vm.tvm
+      tagged-vmstate set vm.tvm 'ps2kbd/parent_obj/queue.data[4]' '1c f0' -o changed.tvm
+      tagged-vmstate set vm.tvm 'ram/pc.ram[0x7c00]' @boot.bin -o vm.tvm
     """
     with opened_snapshot(file) as snapshot:
-        section, target = _find(snapshot, device, field)
+        section, target = _find(snapshot, cast("Pattern", pattern(words)))
         try:
             new = changed(section, target, _value(target, value))
         except StateError as error:
@@ -69,20 +70,18 @@ class _Changed:
             yield self.new if section.offset == self.offset else section
 
 
-def _find(snapshot: Snapshot, device: str, field: str) -> tuple[StoredSection, Target]:
-    """The last part that has the field: what comes later counts."""
+def _find(snapshot: Snapshot, wanted: Pattern) -> tuple[StoredSection, Target]:
+    """The field; of memory in parts the last part that has it: what comes later counts."""
     sections = list(snapshot)
-    chosen = [section for section in sections if device in {section.device, section.label}]
-    if not chosen:
-        raise not_found("device", device, {name for section in sections for name in (section.device, section.label)})
-    labels = list(dict.fromkeys(section.label for section in chosen))
-    if len(labels) > 1:
-        raise Trouble(f"`{device}` is there {len(labels)} times: name one of {', '.join(labels)}")
-    for section in reversed(chosen):
-        target = locate(section.records(), field)
-        if target:
-            return section, target
-    raise not_found("field", field, {path for section in chosen for path in paths(section.records())})
+    chosen = [section for section in sections if wanted.may_lie_in(section.label)]
+    found = {format_path(section.label, each.path): (section, each) for section in chosen for each in located(section, wanted)}
+    if len(found) > 1:
+        few = ", ".join(islice(found, 3)) + (", ..." if len(found) > 3 else "")
+        raise Trouble(f"`{wanted.text}` names {len(found)} fields: name one of {few}")
+    if not found:
+        inside = ((section.label, each.path) for section in chosen for each in fields(section.records()))
+        raise not_found(wanted, inside if chosen else ((section.label, ()) for section in sections))
+    return next(iter(found.values()))
 
 
 def _value(target: Target, text: str) -> Any:

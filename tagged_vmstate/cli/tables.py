@@ -16,10 +16,12 @@ from tagged_vmstate.changes import FINE, REFUSED, Change
 from tagged_vmstate.cli.files import STANDARD, Trouble, opened, output
 from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.cli.modules import any_tables, tables
+from tagged_vmstate.cli.paths import alias, not_found
 from tagged_vmstate.cli.render import BAD, DIM, NAME, PLAIN, VALUE, Line, show_lines
 from tagged_vmstate.codec import Unknown
-from tagged_vmstate.errors import Finding, format_path
+from tagged_vmstate.errors import Finding
 from tagged_vmstate.machine import Report, check_by_loading
+from tagged_vmstate.paths import Aliases, format_path
 from tagged_vmstate.qemu import dumpstate
 from tagged_vmstate.rules import RULES
 from tagged_vmstate.tablejson import NotCarried, not_carried, tables_to_json
@@ -92,7 +94,7 @@ def _check_lines(report: Report, lacking: Sequence[NotCarried]) -> Iterator[Line
     for finding in sorted(findings, key=lambda each: not RULES[each.rule].refuses):
         rule = RULES[finding.rule]
         mark, style = ("refused", BAD) if rule.refuses else ("fine   ", DIM)
-        yield [(mark, style), ("  ", PLAIN), (clean(format_path(finding.section, finding.path)), NAME), (f"  {rule.id}", DIM)]
+        yield [(mark, style), ("  ", PLAIN), (format_path(finding.section, finding.path), NAME), (f"  {rule.id}", DIM)]
         yield [("         ", PLAIN), (clean(finding.sentence), VALUE)]
         if rule.refuses:
             yield [("         ", PLAIN), (f"to mend it: {rule.remedy}", DIM)]
@@ -142,7 +144,7 @@ def tables_command(spec: str, out: str) -> None:
     "--direction", type=click.Choice(["both", *DIRECTIONS]), default="both", show_default=True, help="Which to look at."
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 for what loads only on a condition, too.")
-@click.option("--alias", "aliases", multiple=True, metavar="[DEVICE.]OLD=NEW", help="A name that changed, in dumps of QEMU's.")
+@click.option("--alias", "aliases", multiple=True, metavar="PATH=NAME", help="A name of OLD that changed, in dumps of QEMU's.")
 @click.option("--aliases", "alias_file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one in a line.")
 @click.option(
     "--format",
@@ -164,14 +166,16 @@ def compat_command(
     Examples:
       tagged-vmstate compat release-1.2.json board:MACHINE
       tagged-vmstate compat release-1.2.json release-1.3.json --direction downgrade --format junit > compat.xml
-      tagged-vmstate compat qemu7.2.json qemu10.0.json --alias hpet.num_timers=num_timers_save
+      tagged-vmstate compat qemu7.2.json qemu10.0.json --alias hpet/num_timers=num_timers_save
 
     Exit status: 0 compatible, 1 not, 2 unreadable.
     """
-    renamed = dict(_alias(each) for each in (*_alias_lines(alias_file), *aliases))
-    before, after = any_tables(old, renamed), any_tables(new, {})
+    renamed = Aliases(map(alias, (*_alias_lines(alias_file), *aliases)))
+    before, after = any_tables(old, renamed), any_tables(new)
     if isinstance(before, dumpstate.Dump) != isinstance(after, dumpstate.Dump):
         raise Trouble("one of the two is a dump of QEMU's, the other is not: compare two of one kind")
+    if renamed.unused:
+        raise not_found(renamed.unused[0], dumpstate.places(before) if isinstance(before, dumpstate.Dump) else ())
     changes = {name: _changes(before, after, name) for name in DIRECTIONS if direction in {"both", name}}
     if form == "json":
         print(json.dumps({"report": "compat", **{name: _compat_json(found) for name, found in changes.items()}}, indent=1))
@@ -204,13 +208,6 @@ def _alias_lines(path: Path | None) -> list[str]:
     return [line for line in map(str.strip, lines) if line and not line.startswith("#")]
 
 
-def _alias(text: str) -> tuple[str, str]:
-    old, equals, new = text.partition("=")
-    if not (old and equals and new):
-        raise click.UsageError(f"an alias is OLD=NEW, not `{text}`.")
-    return old.strip(), new.strip()
-
-
 def _compat_json(changes: Sequence[Change]) -> dict[str, Any]:
     counts = {effect: sum(change.effect == effect for change in changes) for effect in (REFUSED, "while", FINE)}
     rows = [
@@ -234,7 +231,7 @@ def _compat_lines(direction: str, changes: Sequence[Change]) -> Iterator[Line]:
     yield [(f"{direction}: {DIRECTIONS[direction]}", PLAIN)]
     for change in sorted(changes, key=lambda each: (REFUSED, "while", FINE).index(each.effect)):
         style = BAD if change.effect == REFUSED else DIM if change.effect == FINE else VALUE
-        yield [("  ", PLAIN), (clean(change.place), NAME), (f"  {change.rule.id}", DIM)]
+        yield [("  ", PLAIN), (change.place, NAME), (f"  {change.rule.id}", DIM)]
         yield [
             ("    ", PLAIN),
             (clean(change.outcome), style),
@@ -255,7 +252,7 @@ def _junit(changes: dict[str, list[Change]]) -> str:
             suites, "testsuite", name=direction, tests=str(len(found)), failures=counts[REFUSED], skipped=counts["while"]
         )
         for change in found:
-            case = ET.SubElement(suite, "testcase", classname=change.rule.id, name=clean(change.place))
+            case = ET.SubElement(suite, "testcase", classname=change.rule.id, name=change.place)
             if change.effect != FINE:
                 tag = "failure" if change.effect == REFUSED else "skipped"
                 ET.SubElement(case, tag, message=clean(str(change))).text = change.rule.remedy

@@ -24,6 +24,7 @@ from tagged_vmstate.fuzz.mutate import changed_bytes, changed_snapshot, smaller_
 from tagged_vmstate.fuzz.mutate_json import changed_json, smaller_json
 from tagged_vmstate.jsonform import Document, from_json, to_json
 from tagged_vmstate.machine import Machine, check_by_loading
+from tagged_vmstate.paths import Aliases, parse_alias
 from tagged_vmstate.qemu import dumpstate
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.qemu.export import export
@@ -263,7 +264,7 @@ class Dumps(JsonTarget):
         try:
             document = Document(data, "a dump")
             found = dumpstate.read(document)
-            renamed = dumpstate.read(document, {"dev": "device", "dev.x": "z", "a": "b"})
+            renamed = dumpstate.read(document, Aliases(map(parse_alias, ("dev=device", "dev/x=z", "**/a=b"))))
         except VMStateError as error:
             return _refusal(error)
         own = {each.rule for each in dumpstate.compare(found, found) if each.effect == REFUSED}

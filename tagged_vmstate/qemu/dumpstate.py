@@ -24,11 +24,13 @@ from typing import Any, Final, TypeVar, cast
 from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change, ChangeRule
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.jsonform import Document
+from tagged_vmstate.paths import Aliases, format_path
 from tagged_vmstate.wire import NESTING
 from tagged_vmstate.wiretype import brief, is_text
 
 T = TypeVar("T")
 
+NO_ALIASES: Final = Aliases()
 MACHINE: Final = "vmschkmachine"
 """The key of the machine's name, beside the devices."""
 
@@ -119,7 +121,7 @@ class Dump:
     devices: Mapping[str, Description]
 
 
-def read(document: Document, aliases: Mapping[str, str] | None = None) -> Dump:
+def read(document: Document, aliases: Aliases = NO_ALIASES) -> Dump:
     """Read a dump.
 
     Args:
@@ -138,17 +140,16 @@ def read(document: Document, aliases: Mapping[str, str] | None = None) -> Dump:
         raise document.misfit(error, [error.section or "", *fields]) from None
 
 
-def parse(value: Any, aliases: Mapping[str, str] | None = None) -> Dump:
+def parse(value: Any, aliases: Aliases = NO_ALIASES) -> Dump:
     """The same from JSON that was read.
 
     Args:
         value: The JSON.
-        aliases: Old name -> new name: of a device, of a field in one device (``hpet.num_timers``) or in all.
+        aliases: What the other dump calls its devices and fields that have another name there.
 
     Raises:
         FormatError: This is no dump of QEMU's.
     """
-    renamed = aliases or {}
     machine = _member(_member(value, MACHINE, dict), "Name", str)
     devices = {}
     for name, each in value.items():
@@ -157,8 +158,8 @@ def parse(value: Any, aliases: Mapping[str, str] | None = None) -> Dump:
         try:
             _check(name, str, "a device")
             if "Description" in _check(each, dict, "a device"):
-                description = _description(_member(each, "Description", dict), _of_device(renamed, name))
-                devices[renamed.get(name, name)] = description
+                renamed = aliases.get(name, ()) or name
+                devices[renamed] = _description(_member(each, "Description", dict), _Place(aliases, name))
         except FormatError as error:
             error.section = name
             raise
@@ -181,33 +182,58 @@ def _check(value: Any, kind: type[T], what: str) -> T:
 _KINDS: Final[dict[type, str]] = {list: "array", dict: "object", str: "string", int: "integer", bool: "boolean"}
 
 
+def places(dump: Dump) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every device and field, as aliases name them."""
+    for device, description in dump.devices.items():
+        yield device, ()
+        yield from ((device, path) for path in _paths(description))
+
+
+def _paths(description: Description) -> Iterator[tuple[str, ...]]:
+    yield from (leaf.path for leaf in description.leaves)
+    for name, each in description.subsections.items():
+        yield from ((name, *path) for path in _paths(each))
+
+
 def is_dump(value: object) -> bool:
     """Whether some JSON looks like a dump."""
     return isinstance(value, dict) and MACHINE in value
 
 
-def _of_device(aliases: Mapping[str, str], device: str) -> Mapping[str, str]:
-    """What is renamed in one device."""
-    own = {key.removeprefix(f"{device}."): name for key, name in aliases.items() if key.startswith(f"{device}.")}
-    return {**aliases, **own}
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A device, or a subsection of one, in which some names have changed."""
+
+    aliases: Aliases
+    device: str
+    above: tuple[str, ...] = ()
+
+    def names(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of a field and the structs that it lies in, as the other dump has them."""
+        ends = range(1, len(path) + 1)
+        return tuple(self.aliases.get(self.device, (*self.above, *path[:end])) or path[end - 1] for end in ends)
+
+    def inside(self, path: tuple[str, ...]) -> _Place:
+        """What lies in a subsection."""
+        return _Place(self.aliases, self.device, (*self.above, *path))
 
 
-def _description(value: Any, renamed: Mapping[str, str], nesting: int = NESTING) -> Description:
+def _description(value: Any, place: _Place, nesting: int = NESTING) -> Description:
     if not nesting:
         raise FormatError(f"at most {NESTING} descriptions within each other", "more", offset=0, source="JSON")
     name = _member(value, "name", str)
-    opening = _Opening(renamed, nesting)
+    opening = _Opening(place, nesting)
     leaves = tuple(opening.leaves(value, ()))
     version, minimum = _member(value, "version_id", int), _member(value, "minimum_version_id", int)
-    return Description(renamed.get(name, name), version, minimum, leaves, opening.subsections)
+    return Description(place.aliases.get(name, ()) or name, version, minimum, leaves, opening.subsections)
 
 
 class _Opening:
     """Opens the structs of a description."""
 
-    def __init__(self, renamed: Mapping[str, str], nesting: int) -> None:
+    def __init__(self, place: _Place, nesting: int) -> None:
         self.subsections: dict[str, Description] = {}
-        self._renamed = renamed
+        self._place = place
         self._nesting = nesting
         self._counts: Counter[str] = Counter()
 
@@ -218,14 +244,15 @@ class _Opening:
         for each in _check(value.get("Fields", []), list, '"Fields"'):
             told = _member(each, "field", str)
             try:
-                yield from self._field(each, (*path, self._renamed.get(told, told)), outer)
+                yield from self._field(each, (*path, told), outer)
             except FormatError as error:
                 error.under(told)
                 raise
         for each in _check(value.get("Subsections", []), list, '"Subsections"'):
             name = _member(each, "name", str)
             try:
-                self.subsections["/".join((*path, name))] = _description(each, self._renamed, self._nesting - 1)
+                inner = _description(each, self._place.inside((*path, name)), self._nesting - 1)
+                self.subsections["/".join(self._place.names((*path, name)))] = inner
             except FormatError as error:
                 error.under(name)
                 raise
@@ -236,6 +263,7 @@ class _Opening:
         if "Description" in value:
             yield from self.leaves(_member(value, "Description", dict), path, since)
             return
+        path = self._place.names(path)
         name = path[-1]
         yield Leaf(path, (name, self._counts[name]), _member(value, "size", int), since, _member(value, "field_exists", bool))
         self._counts[name] += 1
@@ -292,7 +320,7 @@ def _fields(device: str, path: tuple[str, ...], ours: list[Leaf], theirs: list[L
         free = [leaf for leaf in left if leaf.key not in names], [leaf for leaf in right if leaf.key not in names]
         renamed = [pair for pair in zip(*free, strict=False) if len(free[0]) == len(free[1]) and pair[0].size == pair[1].size]
         for before, after in renamed:
-            name = f"`{'.'.join(before.path)}`", f"`{'.'.join(after.path)}`"
+            name = _quoted(before), _quoted(after)
             yield Change(FIELD_RENAMED, device, (*path, *before.path), *name, FINE)
         known = {leaf.key for pair in renamed for leaf in pair}
         lost += [leaf for leaf in left if leaf.key not in known]
@@ -337,7 +365,7 @@ def _pair(device: str, path: tuple[str, ...], ours: Leaf, theirs: Leaf) -> Itera
     if ours.size != theirs.size:
         yield Change(FIELD_RESIZED, device, here, f"{ours.size} bytes", f"{theirs.size} bytes", REFUSED)
     if len(ours.path) != len(theirs.path):
-        words = f"`{'.'.join(ours.path)}`", f"`{'.'.join(theirs.path)}`"
+        words = _quoted(ours), _quoted(theirs)
         yield Change(STRUCT_MOVED, device, here, *words, FINE)
     if ours.is_conditional != theirs.is_conditional:
         words = (
@@ -345,6 +373,10 @@ def _pair(device: str, path: tuple[str, ...], ours: Leaf, theirs: Leaf) -> Itera
             "a condition" if theirs.is_conditional else "no condition",
         )
         yield Change(CONDITION_CHANGED, device, here, *words, WHILE, "the condition holds")
+
+
+def _quoted(leaf: Leaf) -> str:
+    return f"`{format_path(None, leaf.path)}`"
 
 
 def _one_sided(rule: ChangeRule, device: str, path: tuple[str, ...], leaf: Leaf) -> Change:

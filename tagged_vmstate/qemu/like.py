@@ -8,13 +8,14 @@ or somebody has named it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 
 from tagged_vmstate.blocks import BlockType
-from tagged_vmstate.errors import PathPart, StateError, format_path
+from tagged_vmstate.errors import StateError
 from tagged_vmstate.frames import label
+from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
 from tagged_vmstate.qemu import stream
 from tagged_vmstate.qemu.encode import encode_device
 from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, plain_item
@@ -41,12 +42,12 @@ class Move:
 
     what: What
     section: str
-    path: tuple[PathPart, ...]
+    path: Path
     said: str
 
     @property
     def place(self) -> str:
-        """``device#instance field / field``."""
+        """Where it is: ``device#instance/field/field``."""
         return format_path(self.section, self.path)
 
 
@@ -56,27 +57,23 @@ class Likeness:
     Args:
         snapshot: The snapshot.
         reference: A stream of the other QEMU, imported.
-        aliases: ``device.field`` as the reference has it -> the name of that field in the snapshot; ``device`` -> the
-            name of that device. Both names without instances and indexes: ``device.struct/field``.
-        drop: Whether something may be lost, by any of its names: ``device``, ``device#0``, ``device.struct/field``.
+        aliases: What the snapshot calls the devices and fields of the reference that have another name in it.
+        drops: What may be lost.
 
     Attributes:
         moves: Everything that does not go over as it is.
-        names: The devices and fields of the reference, as aliases name them.
 
     Raises:
         StateError: One of the two did not come from a QEMU stream, or they are of different architectures.
         FormatError: One of them is damaged.
     """
 
-    def __init__(self, snapshot: Snapshot, reference: Snapshot, aliases: Mapping[str, str], drop: Callable[[str], bool]) -> None:
+    def __init__(self, snapshot: Snapshot, reference: Snapshot, aliases: Aliases, drops: Sequence[Pattern] = ()) -> None:
         self.moves: list[Move] = []
-        self.names: set[str] = set()
         self._from = Origin(snapshot)
         self._like = Origin(reference)
         self._aliases = aliases
-        self._drop = drop
-        self._used: set[str] = set()
+        self._drops = drops
         self._left_out = set(self._memory_left_out())
         self._sections = dict(self._merged())
         commands = {said["command"] for _, said in self._like.of_type(stream.COMMAND)}
@@ -89,11 +86,6 @@ class Likeness:
     def lost(self) -> list[Move]:
         """What is in use and would be lost."""
         return [move for move in self.moves if move.what == "lost"]
-
-    @property
-    def unused(self) -> list[str]:
-        """Aliases that fit nothing."""
-        return [alias for alias in self._aliases if alias not in self._used]
 
     def write(self, target: BinaryIO) -> None:
         """Write the stream. Raises StateError where a value does not fit, FormatError and OSError."""
@@ -152,7 +144,7 @@ class Likeness:
             head = Head.of(section, said)
             known = structs.get(head.label) if head.type == stream.SECTION_FULL else None
             records = section.records()
-            alias = self._alias(head.name)
+            alias = self._aliases.get(head.label, ())
             candidates = ours.get(label(alias or head.name, head.instance))
             if candidates:
                 if alias:
@@ -170,13 +162,13 @@ class Likeness:
                 is_default = all(record.is_default for record in section.records())
                 self._lose(name, (), "the whole device", is_default=is_default)
 
-    def _struct(self, section: str, path: tuple[PathPart, ...], like: Records, ours: Records) -> Records:
+    def _struct(self, section: str, path: Path, like: Records, ours: Records) -> Records:
         """The fields of the reference with our values."""
         left = {record.name: record for record in ours}
         found = []
         for wanted in like:
             here = (*path, wanted.name)
-            alias = self._alias(f"{section.rpartition('#')[0]}.{_plain(here)}")
+            alias = self._aliases.get(section, here)
             record = left.pop(alias or wanted.name, None)
             if record and alias:
                 self._note("renamed", section, here, f"`{alias}` in the snapshot")
@@ -187,7 +179,7 @@ class Likeness:
             self._lose(section, (*path, record.name), f"`{record.describe()}`", is_default=record.is_default)
         return tuple(found)
 
-    def _field(self, section: str, path: tuple[PathPart, ...], like: Record, ours: Record) -> Record:
+    def _field(self, section: str, path: Path, like: Record, ours: Record) -> Record:
         """Our value in the type and length of the reference; that of the reference where ours has no place."""
         if like.type == ours.type == "struct" and (like.length is None) == (ours.length is None):
             return self._structs(section, path, like, ours)
@@ -200,7 +192,7 @@ class Likeness:
         self._lose(section, path, f"`{ours.describe()}` does not fit `{like.describe()}`", is_default=ours.is_default)
         return found or like
 
-    def _structs(self, section: str, path: tuple[PathPart, ...], like: Record, ours: Record) -> Record:
+    def _structs(self, section: str, path: Path, like: Record, ours: Record) -> Record:
         """A struct, or an array of them; what is beyond either end is filled or lost."""
         if like.length is None:
             return like.replace(
@@ -216,7 +208,7 @@ class Likeness:
             self._note("filled", section, path, f"elements from {len(given)} on, from the reference")
         return like.replace(value=(*found, *wanted[len(given) :]))
 
-    def _element(self, section: str, path: tuple[PathPart, ...], like: Records | None, ours: Records | None) -> Records | None:
+    def _element(self, section: str, path: Path, like: Records | None, ours: Records | None) -> Records | None:
         """The fields of one struct; None is a null pointer, and what is null in QEMU its machine decides."""
         if ours is None and like is not None:
             self._note("filled", section, path, "a struct that is null in the snapshot, from the reference")
@@ -226,27 +218,14 @@ class Likeness:
             return self._struct(section, path, like, ours)
         return like
 
-    def _alias(self, name: str) -> str | None:
-        self.names.add(name)
-        if name in self._aliases:
-            self._used.add(name)
-        return self._aliases.get(name)
-
-    def _note(self, what: What, section: str, path: tuple[PathPart, ...], said: str) -> None:
+    def _note(self, what: What, section: str, path: Path, said: str) -> None:
         self.moves.append(Move(what, section, path, said))
 
-    def _lose(self, section: str, path: tuple[PathPart, ...], said: str, *, is_default: bool) -> bool:
+    def _lose(self, section: str, path: Path, said: str, *, is_default: bool) -> bool:
         """Note that something has no place; return whether it may go."""
-        devices = (section, section.rpartition("#")[0])
-        names = [*devices, *(f"{device}.{_plain(path)}" for device in devices if path)]
-        may_go = is_default or any(map(self._drop, names))
+        may_go = is_default or any(pattern.covers(section, path) for pattern in self._drops)
         self._note("dropped" if may_go else "lost", section, path, said + (", at its default" if is_default else ""))
         return may_go
-
-
-def _plain(path: tuple[PathPart, ...]) -> str:
-    """A path without its indexes."""
-    return "/".join(part for part in path if isinstance(part, str))
 
 
 def _resized(like: Record, ours: Record) -> tuple[Record | None, bool]:
