@@ -41,8 +41,7 @@ def test_what_is_printed_names_that_place(device: str, instance: int, path: tupl
 def test_any_text_is_a_pattern_or_a_value_error(text: str, device: str, path: tuple[str | int, ...]) -> None:
     try:
         pattern = Pattern(text)
-    except ValueError as error:
-        assert str(error).startswith("expected a ")
+    except ValueError:
         return
     place = f"{device}#0", path
     assert pattern.covers(*place) or not pattern.fits(*place)
