@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, TypeVar
 from typing_extensions import override
 
 from tagged_vmstate.compression import seeks_cheaply
-from tagged_vmstate.errors import GATHERED, FormatError, LimitError, StateError
+from tagged_vmstate.errors import GATHERED, FormatError, LimitError, StateError, naming
 from tagged_vmstate.files import BLOCK, Input, Readable, Stretch, as_file, replacing, write_all
 from tagged_vmstate.frames import (
     MAGIC,
@@ -86,6 +86,14 @@ class StoredSection(Section):
         return self._lead.label
 
     @property
+    @override
+    def attributes(self) -> dict[str, Any]:
+        try:
+            return super().attributes
+        except FormatError as error:
+            raise self._placed(error) from None
+
+    @property
     def end(self) -> int:
         """Byte offset of what follows it."""
         return self._start + self.size
@@ -99,10 +107,10 @@ class StoredSection(Section):
         try:
             records = decode_all(self._stretch(), self._start, self._snapshot.limits)
         except FormatError as error:
-            raise placed(error, self.label) from None
+            raise self._placed(error) from None
         again = self._snapshot.names.check(self, self.offset, records)
         if again:
-            raise placed(FormatError(ONCE, REPEATED, offset=again.offset, path=(again.name,)), self.label)
+            raise self._placed(FormatError(ONCE, REPEATED, offset=again.offset, path=(again.name,)))
         return records
 
     def fields(self) -> bytes:
@@ -143,7 +151,7 @@ class StoredSection(Section):
             piece = source.read(min(left, most))
             if not piece:
                 found = f"only {self.size - left} (truncated)"
-                raise placed(TruncatedError(f"{self.size} bytes of fields", found, offset=source.position), self.label)
+                raise self._placed(TruncatedError(f"{self.size} bytes of fields", found, offset=source.position))
             left -= len(piece)
             total = crc32(piece, total)
             yield piece
@@ -152,7 +160,11 @@ class StoredSection(Section):
 
     def mismatch(self, total: int) -> FormatError:
         """What is wrong where the sum is another than the one that is stored."""
-        return placed(FormatError(f"the sum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset), self.label)
+        return self._placed(FormatError(f"the sum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset))
+
+    def _placed(self, error: FormatError) -> FormatError:
+        error.file = self._snapshot.name
+        return placed(error, self.label)
 
 
 class Snapshot:
@@ -164,6 +176,7 @@ class Snapshot:
 
     Attributes:
         version: The version of the format. The sections of a later one can be listed, not decoded.
+        name: What errors that are raised while it is read call it (`VMStateError.file`): set it where several are open.
         names: The names that its sections in parts have shown so far.
         raw_attributes: What stands in the header, as its bytes.
         damage: With ``damaged="report"``, after iterating: what was wrong that no section's own `damage` tells, an entry for all
@@ -183,6 +196,7 @@ class Snapshot:
         self.input = Input(file, rereads=seeks_cheaply(file))
         self.damage: list[FormatError] = []
         self.more_damage = 0
+        self.name: str | None = None
         self.names = PartNames()
         self._report = damaged == "report"
         if self._report and self.input.size is None:
@@ -232,10 +246,12 @@ class Snapshot:
     @property
     def attributes(self) -> dict[str, Any]:
         """What stands in the header: ``producer``, ``machine`` and whatever its writer added."""
-        return dict(self.raw_attributes.decode())
+        with naming(self.name):
+            return dict(self.raw_attributes.decode())
 
     def __iter__(self) -> Iterator[StoredSection]:
-        return self._salvage() if self._report else self._walk()
+        with naming(self.name):
+            yield from self._salvage() if self._report else self._walk()
 
     def _read_header(self) -> Header:
         try:

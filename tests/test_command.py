@@ -10,7 +10,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -22,7 +22,8 @@ from test_snapshot import hostile
 from tagged_vmstate.cli.main import cli
 from tagged_vmstate.records import Record
 from tagged_vmstate.sections import Section
-from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
+from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
+from tagged_vmstate.wire import Opaque
 
 
 def run(*arguments: object, given: bytes | None = None, **more: object) -> subprocess.CompletedProcess[bytes]:
@@ -50,6 +51,13 @@ def refused(*arguments: object, given: bytes | None = None, status: int = 2) -> 
 def tvm(tmp_path_factory: pytest.TempPathFactory, stream_path: Callable[[str], Path]) -> Path:
     path: Path = tmp_path_factory.mktemp("tvm") / "pc.tvm"
     shown("import", stream_path("pc-qemu7.2"), "-o", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reset(tmp_path_factory: pytest.TempPathFactory, stream_path: Callable[[str], Path]) -> Path:
+    path: Path = tmp_path_factory.mktemp("reset") / "reset.tvm"
+    shown("import", stream_path("pc-qemu7.2-reset"), "-o", path)
     return path
 
 
@@ -179,6 +187,71 @@ class TestDamaged:
             assert done.returncode == 1
             assert len([line for line in lines if "damaged: expected" in line]) == 1_000
             assert re.search(r"damaged: [0-9]+ more$", lines[-1])
+
+
+class TestTwoInputs:
+    """Whichever of the two is at fault is named, wherever in it the fault lies and whenever it is met."""
+
+    @pytest.mark.parametrize("fault", ["fields", "order", "cut", "compressed", "attributes"])
+    def test_the_damaged_one_is_named(self, fault: str, tvm: Path, reset: Path, tmp_path: Path) -> None:
+        data = tvm.read_bytes()
+        sections = list(Snapshot.read(data))
+        where = sections[len(sections) // 2]
+        flipped = data[: where.end - 1] + bytes((data[where.end - 1] ^ 1,)) + data[where.end :]
+        twice = io.BytesIO()
+        write(_Odd(Snapshot.read(data)), twice)
+        hurt = tmp_path / "hurt.tvm"
+        hurt.write_bytes(
+            {
+                "fields": flipped,
+                "order": data[: where.offset] + data[where.end :],
+                "cut": data[: where.end - 1],
+                "compressed": gzip.compress(flipped),
+                "attributes": twice.getvalue(),
+            }[fault]
+        )
+        commands = [("export", hurt, "--like", reset), ("export", tvm, "--like", hurt)]
+        if fault != "attributes":  # which diff does not look into
+            commands += [("diff", hurt, reset), ("diff", reset, hurt)]
+        for command in commands:
+            assert refused(*command).startswith(f"tagged-vmstate: {hurt}: expected "), command
+            given = ["-" if each == hurt else each for each in command]
+            assert refused(*given, given=hurt.read_bytes()).startswith("tagged-vmstate: standard input: expected "), command
+
+    def test_what_is_not_from_qemu_is_named(self, tvm: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other.tvm"
+        other.write_bytes(small(Record("x", "uint8", None, 1)))
+        for command in (("export", other, "--like", tvm), ("export", tvm, "--like", other)):
+            assert (
+                refused(*command)
+                == f"tagged-vmstate: {other}: expected a snapshot that `import` made of a QEMU stream, got one from elsewhere"
+            )
+
+    def test_damage_in_a_stream_of_the_reset_machine(self, tvm: Path, stream_path: Callable[[str], Path], tmp_path: Path) -> None:
+        stream, cut = stream_path("pc-qemu7.2"), tmp_path / "cut.mig"
+        cut.write_bytes(stream.read_bytes()[:30_000])
+        for command in (
+            ("import", stream, "--defaults", cut),
+            ("import", cut, "--defaults", stream),
+            ("diff", tvm, cut),
+            ("diff", cut, tvm),
+            ("export", tvm, "--like", cut),
+            ("export", cut, "--like", tvm),
+        ):
+            assert f"{cut}: expected " in refused(*command), command
+
+
+class _Odd:
+    """A snapshot of which the last section has an attribute twice."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.raw_attributes = snapshot.raw_attributes
+        self._snapshot = snapshot
+
+    def __iter__(self) -> Iterator[Section]:
+        *others, last = self._snapshot
+        yield from others
+        yield Section(last.device, last.instance, last.records(), attributes=Opaque(b"\x82\xa1a\x01\xa1a\x01"))
 
 
 def _limit_files() -> None:
