@@ -59,6 +59,7 @@ class StoredSection(Section):
         offset: Byte offset of its frame.
         size: Bytes of its fields.
         crc: The sum that is stored for it.
+        snapshot: What it is a section of.
         damage: What is wrong with it, where the snapshot is read with ``damaged="report"``.
     """
 
@@ -72,7 +73,7 @@ class StoredSection(Section):
         self.damage: FormatError | None = None
         self._sum = frame.sum_of_head
         self._start = offset + frame.head_bytes
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._held: bytes | None = None
 
     @property
@@ -105,10 +106,10 @@ class StoredSection(Section):
             FormatError: They are damaged, or no fields, or of a later version of the format.
         """
         try:
-            records = decode_all(self._stretch(), self._start, self._snapshot.limits)
+            records = decode_all(self._stretch(), self._start, self.snapshot.limits)
         except FormatError as error:
             raise self._placed(error) from None
-        again = self._snapshot.names.check(self, self.offset, records)
+        again = self.snapshot.names.check(self, self.offset, records)
         if again:
             raise self._placed(FormatError(ONCE, REPEATED, offset=again.offset, path=(again.name,)))
         return records
@@ -116,17 +117,17 @@ class StoredSection(Section):
     def fields(self) -> bytes:
         """Its fields as bytes of this version of the format. Raises FormatError as `records` does."""
         payload = self.payload()
-        if self._snapshot.version != VERSION:
-            found = f"version {self._snapshot.version}: a later build of this package reads it"
+        if self.snapshot.version != VERSION:
+            found = f"version {self.snapshot.version}: a later build of this package reads it"
             raise FormatError(f"version {VERSION} of the format", found, offset=len(MAGIC))
         return payload
 
     def _stretch(self) -> bytes | Stretch:
         """Its fields, of which much is left in the file where that is read twice without pain."""
-        if self.size <= HELD_BYTES or not self._snapshot.input.rereads or self._snapshot.version != VERSION:
+        if self.size <= HELD_BYTES or not self.snapshot.input.rereads or self.snapshot.version != VERSION:
             return self.fields()
         self.verify()
-        return Stretch(self._snapshot.input, self._start, self.size)
+        return Stretch(self.snapshot.input, self._start, self.size)
 
     @override
     def pieces(self) -> Sequence[Piece]:
@@ -134,7 +135,7 @@ class StoredSection(Section):
         if self._held is not None:
             return (self._held,)
         payload = joined(tuple(self._blocks(self.size)))
-        if self._snapshot.input.size is None:
+        if self.snapshot.input.size is None:
             self._held = payload  # a pipe gives it once
         return (payload,)
 
@@ -144,7 +145,7 @@ class StoredSection(Section):
             pass
 
     def _blocks(self, most: int) -> Iterator[bytes]:
-        source = self._snapshot.input
+        source = self.snapshot.input
         source.seek(self._start)
         left, total = self.size, self._sum
         while left:
@@ -163,7 +164,7 @@ class StoredSection(Section):
         return self._placed(FormatError(f"the sum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset))
 
     def _placed(self, error: FormatError) -> FormatError:
-        error.file = self._snapshot.name
+        error.file = self.snapshot.name
         return placed(error, self.label)
 
 
@@ -252,6 +253,15 @@ class Snapshot:
     def __iter__(self) -> Iterator[StoredSection]:
         with naming(self.name):
             yield from self._salvage() if self._report else self._walk()
+
+    def at(self, position: int, size: int) -> bytes:
+        """Some of its bytes, where it can seek. Raises FormatError where the file has become shorter."""
+        data = self.input.at(position, size)
+        if len(data) < size:
+            error = TruncatedError(f"{size} bytes", f"only {len(data)} (truncated)", offset=position)
+            error.file = self.name
+            raise error
+        return data
 
     def _read_header(self) -> Header:
         try:

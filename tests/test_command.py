@@ -16,13 +16,16 @@ from pathlib import Path
 import click
 import pytest
 from conftest import DATA, STREAMS
+from qemu_streams import EOF, MAGIC, blocks, page, ram
 from terminal import on_a_terminal
 from test_snapshot import hostile
 
 from tagged_vmstate.cli.main import cli
+from tagged_vmstate.frames import Kind
 from tagged_vmstate.records import Record
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
+from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 
 
@@ -155,6 +158,87 @@ def test_a_snapshot_does_not_drive_the_terminal() -> None:
     assert "\\x1b[31mred\\n" in text
 
 
+def in_parts(*parts: Runs, length: int = 64) -> bytes:
+    """A memory that came in several parts."""
+    file = io.BytesIO()
+    with SnapshotWriter(file) as writer:
+        for number, runs in enumerate(parts, 1):
+            kind: Kind = "section" if number == len(parts) else "part"
+            writer.write(Section("ram", 0, [Record("pc.ram", "sparse", length, runs)], kind=kind))
+    return file.getvalue()
+
+
+class TestMemory:
+    """Every command shows what memory is in the end, whatever it was before."""
+
+    FIRST = ((0, b"\1\2\3\4"), (32, b"\7"))
+    RESENT = in_parts(FIRST, ((2, b"\xee\xee"),))
+    MERGED = in_parts(((0, b"\1\2\xee\xee"), (32, b"\7"), (40, bytes(3))))
+    ZEROED = in_parts(FIRST, ((0, bytes(4)), (32, b"\0")))
+    DUMP = (
+        "   00000000  01 02 ee ee 00 00 00 00 00 00 00 00 00 00 00 00  ................\n"
+        "   00000010  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................\n"
+        "   00000020  07 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................\n"
+        "   00000030  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................\n"
+    )
+
+    def test_what_it_is_in_the_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.tvm"
+        for data, parts in ((self.RESENT, "  2 parts"), (self.MERGED, "")):
+            path.write_bytes(data)
+            head = f"ram#0{parts}\n└─ pc.ram  sparse[64]  5 bytes in 2 runs"
+            assert shown("show", path) == f"{head}, at 0x0: 01 02 ee ee\n\n"
+            assert shown("show", path, "ram", "pc.ram") == f"{head}\n{self.DUMP}\n"
+            [found] = json.loads(shown("show", path, "--format", "json"))
+            assert found["fields"] == [
+                {"name": "pc.ram", "type": "sparse", "length": 64, "value": {"0x0": "0102eeee", "0x20": "07"}}
+            ]
+            assert json.loads(shown("to-json", path, "--values")) == {"ram": {"pc.ram": {"length": 64, "stored": 5}}}
+            assert re.search(r"^ram#0 +[12] +1 ", shown("info", path), re.MULTILINE), "one field, in how many parts it came"
+
+    def test_what_is_zero_in_the_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.tvm"
+        path.write_bytes(self.ZEROED)
+        for options in ([], ["--full"]):
+            assert shown("show", path, *options) == "ram#0  2 parts\n└─ pc.ram  sparse[64]  all zero\n\n"
+        [found] = json.loads(shown("show", path, "--format", "json"))
+        assert (found["parts"], found["fields"][0]["value"]) == (2, {})
+        assert json.loads(shown("to-json", path, "--values")) == {"ram": {"pc.ram": {"length": 64, "stored": 0}}}
+
+    @pytest.mark.parametrize("way", ["pipe", "compressed", "JSON"])
+    def test_from_what_is_read_once(self, way: str) -> None:
+        given = self.RESENT if way != "JSON" else run("to-json", "-", given=self.RESENT).stdout
+        given = given if way != "compressed" else gzip.compress(given)
+        assert self.DUMP in shown("show", "-", "--full", given=given)
+
+    def test_pages_that_a_stream_sends_again(self, tmp_path: Path) -> None:
+        pages = page(0, b"\xaa" * 4096, "mem") + page(4096, b"\xbb" * 4096)
+        again = page(0, b"\0", "mem") + page(4096, b"\xcc" * 4096)
+        (tmp_path / "a.mig").write_bytes(MAGIC + ram(blocks(mem=16384), pages, again) + EOF)
+        assert "mem  sparse[16384]  4.0 KiB in 1 run, at 0x1000: cc cc" in shown("show", tmp_path / "a.mig")
+        assert shown("show", tmp_path / "a.mig", "ram", "mem").splitlines()[2:] == [
+            "   00000000  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................",
+            "   *",
+            "   00001000  cc cc cc cc cc cc cc cc cc cc cc cc cc cc cc cc  ................",
+            "   *",
+            "   00002000  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................",
+            "   *",
+            "",
+        ]
+
+    def test_at_its_default_it_is_no_news(self) -> None:
+        runs = ((0, b"\1"),)
+        data = small(
+            Record("a.ram", "sparse", 9, runs, is_default=True),
+            Record("b.ram", "sparse", 9, runs),
+            Record("c.ram", "sparse", 9, ()),
+        )
+        assert re.search(r"a\.ram .* 01  default\n", shown("show", "-", given=data))
+        assert "a.ram" not in shown("show", "-", "--non-default", given=data)
+        found = json.loads(shown("show", "-", "a", "--non-default", "--format", "json", given=data))
+        assert [field["name"] for field in found[0]["fields"]] == ["b.ram", "c.ram"]
+
+
 class TestDamaged:
     @pytest.fixture
     def hurt(self, tmp_path: Path) -> Path:
@@ -210,7 +294,7 @@ class TestTwoInputs:
                 "attributes": twice.getvalue(),
             }[fault]
         )
-        commands = [("export", hurt, "--like", reset), ("export", tvm, "--like", hurt)]
+        commands: list[tuple[object, ...]] = [("export", hurt, "--like", reset), ("export", tvm, "--like", hurt)]
         if fault != "attributes":  # which diff does not look into
             commands += [("diff", hurt, reset), ("diff", reset, hurt)]
         for command in commands:

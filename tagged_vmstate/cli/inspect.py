@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import click
 
-from tagged_vmstate.cli.files import opened
+from tagged_vmstate.cli.files import STANDARD, opened, output
 from tagged_vmstate.cli.globs import fits, not_found
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean, say
@@ -28,8 +28,8 @@ from tagged_vmstate.cli.render import (
 )
 from tagged_vmstate.errors import GATHERED, FormatError
 from tagged_vmstate.frames import VERSION, label
-from tagged_vmstate.jsonform import section_to_json
-from tagged_vmstate.overview import Whole, overview
+from tagged_vmstate.jsonform import whole_text
+from tagged_vmstate.overview import Memory, Whole, overview
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section, Sections
 from tagged_vmstate.snapshot import Snapshot, StoredSection
@@ -41,14 +41,14 @@ FORMATS = click.Choice(["text", "json"])
 class _Entry:
     """What `info` says of a section."""
 
-    __slots__ = ("damage", "device", "fields", "instance", "is_damaged", "parts", "size")
+    __slots__ = ("damage", "device", "instance", "is_damaged", "names", "parts", "size")
 
     def __init__(self, section: Section) -> None:
         self.device = section.device
         self.instance = section.instance
         self.parts = 0
         self.size = 0
-        self.fields: int | None = 0
+        self.names: set[str] | None = set()
         self.is_damaged = False
         self.damage: Sequence[str] = ()
 
@@ -58,13 +58,20 @@ class _Entry:
         self.size += section.size if isinstance(section, StoredSection) else sum(map(len, section.pieces()))
         damage = section.damage if isinstance(section, StoredSection) else None
         try:
-            is_countable = is_readable and self.fields is not None and damage is None
-            self.fields = cast("int", self.fields) + len(section.records()) if is_countable else None
+            if not is_readable or damage is not None:
+                self.names = None
+            if self.names is not None:
+                self.names.update(record.name for record in section.records())
         except FormatError as error:
-            self.fields = None
+            self.names = None
             damage = error
         self.is_damaged = self.is_damaged or damage is not None
         return damage
+
+    @property
+    def fields(self) -> int | None:
+        """How many there are over all parts; None where not all can be read."""
+        return None if self.names is None else len(self.names)
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -138,7 +145,7 @@ def _info_lines(version: int, attributes: dict[str, Any], entries: Sequence[_Ent
 @click.argument("device", required=False)
 @click.argument("field", required=False)
 @click.option("--non-default", is_flag=True, help="Only what differs from the defaults of its writer.")
-@click.option("--full", is_flag=True, help="Arrays and buffers to the last byte. Implied by FIELD.")
+@click.option("--full", is_flag=True, help="Arrays, buffers and memory to the last byte. Implied by FIELD.")
 @click.option("--salvage", is_flag=True, help="Go on after damage, and tell it on standard error.")
 @TABLES_OPTION
 @click.option("--format", "form", type=FORMATS, default="text", show_default=True, help="For a person or a program.")
@@ -172,11 +179,11 @@ def show_command(
     known = looks(spec)
     with opened(file, salvage=salvage) as sections:
         sound = _Sound(sections)
+        wholes = chosen.wholes(overview(sound, chosen.wants))
         if form == "json":
-            _print_json(chosen.sections(sound))
+            _print_json(wholes)
         else:
             is_full = full or field is not None
-            wholes = chosen.wholes(overview(sound))
             show_lines(
                 line for whole in wholes for line in section_lines(whole, known.get(whole.device, PLAINLY), is_full=is_full)
             )
@@ -226,19 +233,15 @@ class _Choice:
         for whole in wholes:
             if self._has_device(whole.device, whole.instance):
                 whole.records = list(self._records(whole.records, ""))
-                if self._field is not None:
-                    whole.memory = {name: memory for name, memory in whole.memory.items() if self._has_field(name, name)}
+                memories = whole.memory.items()
+                whole.memory = {name: memory for name, memory in memories if self._has_memory(name, memory)}
                 if whole.records or whole.memory or (self._field is None and not self._non_default):
                     self._shown = True
                     yield whole
 
-    def sections(self, sections: Iterable[Section]) -> Iterator[Section]:
-        """The same, part by part."""
-        for section in sections:
-            if self._has_device(section.device, section.instance):
-                records = tuple(self._records(section.records(), ""))
-                self._shown = self._shown or bool(records)
-                yield Section(section.device, section.instance, records, kind=section.kind, attributes=section.raw_attributes)
+    def wants(self, section: Section) -> bool:
+        """Whether a section is chosen."""
+        return self._has_device(section.device, section.instance)
 
     def check(self) -> None:
         """Raise Trouble where a name was given and nothing had it."""
@@ -258,6 +261,9 @@ class _Choice:
         self._seen.add(name)
         return self._field is None or fits(name, self._field) or fits(path, self._field)
 
+    def _has_memory(self, name: str, memory: Memory) -> bool:
+        return self._has_field(name, name) and not (self._non_default and memory.is_default)
+
     def _records(self, records: Iterable[Record], above: str) -> Iterator[Record]:
         for record in records:
             if self._non_default and record.is_default:
@@ -276,8 +282,10 @@ class _Choice:
             yield record.replace(value=chosen[0] if record.length is None else chosen)
 
 
-def _print_json(sections: Iterable[Section]) -> None:
-    print("[", end="")
-    for number, section in enumerate(sections):
-        print("," if number else "", json.dumps(section_to_json(section), ensure_ascii=False), sep="\n", end="")
-    print("\n]")
+def _print_json(wholes: Iterable[Whole]) -> None:
+    with output(STANDARD, is_text=True) as target:
+        target.write(b"[")
+        for number, whole in enumerate(wholes):
+            target.write(b",\n" if number else b"\n")
+            target.writelines(whole_text(whole))
+        target.write(b"\n]\n")
