@@ -1,36 +1,26 @@
 """Snapshot against snapshot: what differs in the state of two machines, by device, field and element.
 
 Fields are matched by name. Flags and attributes are what writers say about a state and are not compared. Memory is
-compared a window at a time, so that no more of it is held than that, however many parts it came in.
+compared as it is in the end, a window at a time. Ranges with less than a line of a hex dump between them are one.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import pairwise, zip_longest
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Final, Literal, TypeAlias, cast
 
+from tagged_vmstate.overview import LINE, Kept, Memory, Whole, used, windows
 from tagged_vmstate.paths import Path, format_path
 from tagged_vmstate.records import Record, Records, wire_type
-from tagged_vmstate.snapshot import Snapshot, StoredSection
-from tagged_vmstate.types import Runs
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import Snapshot
 from tagged_vmstate.wire import Json, Opaque
 
-WINDOW: Final = 4 << 20
-"""Bytes of a memory that are compared at once."""
 RANGES: Final = 1 << 10
 """Ranges that are kept of one field; the others are counted."""
-PREVIEW: Final = 16
-"""Bytes or elements of a range that are kept to be shown."""
 _BLOCK: Final = 1 << 16
-_DIFFERENT: Final = re.compile(rb"[^\0]")
-_GAP: Final = bytes(PREVIEW)
-"""So much is the same between two ranges; with less, a line of a hex dump, they are one."""
-_PARTS: Final = 4
-"""Decoded parts that are kept: memory that was sent again lies in several."""
 
 Kind: TypeAlias = Literal["changed", "removed", "added"]
 Ignore: TypeAlias = Callable[[str, Path], bool]
@@ -88,43 +78,6 @@ class Difference:
         return format_path(self.section, self.path)
 
 
-Part: TypeAlias = tuple[StoredSection, int, int]
-"""A part of a section, and from where to where it has runs of some memory."""
-Parts: TypeAlias = list[Part]
-_Read: TypeAlias = Callable[[StoredSection], Mapping[str, Runs]]
-
-
-@dataclass(slots=True)
-class _Memory:
-    """A sparse field over all parts of its section."""
-
-    length: int
-    parts: Parts = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Device:
-    """A section with all its parts; the values of memory are left in the file."""
-
-    records: dict[str, Record] = field(default_factory=dict)
-    memory: dict[str, _Memory] = field(default_factory=dict)
-
-    def add(self, section: StoredSection) -> None:
-        for record in section.records():
-            if record.type != "sparse":
-                self.records[record.name] = record.replace(is_default=False)
-                continue
-            memory = self.memory.setdefault(record.name, _Memory(record.length or 0))
-            runs = cast("Runs", record.value)
-            if runs:
-                memory.parts.append((section, runs[0][0], runs[-1][0] + len(runs[-1][1])))
-
-    def types(self) -> dict[str, str]:
-        """Name -> type, of every field, in the order of the file."""
-        types = {name: record.describe() for name, record in self.records.items()}
-        return {**types, **{name: f"sparse[{memory.length}]" for name, memory in self.memory.items()}}
-
-
 def diff(left: Snapshot, right: Snapshot, ignore: Ignore = lambda _section, _path: False) -> Iterator[Difference]:
     """What differs, device by device in the order of the left; what only the right has comes last.
 
@@ -144,38 +97,42 @@ def diff(left: Snapshot, right: Snapshot, ignore: Ignore = lambda _section, _pat
         if sides[0] is None or sides[1] is None:
             yield Difference("removed" if sides[0] else "added", label)
             continue
-        yield from _devices(label, _device(sides[0]), _device(sides[1]), ignore)
+        with Kept() as kept:
+            yield from _devices(label, _whole(sides[0], kept), _whole(sides[1], kept), ignore)
 
 
-def _labels(snapshot: Snapshot) -> dict[str, list[StoredSection]]:
-    found: dict[str, list[StoredSection]] = {}
+def _labels(snapshot: Snapshot) -> dict[str, list[Section]]:
+    found: dict[str, list[Section]] = {}
     for section in snapshot:
         found.setdefault(section.label, []).append(section)
     return found
 
 
-def _device(parts: Iterable[StoredSection]) -> _Device:
-    found = _Device()
+def _whole(parts: Sequence[Section], kept: Kept) -> Whole:
+    found = Whole(parts[0], kept)
     for part in parts:
         found.add(part)
     return found
 
 
-def _devices(label: str, left: _Device, right: _Device, ignore: Ignore) -> Iterator[Difference]:
-    reads = lru_cache(_PARTS)(_part), lru_cache(_PARTS)(_part)
+def _types(whole: Whole) -> dict[str, str]:
+    """Name -> type, of every field, in the order of the file."""
+    types = {record.name: record.describe() for record in whole.records}
+    return {**types, **{name: f"sparse[{memory.length}]" for name, memory in whole.memory.items()}}
+
+
+def _devices(label: str, left: Whole, right: Whole, ignore: Ignore) -> Iterator[Difference]:
     for name in {**left.memory, **right.memory}:
         if name in left.memory and name in right.memory and not ignore(label, (name,)):
-            yield from _memories(label, (name,), left.memory[name], right.memory[name], reads)
-    both = left.types(), right.types()
+            yield from _memories(label, (name,), left.memory[name], right.memory[name])
+    both = _types(left), _types(right)
     for name in (name for name in {**both[0], **both[1]} if (name in left.memory) != (name in right.memory)):
         if not ignore(label, (name,)):
             kind: Kind = "removed" if name not in both[1] else "added" if name not in both[0] else "changed"
             yield Difference(kind, label, (name,), both[0].get(name, ""), both[1].get(name, ""))
-    plain = [
-        {name: record for name, record in side.records.items() if name not in other.memory}
-        for side, other in ((left, right), (right, left))
-    ]
-    yield from _structs(label, (), tuple(plain[0].values()), tuple(plain[1].values()), ignore)
+    ours = tuple(record for record in left.records if record.name not in right.memory)
+    theirs = tuple(record for record in right.records if record.name not in left.memory)
+    yield from _structs(label, (), ours, theirs, ignore)
 
 
 def _structs(label: str, path: Path, left: Records, right: Records, ignore: Ignore) -> Iterator[Difference]:
@@ -260,7 +217,7 @@ def _ranges_of(left: Record, right: Record) -> tuple[tuple[Range, ...], int, int
 
 
 def _few(record: Record, low: int, high: int) -> Json:
-    values = cast("memoryview", record.value)[low : min(high, low + PREVIEW)]
+    values = cast("memoryview", record.value)[low : min(high, low + LINE)]
     return wire_type(record.type).to_json(values, len(values))
 
 
@@ -277,12 +234,8 @@ def _spans(left: bytes | bytearray, right: bytes | bytearray) -> Iterator[tuple[
         ours, theirs = left[start : start + _BLOCK], right[start : start + _BLOCK]
         if ours != theirs:
             mixed = (int.from_bytes(ours, "big") ^ int.from_bytes(theirs, "big")).to_bytes(len(ours), "big")
-            last = len(mixed.rstrip(b"\0"))
-            at = 0
-            while match := _DIFFERENT.search(mixed, at):
-                gap = mixed.find(_GAP, match.start())
-                at = gap if gap >= 0 else last
-                yield start + match.start(), start + at
+            for low, high in used(mixed):
+                yield start + low, start + high
 
 
 class _Ranges:
@@ -298,7 +251,7 @@ class _Ranges:
         """Take in the bytes from a place on."""
         for start, end in _spans(left, right):
             gap = base + start - self._end
-            goes_on = self._count > 0 and gap < PREVIEW
+            goes_on = self._count > 0 and gap < LINE
             self._count += end - start + gap * goes_on
             if goes_on and not self._more:
                 last = self._found[-1]
@@ -306,7 +259,7 @@ class _Ranges:
             elif not goes_on and len(self._found) == RANGES:
                 self._more += 1
             elif len(self._found) < RANGES:
-                few = [side[start : min(end, start + PREVIEW)].hex(" ") for side in (left, right)]
+                few = [side[start : min(end, start + LINE)].hex(" ") for side in (left, right)]
                 self._found.append(Range(base + start, end - start, *few))
             self._end = base + end
 
@@ -315,56 +268,11 @@ class _Ranges:
         return tuple(self._found), self._more, self._count
 
 
-def _memories(label: str, path: tuple[str], left: _Memory, right: _Memory, reads: tuple[_Read, _Read]) -> Iterator[Difference]:
-    kinds = f"sparse[{left.length}]", f"sparse[{right.length}]"
+def _memories(label: str, path: tuple[str], left: Memory, right: Memory) -> Iterator[Difference]:
     found = _Ranges()
-    for start, end, *parts in _stretches(left.parts, right.parts):
-        sides = [[read(section)[path[0]] for section, _, _ in each] for each, read in zip(parts, reads, strict=True)]
-        if sides[0] == sides[1]:
-            continue
-        for low, high in _windows(start, end, [run for side in sides for runs in side for run in runs]):
-            found.add(low, *(_window(side, low, high) for side in sides))
+    for low, sides in windows(left, right):
+        found.add(low, *sides)
     ranges, more, count = found.result()
     if ranges or left.length != right.length:
+        kinds = f"sparse[{left.length}]", f"sparse[{right.length}]"
         yield Difference("changed", label, path, *kinds, None, None, ranges, more, count)
-
-
-def _stretches(left: Parts, right: Parts) -> Iterator[tuple[int, int, Parts, Parts]]:
-    """From where to where which parts of both sides may have runs, in their order; elsewhere both are zero."""
-    waiting = [sorted(enumerate(parts), key=lambda each: each[1][1], reverse=True) for parts in (left, right)]
-    active: list[dict[int, Part]] = [{}, {}]
-    for start, end in pairwise(sorted({place for _, *places in (*left, *right) for place in places})):
-        for parts, later in zip(active, waiting, strict=True):
-            for number in [number for number, (_, _, high) in parts.items() if high <= start]:
-                del parts[number]
-            while later and later[-1][1][1] <= start:
-                parts.update([later.pop()])
-        if any(active):
-            ours, theirs = ([parts[number] for number in sorted(parts)] for parts in active)
-            yield start, end, ours, theirs
-
-
-def _part(section: StoredSection) -> dict[str, Runs]:
-    """The runs of each memory in one part."""
-    return {record.name: cast("Runs", record.value) for record in section.records() if record.type == "sparse"}
-
-
-def _windows(start: int, end: int, runs: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, int]]:
-    """From where to where bytes are compared at once, so that every byte of a run between two places is."""
-    low = start
-    for offset, data in sorted(runs, key=lambda run: run[0]):
-        low = max(low, offset)
-        while low < min(offset + len(data), end):
-            yield low, min(low + WINDOW, end)
-            low += WINDOW
-
-
-def _window(side: Sequence[Runs], start: int, end: int) -> bytearray:
-    """The bytes of a memory from one place to another; what comes later overwrites."""
-    found = bytearray(end - start)
-    for runs in side:
-        for offset, data in runs:
-            first, last = max(offset, start), min(offset + len(data), end)
-            if first < last:
-                found[first - start : last - start] = data[first - offset : last - offset]
-    return found

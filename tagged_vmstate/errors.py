@@ -14,7 +14,8 @@ sentence is made only when somebody reads it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ class VMStateError(Exception):
         found: What was there.
         path: Field names and array indexes, from the section's top to the culprit.
         section: The section, as ``device#instance``, where known.
+        file: Which of several inputs it is in, where that one has a name (`Snapshot.name`).
     """
 
     def __init__(self, expected: str, found: str, *, path: tuple[PathPart, ...] = ()) -> None:
@@ -40,6 +42,7 @@ class VMStateError(Exception):
         self.found = found
         self.path = path
         self.section: str | None = None
+        self.file: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What `pickle` and `copy` take: the attributes, so that no subclass has to say how its constructor is called."""
@@ -60,6 +63,16 @@ class VMStateError(Exception):
         sentence = f"expected {self.expected}, {self._subject()} {self.found}"
         place = self.where()
         return f"{sentence} - at {place}" if place else sentence
+
+
+@contextlib.contextmanager
+def naming(file: str | None) -> Iterator[None]:
+    """Name the input in every error that is raised inside, unless the error names one already."""
+    try:
+        yield
+    except VMStateError as error:
+        error.file = error.file or file
+        raise
 
 
 def _unfilled(kind: type[VMStateError], args: tuple[Any, ...]) -> VMStateError:

@@ -12,6 +12,7 @@ import json
 import re
 from binascii import hexlify
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -19,12 +20,11 @@ from tagged_vmstate.errors import FormatError, StateError, VMStateError
 from tagged_vmstate.files import Readable, as_file, read_some
 from tagged_vmstate.frames import VERSION, Kind, Lead, label
 from tagged_vmstate.memory import Images, restored
-from tagged_vmstate.overview import overview
+from tagged_vmstate.overview import Whole, overview
 from tagged_vmstate.paths import PathPart
 from tagged_vmstate.records import Record, head_to_json, is_foreign, wire_type
 from tagged_vmstate.records import to_json as record_to_json
 from tagged_vmstate.sections import Section, Sections, check_attributes
-from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Json, Opaque
 from tagged_vmstate.wiretype import brief
 
@@ -48,11 +48,6 @@ def to_json(sections: Sections, file: BinaryIO, images: Images | None = None) ->
     file.write(b"\n]}\n")
 
 
-def section_to_json(section: Section) -> Json:
-    """One section as JSON holds it."""
-    return {**_section_head(section), "fields": [record_to_json(record) for record in section.records()]}
-
-
 def _section_head(section: Section) -> dict[str, Json]:
     found: dict[str, Json] = {} if section.kind == "section" else {"kind": section.kind}
     return {**found, "device": section.device, "instance": section.instance, "attributes": section.raw_attributes.to_json()}
@@ -65,22 +60,45 @@ def _section_text(section: Section, images: Images | None) -> Iterator[bytes]:
         yield b",\n " if number else b"\n "
         if record.type == "sparse" and images:
             yield _dump(images.to_json(section.label, record)).encode()
-        elif record.type not in _HEXED or is_foreign(record):
-            yield _dump(record_to_json(record)).encode()
         else:
-            yield f'{_dump(head_to_json(record))[:-1]}, "value": '.encode()
-            yield from _HEXED[record.type](record.value)
-            yield b"}"
+            yield from _record_text(record)
     yield b"]}"
 
 
-def _sparse_text(runs: Runs) -> Iterator[bytes]:
-    for number, (offset, data) in enumerate(runs):
-        yield f'{", " if number else "{"}"0x{offset:x}": "'.encode()
+def whole_text(whole: Whole) -> Iterator[bytes]:
+    """A section with all its parts as JSON: its memory is what is not zero in the end."""
+    attributes = whole.raw_attributes.to_json()
+    head = {"device": whole.device, "instance": whole.instance, "parts": whole.parts, "attributes": attributes}
+    texts = [_field_text(memory.record(name), _sparse_text(memory.pieces())) for name, memory in whole.memory.items()]
+    yield f'{_dump(head)[:-1]}, "fields": ['.encode()
+    for number, text in enumerate(chain(texts, map(_record_text, whole.records))):
+        yield b", " if number else b""
+        yield from text
+    yield b"]}"
+
+
+def _record_text(record: Record) -> Iterator[bytes]:
+    if record.type not in _HEXED or is_foreign(record):
+        return iter((_dump(record_to_json(record)).encode(),))
+    return _field_text(record, _HEXED[record.type](record.value))
+
+
+def _field_text(record: Record, value: Iterator[bytes]) -> Iterator[bytes]:
+    yield f'{_dump(head_to_json(record))[:-1]}, "value": '.encode()
+    yield from value
+    yield b"}"
+
+
+def _sparse_text(pieces: Iterable[tuple[int, bytes, bool]]) -> Iterator[bytes]:
+    """Runs from their pieces: offset, bytes, whether a run begins with it."""
+    before = "{"
+    for offset, data, begins in pieces:
+        if begins:
+            yield f'{before}"0x{offset:x}": "'.encode()
+            before = '", '
         for at in range(0, len(data), _CHUNK):
             yield hexlify(data[at : at + _CHUNK])
-        yield b'"'
-    yield b"}" if runs else b"{}"
+    yield b"{}" if before == "{" else b'"}'
 
 
 def _buffer_text(data: bytes) -> Iterator[bytes]:
@@ -91,7 +109,7 @@ def _buffer_text(data: bytes) -> Iterator[bytes]:
 
 
 _HEXED: Final[dict[str, Callable[[Any], Iterator[bytes]]]] = {
-    "sparse": _sparse_text,
+    "sparse": lambda runs: _sparse_text((offset, data, True) for offset, data in runs),
     "buffer": _buffer_text,
     "bitmap": _buffer_text,
 }
@@ -99,7 +117,7 @@ _HEXED: Final[dict[str, Callable[[Any], Iterator[bytes]]]] = {
 
 
 def to_values(sections: Sections, file: BinaryIO) -> None:
-    """Write the short form: ``{device: {field: value}}``. Not lossless: memory is a count of its bytes.
+    """Write the short form: ``{device: {field: value}}``. Not lossless: memory is its length, and how much is not zero.
 
     Instance 0 goes by the name of its device, others as ``device#instance``.
     """
@@ -108,7 +126,7 @@ def to_values(sections: Sections, file: BinaryIO) -> None:
         name = label(whole.device, whole.instance) if whole.instance else whole.device
         values = _values(whole.records)
         for field, memory in whole.memory.items():
-            values[field] = {"length": memory.length, "stored": memory.stored}
+            values[field] = {"length": memory.length, "stored": memory.use().count}
         file.write(f"{',' if number else ''}\n{_dump(name)}: {_dump(values)}".encode())
     file.write(b"\n}\n")
 

@@ -9,7 +9,7 @@ No tables are known in this room: what a field may hold is what its own type say
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
 
@@ -274,6 +274,24 @@ def decode_all(data: Bytes, base: int = 0, limits: Limits = LIMITS) -> Records:
         object.__setattr__(record, "encoded", encoded)
         found.append(record)
     return _unique(tuple(found))
+
+
+def run_places(cursor: Cursor, runs: Runs) -> Iterator[int]:
+    """Where in the snapshot the bytes of each run of a sparse field begin.
+
+    Args:
+        cursor: At the beginning of its record.
+        runs: Its value, decoded from there.
+    """
+    cursor.read_array("a field")
+    for what in ("a name", "a type", "a length", "flags"):
+        cursor.skip(what)
+    cursor.read_array("runs")
+    for _ in runs:
+        cursor.read_int("an offset")
+        size = cursor.read_bin_head("bytes")
+        yield cursor.base + cursor.pos
+        cursor.pos += size
 
 
 def _as_it_stands(data: Bytes, start: int, end: int, record: Record, nesting: int) -> bytes | None:

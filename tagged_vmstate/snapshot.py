@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, TypeVar
 from typing_extensions import override
 
 from tagged_vmstate.compression import seeks_cheaply
-from tagged_vmstate.errors import GATHERED, FormatError, LimitError, StateError
+from tagged_vmstate.errors import GATHERED, FormatError, LimitError, StateError, naming
 from tagged_vmstate.files import BLOCK, Input, Readable, Stretch, as_file, replacing, write_all
 from tagged_vmstate.frames import (
     MAGIC,
@@ -59,6 +59,7 @@ class StoredSection(Section):
         offset: Byte offset of its frame.
         size: Bytes of its fields.
         crc: The sum that is stored for it.
+        snapshot: What it is a section of.
         damage: What is wrong with it, where the snapshot is read with ``damaged="report"``.
     """
 
@@ -72,7 +73,7 @@ class StoredSection(Section):
         self.damage: FormatError | None = None
         self._sum = frame.sum_of_head
         self._start = offset + frame.head_bytes
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._held: bytes | None = None
 
     @property
@@ -86,6 +87,14 @@ class StoredSection(Section):
         return self._lead.label
 
     @property
+    @override
+    def attributes(self) -> dict[str, Any]:
+        try:
+            return super().attributes
+        except FormatError as error:
+            raise self._placed(error) from None
+
+    @property
     def end(self) -> int:
         """Byte offset of what follows it."""
         return self._start + self.size
@@ -97,28 +106,28 @@ class StoredSection(Section):
             FormatError: They are damaged, or no fields, or of a later version of the format.
         """
         try:
-            records = decode_all(self._stretch(), self._start, self._snapshot.limits)
+            records = decode_all(self._stretch(), self._start, self.snapshot.limits)
         except FormatError as error:
-            raise placed(error, self.label) from None
-        again = self._snapshot.names.check(self, self.offset, records)
+            raise self._placed(error) from None
+        again = self.snapshot.names.check(self, self.offset, records)
         if again:
-            raise placed(FormatError(ONCE, REPEATED, offset=again.offset, path=(again.name,)), self.label)
+            raise self._placed(FormatError(ONCE, REPEATED, offset=again.offset, path=(again.name,)))
         return records
 
     def fields(self) -> bytes:
         """Its fields as bytes of this version of the format. Raises FormatError as `records` does."""
         payload = self.payload()
-        if self._snapshot.version != VERSION:
-            found = f"version {self._snapshot.version}: a later build of this package reads it"
+        if self.snapshot.version != VERSION:
+            found = f"version {self.snapshot.version}: a later build of this package reads it"
             raise FormatError(f"version {VERSION} of the format", found, offset=len(MAGIC))
         return payload
 
     def _stretch(self) -> bytes | Stretch:
         """Its fields, of which much is left in the file where that is read twice without pain."""
-        if self.size <= HELD_BYTES or not self._snapshot.input.rereads or self._snapshot.version != VERSION:
+        if self.size <= HELD_BYTES or not self.snapshot.input.rereads or self.snapshot.version != VERSION:
             return self.fields()
         self.verify()
-        return Stretch(self._snapshot.input, self._start, self.size)
+        return Stretch(self.snapshot.input, self._start, self.size)
 
     @override
     def pieces(self) -> Sequence[Piece]:
@@ -126,7 +135,7 @@ class StoredSection(Section):
         if self._held is not None:
             return (self._held,)
         payload = joined(tuple(self._blocks(self.size)))
-        if self._snapshot.input.size is None:
+        if self.snapshot.input.size is None:
             self._held = payload  # a pipe gives it once
         return (payload,)
 
@@ -136,14 +145,14 @@ class StoredSection(Section):
             pass
 
     def _blocks(self, most: int) -> Iterator[bytes]:
-        source = self._snapshot.input
+        source = self.snapshot.input
         source.seek(self._start)
         left, total = self.size, self._sum
         while left:
             piece = source.read(min(left, most))
             if not piece:
                 found = f"only {self.size - left} (truncated)"
-                raise placed(TruncatedError(f"{self.size} bytes of fields", found, offset=source.position), self.label)
+                raise self._placed(TruncatedError(f"{self.size} bytes of fields", found, offset=source.position))
             left -= len(piece)
             total = crc32(piece, total)
             yield piece
@@ -152,7 +161,11 @@ class StoredSection(Section):
 
     def mismatch(self, total: int) -> FormatError:
         """What is wrong where the sum is another than the one that is stored."""
-        return placed(FormatError(f"the sum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset), self.label)
+        return self._placed(FormatError(f"the sum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset))
+
+    def _placed(self, error: FormatError) -> FormatError:
+        error.file = self.snapshot.name
+        return placed(error, self.label)
 
 
 class Snapshot:
@@ -164,6 +177,7 @@ class Snapshot:
 
     Attributes:
         version: The version of the format. The sections of a later one can be listed, not decoded.
+        name: What errors that are raised while it is read call it (`VMStateError.file`): set it where several are open.
         names: The names that its sections in parts have shown so far.
         raw_attributes: What stands in the header, as its bytes.
         damage: With ``damaged="report"``, after iterating: what was wrong that no section's own `damage` tells, an entry for all
@@ -183,6 +197,7 @@ class Snapshot:
         self.input = Input(file, rereads=seeks_cheaply(file))
         self.damage: list[FormatError] = []
         self.more_damage = 0
+        self.name: str | None = None
         self.names = PartNames()
         self._report = damaged == "report"
         if self._report and self.input.size is None:
@@ -232,10 +247,21 @@ class Snapshot:
     @property
     def attributes(self) -> dict[str, Any]:
         """What stands in the header: ``producer``, ``machine`` and whatever its writer added."""
-        return dict(self.raw_attributes.decode())
+        with naming(self.name):
+            return dict(self.raw_attributes.decode())
 
     def __iter__(self) -> Iterator[StoredSection]:
-        return self._salvage() if self._report else self._walk()
+        with naming(self.name):
+            yield from self._salvage() if self._report else self._walk()
+
+    def at(self, position: int, size: int) -> bytes:
+        """Some of its bytes, where it can seek. Raises FormatError where the file has become shorter."""
+        data = self.input.at(position, size)
+        if len(data) < size:
+            error = TruncatedError(f"{size} bytes", f"only {len(data)} (truncated)", offset=position)
+            error.file = self.name
+            raise error
+        return data
 
     def _read_header(self) -> Header:
         try:

@@ -258,10 +258,14 @@ class Cursor:
 
     def read_bin(self, what: str) -> bytes:
         """Bytes, whatever the width of their length."""
+        return self.take(self.read_bin_head(what), what)
+
+    def read_bin_head(self, what: str) -> int:
+        """How many bytes follow, whatever the width of that number."""
         first = self._first(what)
         if first not in {0xC4, 0xC5, 0xC6}:
             raise self.error(what)
-        return self.take(self._sized(_SIZED[first][0], what), what)
+        return self._sized(_SIZED[first][0], what)
 
     def read_int(self, what: str) -> int:
         """An integer in any of MessagePack's encodings."""

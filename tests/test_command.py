@@ -10,19 +10,23 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 import pytest
 from conftest import DATA, STREAMS
+from qemu_streams import EOF, MAGIC, blocks, page, ram
 from terminal import on_a_terminal
 from test_snapshot import hostile
 
 from tagged_vmstate.cli.main import cli
+from tagged_vmstate.frames import Kind
 from tagged_vmstate.records import Record
 from tagged_vmstate.sections import Section
-from tagged_vmstate.snapshot import Snapshot, SnapshotWriter
+from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
+from tagged_vmstate.types import Runs
+from tagged_vmstate.wire import Opaque
 
 
 def run(*arguments: object, given: bytes | None = None, **more: object) -> subprocess.CompletedProcess[bytes]:
@@ -50,6 +54,13 @@ def refused(*arguments: object, given: bytes | None = None, status: int = 2) -> 
 def tvm(tmp_path_factory: pytest.TempPathFactory, stream_path: Callable[[str], Path]) -> Path:
     path: Path = tmp_path_factory.mktemp("tvm") / "pc.tvm"
     shown("import", stream_path("pc-qemu7.2"), "-o", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reset(tmp_path_factory: pytest.TempPathFactory, stream_path: Callable[[str], Path]) -> Path:
+    path: Path = tmp_path_factory.mktemp("reset") / "reset.tvm"
+    shown("import", stream_path("pc-qemu7.2-reset"), "-o", path)
     return path
 
 
@@ -147,6 +158,87 @@ def test_a_snapshot_does_not_drive_the_terminal() -> None:
     assert '"\\u001b[31mred\\n"' in text
 
 
+def in_parts(*parts: Runs, length: int = 64) -> bytes:
+    """A memory that came in several parts."""
+    file = io.BytesIO()
+    with SnapshotWriter(file) as writer:
+        for number, runs in enumerate(parts, 1):
+            kind: Kind = "section" if number == len(parts) else "part"
+            writer.write(Section("ram", 0, [Record("pc.ram", "sparse", length, runs)], kind=kind))
+    return file.getvalue()
+
+
+class TestMemory:
+    """Every command shows what memory is in the end, whatever it was before."""
+
+    FIRST = ((0, b"\1\2\3\4"), (32, b"\7"))
+    RESENT = in_parts(FIRST, ((2, b"\xee\xee"),))
+    MERGED = in_parts(((0, b"\1\2\xee\xee"), (32, b"\7"), (40, bytes(3))))
+    ZEROED = in_parts(FIRST, ((0, bytes(4)), (32, b"\0")))
+    DUMP = (
+        "   00000000  01 02 ee ee 00 00 00 00 00 00 00 00 00 00 00 00  ................\n"
+        "   00000010  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................\n"
+        "   00000020  07 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................\n"
+        "   00000030  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................\n"
+    )
+
+    def test_what_it_is_in_the_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.tvm"
+        for data, parts in ((self.RESENT, "  2 parts"), (self.MERGED, "")):
+            path.write_bytes(data)
+            head = f"ram#0{parts}\n└─ pc.ram  sparse[64]  5 bytes in 2 runs"
+            assert shown("show", path) == f"{head}, at 0x0: 01 02 ee ee\n\n"
+            assert shown("show", path, "ram", "pc.ram") == f"{head}\n{self.DUMP}\n"
+            [found] = json.loads(shown("show", path, "--format", "json"))
+            assert found["fields"] == [
+                {"name": "pc.ram", "type": "sparse", "length": 64, "value": {"0x0": "0102eeee", "0x20": "07"}}
+            ]
+            assert json.loads(shown("to-json", path, "--values")) == {"ram": {"pc.ram": {"length": 64, "stored": 5}}}
+            assert re.search(r"^ram#0 +[12] +1 ", shown("info", path), re.MULTILINE), "one field, in how many parts it came"
+
+    def test_what_is_zero_in_the_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.tvm"
+        path.write_bytes(self.ZEROED)
+        for options in ([], ["--full"]):
+            assert shown("show", path, *options) == "ram#0  2 parts\n└─ pc.ram  sparse[64]  all zero\n\n"
+        [found] = json.loads(shown("show", path, "--format", "json"))
+        assert (found["parts"], found["fields"][0]["value"]) == (2, {})
+        assert json.loads(shown("to-json", path, "--values")) == {"ram": {"pc.ram": {"length": 64, "stored": 0}}}
+
+    @pytest.mark.parametrize("way", ["pipe", "compressed", "JSON"])
+    def test_from_what_is_read_once(self, way: str) -> None:
+        given = self.RESENT if way != "JSON" else run("to-json", "-", given=self.RESENT).stdout
+        given = given if way != "compressed" else gzip.compress(given)
+        assert self.DUMP in shown("show", "-", "--full", given=given)
+
+    def test_pages_that_a_stream_sends_again(self, tmp_path: Path) -> None:
+        pages = page(0, b"\xaa" * 4096, "mem") + page(4096, b"\xbb" * 4096)
+        again = page(0, b"\0", "mem") + page(4096, b"\xcc" * 4096)
+        (tmp_path / "a.mig").write_bytes(MAGIC + ram(blocks(mem=16384), pages, again) + EOF)
+        assert "mem  sparse[16384]  4.0 KiB in 1 run, at 0x1000: cc cc" in shown("show", tmp_path / "a.mig")
+        assert shown("show", tmp_path / "a.mig", "ram", "mem").splitlines()[2:] == [
+            "   00000000  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................",
+            "   *",
+            "   00001000  cc cc cc cc cc cc cc cc cc cc cc cc cc cc cc cc  ................",
+            "   *",
+            "   00002000  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................",
+            "   *",
+            "",
+        ]
+
+    def test_at_its_default_it_is_no_news(self) -> None:
+        runs = ((0, b"\1"),)
+        data = small(
+            Record("a.ram", "sparse", 9, runs, is_default=True),
+            Record("b.ram", "sparse", 9, runs),
+            Record("c.ram", "sparse", 9, ()),
+        )
+        assert re.search(r"a\.ram .* 01  default\n", shown("show", "-", given=data))
+        assert "a.ram" not in shown("show", "-", "--non-default", given=data)
+        found = json.loads(shown("show", "-", "a", "--non-default", "--format", "json", given=data))
+        assert [field["name"] for field in found[0]["fields"]] == ["b.ram", "c.ram"]
+
+
 class TestDamaged:
     @pytest.fixture
     def hurt(self, tmp_path: Path) -> Path:
@@ -179,6 +271,71 @@ class TestDamaged:
             assert done.returncode == 1
             assert len([line for line in lines if "damaged: expected" in line]) == 1_000
             assert re.search(r"damaged: [0-9]+ more$", lines[-1])
+
+
+class TestTwoInputs:
+    """Whichever of the two is at fault is named, wherever in it the fault lies and whenever it is met."""
+
+    @pytest.mark.parametrize("fault", ["fields", "order", "cut", "compressed", "attributes"])
+    def test_the_damaged_one_is_named(self, fault: str, tvm: Path, reset: Path, tmp_path: Path) -> None:
+        data = tvm.read_bytes()
+        sections = list(Snapshot.read(data))
+        where = sections[len(sections) // 2]
+        flipped = data[: where.end - 1] + bytes((data[where.end - 1] ^ 1,)) + data[where.end :]
+        twice = io.BytesIO()
+        write(_Odd(Snapshot.read(data)), twice)
+        hurt = tmp_path / "hurt.tvm"
+        hurt.write_bytes(
+            {
+                "fields": flipped,
+                "order": data[: where.offset] + data[where.end :],
+                "cut": data[: where.end - 1],
+                "compressed": gzip.compress(flipped),
+                "attributes": twice.getvalue(),
+            }[fault]
+        )
+        commands: list[tuple[object, ...]] = [("export", hurt, "--like", reset), ("export", tvm, "--like", hurt)]
+        if fault != "attributes":  # which diff does not look into
+            commands += [("diff", hurt, reset), ("diff", reset, hurt)]
+        for command in commands:
+            assert refused(*command).startswith(f"tagged-vmstate: {hurt}: expected "), command
+            given = ["-" if each == hurt else each for each in command]
+            assert refused(*given, given=hurt.read_bytes()).startswith("tagged-vmstate: standard input: expected "), command
+
+    def test_what_is_not_from_qemu_is_named(self, tvm: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other.tvm"
+        other.write_bytes(small(Record("x", "uint8", None, 1)))
+        for command in (("export", other, "--like", tvm), ("export", tvm, "--like", other)):
+            assert (
+                refused(*command)
+                == f"tagged-vmstate: {other}: expected a snapshot that `import` made of a QEMU stream, got one from elsewhere"
+            )
+
+    def test_damage_in_a_stream_of_the_reset_machine(self, tvm: Path, stream_path: Callable[[str], Path], tmp_path: Path) -> None:
+        stream, cut = stream_path("pc-qemu7.2"), tmp_path / "cut.mig"
+        cut.write_bytes(stream.read_bytes()[:30_000])
+        for command in (
+            ("import", stream, "--defaults", cut),
+            ("import", cut, "--defaults", stream),
+            ("diff", tvm, cut),
+            ("diff", cut, tvm),
+            ("export", tvm, "--like", cut),
+            ("export", cut, "--like", tvm),
+        ):
+            assert f"{cut}: expected " in refused(*command), command
+
+
+class _Odd:
+    """A snapshot of which the last section has an attribute twice."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.raw_attributes = snapshot.raw_attributes
+        self._snapshot = snapshot
+
+    def __iter__(self) -> Iterator[Section]:
+        *others, last = self._snapshot
+        yield from others
+        yield Section(last.device, last.instance, last.records(), attributes=Opaque(b"\x82\xa1a\x01\xa1a\x01"))
 
 
 def _limit_files() -> None:

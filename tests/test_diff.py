@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import snapshots
 
-from tagged_vmstate.diff import RANGES, WINDOW, Difference, diff
+from tagged_vmstate.diff import RANGES, Difference, diff
 from tagged_vmstate.edit import Target, changed, fields, laid_over, located
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.frames import Lead
+from tagged_vmstate.overview import WINDOW
 from tagged_vmstate.paths import Pattern, format_path
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Record, encode

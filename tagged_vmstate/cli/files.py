@@ -45,17 +45,29 @@ def opened(path: str, *, salvage: bool = False, seeks: bool = False) -> Iterator
         head, start = looked(file)
         copies = (salvage or seeks) and is_snapshot(head)
         with _searchable(start) if copies else contextlib.nullcontext(start) as source:
-            yield open_sections(source, salvage=salvage)
+            sections = open_sections(source, salvage=salvage)
+            if isinstance(sections, Snapshot):
+                sections.name = _name(path)
+            yield sections
 
 
 @contextlib.contextmanager
 def opened_file(path: str) -> Iterator[BinaryIO]:
-    """An input, decompressed; what is wrong with its bytes ends the command with a sentence."""
+    """An input, decompressed; what is wrong with its bytes, or with those of an input opened before it, is one sentence."""
     try:
         with _reading(path) as file:
             yield file
     except VMStateError as error:
-        raise Trouble(f"{'standard input' if path == STANDARD else path}: {error}") from None
+        raise trouble(path, error) from None
+
+
+def trouble(path: str, error: VMStateError) -> Trouble:
+    """An error in a sentence that names the input it is in: the path, unless the error knows better."""
+    return Trouble(f"{error.file or _name(path)}: {error}")
+
+
+def _name(path: str) -> str:
+    return "standard input" if path == STANDARD else path
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import click
 
-from tagged_vmstate.cli.files import opened
+from tagged_vmstate.cli.files import STANDARD, opened, output
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean, say
 from tagged_vmstate.cli.paths import CANDIDATES, not_found, pattern
@@ -29,7 +29,7 @@ from tagged_vmstate.cli.render import (
 )
 from tagged_vmstate.errors import GATHERED, FormatError
 from tagged_vmstate.frames import VERSION, label
-from tagged_vmstate.jsonform import section_to_json
+from tagged_vmstate.jsonform import whole_text
 from tagged_vmstate.overview import Whole, overview
 from tagged_vmstate.paths import Path, Pattern, format_path
 from tagged_vmstate.records import Record, Records
@@ -43,14 +43,14 @@ FORMATS = click.Choice(["text", "json"])
 class _Entry:
     """What `info` says of a section."""
 
-    __slots__ = ("damage", "device", "fields", "instance", "is_damaged", "parts", "size")
+    __slots__ = ("damage", "device", "instance", "is_damaged", "names", "parts", "size")
 
     def __init__(self, section: Section) -> None:
         self.device = section.device
         self.instance = section.instance
         self.parts = 0
         self.size = 0
-        self.fields: int | None = 0
+        self.names: set[str] | None = set()
         self.is_damaged = False
         self.damage: Sequence[str] = ()
 
@@ -60,13 +60,20 @@ class _Entry:
         self.size += section.size if isinstance(section, StoredSection) else sum(map(len, section.pieces()))
         damage = section.damage if isinstance(section, StoredSection) else None
         try:
-            is_countable = is_readable and self.fields is not None and damage is None
-            self.fields = cast("int", self.fields) + len(section.records()) if is_countable else None
+            if not is_readable or damage is not None:
+                self.names = None
+            if self.names is not None:
+                self.names.update(record.name for record in section.records())
         except FormatError as error:
-            self.fields = None
+            self.names = None
             damage = error
         self.is_damaged = self.is_damaged or damage is not None
         return damage
+
+    @property
+    def fields(self) -> int | None:
+        """How many there are over all parts; None where not all can be read."""
+        return None if self.names is None else len(self.names)
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -141,7 +148,7 @@ def _info_lines(version: int, attributes: dict[str, Any], entries: Sequence[_Ent
 @click.argument("file")
 @click.argument("words", metavar="[PATH]", nargs=-1)
 @click.option("--non-default", is_flag=True, help="Only what differs from the defaults of its writer.")
-@click.option("--full", is_flag=True, help="Arrays and buffers to the last byte. Implied by FIELD.")
+@click.option("--full", is_flag=True, help="Arrays, buffers and memory to the last byte. Implied by FIELD.")
 @click.option("--salvage", is_flag=True, help="Go on after damage, and tell it on standard error.")
 @TABLES_OPTION
 @click.option("--format", "form", type=FORMATS, default="text", show_default=True, help="For a person or a program.")
@@ -174,12 +181,13 @@ def show_command(
     known = looks(spec)
     with opened(file, salvage=salvage) as sections:
         sound = _Sound(sections)
+        wholes = chosen.wholes(overview(chosen.sections(sound)))
         if form == "json":
-            _print_json(chosen.sections(sound))
+            _print_json(wholes)
         else:
             show_lines(
                 line
-                for whole in chosen.wholes(sound)
+                for whole in wholes
                 for line in section_lines(
                     whole, known.get(whole.device, PLAINLY), is_full=full or chosen.names_field(whole.device, whole.instance)
                 )
@@ -225,9 +233,17 @@ class _Choice:
         self._is_there = False
         self._is_shown = False
 
-    def wholes(self, sections: Sections) -> Iterator[Whole]:
+    def sections(self, sections: Iterable[Section]) -> Iterator[Section]:
+        """The sections that are named, or that something named may lie in."""
+        for section in sections:
+            self._labels[section.label] = None
+            if self._pattern is None or self._pattern.may_lie_in(section.label):
+                self._is_there = self._is_there or self._names_whole(section.label)
+                yield section
+
+    def wholes(self, wholes: Iterable[Whole]) -> Iterator[Whole]:
         """The chosen sections, with only the chosen fields in them."""
-        for whole in overview(self._near(sections)):
+        for whole in wholes:
             name = label(whole.device, whole.instance)
             whole.records = list(self._records(name, whole.records, ()))
             whole.memory = {
@@ -240,14 +256,6 @@ class _Choice:
                 self._is_shown = True
                 yield whole
 
-    def sections(self, sections: Iterable[Section]) -> Iterator[Section]:
-        """The same, part by part."""
-        for section in self._near(sections):
-            records = tuple(self._records(section.label, section.records(), ()))
-            if records or (self._names_whole(section.label) and not self._non_default):
-                self._is_shown = True
-                yield Section(section.device, section.instance, records, kind=section.kind, attributes=section.raw_attributes)
-
     def names_field(self, device: str, instance: int) -> bool:
         """Whether only some fields of a section were asked for."""
         return not self._names_whole(label(device, instance))
@@ -259,14 +267,6 @@ class _Choice:
         if not self._is_there:
             raise not_found(self._pattern, self._fields or ((name, ()) for name in self._labels))
         say(f"{self._pattern.text} is at its default")
-
-    def _near(self, sections: Iterable[Section]) -> Iterator[Section]:
-        """The sections that are named, or that something named may lie in."""
-        for section in sections:
-            self._labels[section.label] = None
-            if self._pattern is None or self._pattern.may_lie_in(section.label):
-                self._is_there = self._is_there or self._names_whole(section.label)
-                yield section
 
     def _names_whole(self, name: str) -> bool:
         return self._pattern is None or self._pattern.covers(name, ())
@@ -311,8 +311,10 @@ class _Choice:
             yield record.replace(value=tuple(elements))
 
 
-def _print_json(sections: Iterable[Section]) -> None:
-    print("[", end="")
-    for number, section in enumerate(sections):
-        print("," if number else "", json.dumps(section_to_json(section), ensure_ascii=False), sep="\n", end="")
-    print("\n]")
+def _print_json(wholes: Iterable[Whole]) -> None:
+    with output(STANDARD, is_text=True) as target:
+        target.write(b"[")
+        for number, whole in enumerate(wholes):
+            target.write(b",\n" if number else b"\n")
+            target.writelines(whole_text(whole))
+        target.write(b"\n]\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tagged_vmstate.cli.files import STANDARD, Trouble, opened_snapshot, output
+from tagged_vmstate.cli.files import STANDARD, Trouble, opened_snapshot, output, trouble
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.cli.paths import alias, check_names, usage
 from tagged_vmstate.errors import StateError, VMStateError
@@ -71,7 +71,7 @@ def _told(file: str) -> Iterator[None]:
     try:
         yield
     except StateError as error:
-        raise Trouble(f"{'standard input' if file == STANDARD else file}: {error}") from None
+        raise trouble(file, error) from None
 
 
 def _aliases(texts: Iterable[str]) -> Iterator[tuple[Pattern, str]]:

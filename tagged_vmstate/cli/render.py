@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, Final, TypeAlias, cast
 
 from tagged_vmstate.cli.messages import clean
-from tagged_vmstate.overview import Memory, Whole
+from tagged_vmstate.overview import LINE, Memory, Whole, windows
 from tagged_vmstate.paths import format_name
 from tagged_vmstate.records import Record, Records, wire_type
 from tagged_vmstate.wire import Opaque
@@ -32,6 +32,8 @@ DEVICE, NAME, TYPE, VALUE, DIM, GUIDE, BAD, PLAIN = (
 PREVIEW_BYTES: Final = 16
 PREVIEW_RUNS: Final = 8
 WIDEST_NAME: Final = 36
+_SHOWN: Final = bytes(byte if 32 <= byte < 127 else ord(".") for byte in range(256))
+"""Byte -> how it stands in a hex dump."""
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -81,7 +83,9 @@ def show_lines(lines: Iterable[Line]) -> None:
 def size_text(size: int) -> str:
     """A number of bytes as people say it."""
     power = min(max(size.bit_length() - 1, 0) // 10, len(UNITS) - 1)
-    return f"{size / (1 << 10 * power):.1f} {UNITS[power]}" if power else f"{size} bytes"
+    if not power:
+        return "1 byte" if size == 1 else f"{size} bytes"
+    return f"{size / (1 << 10 * power):.1f} {UNITS[power]}"
 
 
 def table(rows: Sequence[Sequence[str]], styles: Sequence[str], right: frozenset[int] = frozenset()) -> Iterator[Line]:
@@ -102,7 +106,7 @@ def section_lines(whole: Whole, look: Look = PLAINLY, *, is_full: bool) -> Itera
         (f"#{whole.instance}", DIM),
         (f"  {whole.parts} parts" if whole.parts > 1 else "", DIM),
     ]
-    nodes = [_memory_node(format_name(name), memory) for name, memory in whole.memory.items()]
+    nodes = [_memory_node(format_name(name), memory, is_full=is_full) for name, memory in whole.memory.items()]
     yield from _tree([*nodes, *(_node(record, look, is_full=is_full) for record in whole.records)], "")
     yield []
 
@@ -111,7 +115,7 @@ class _Node:
     """A line of the tree and what lies below it."""
 
     def __init__(
-        self, name: str, kind: str, value: str, *, marks: str = "", below: Sequence[_Node] = (), dump: Sequence[str] = ()
+        self, name: str, kind: str, value: str, *, marks: str = "", below: Sequence[_Node] = (), dump: Iterable[str] = ()
     ) -> None:
         self.name = name
         self.kind = clean(kind)
@@ -135,13 +139,18 @@ def _tree(nodes: Sequence[_Node], indent: str) -> Iterator[Line]:
         yield from _tree(node.below, below)
 
 
-def _memory_node(name: str, memory: Memory) -> _Node:
+def _memory_node(name: str, memory: Memory, *, is_full: bool) -> _Node:
+    use = memory.use()
     value = "all zero"
-    if memory.first:
-        offset, data = memory.first
-        value = f"{size_text(memory.stored)} in {memory.runs} runs, at 0x{offset:x}: {hex_preview(data, len(data) + 1)}"
-        value = value.replace(" in 1 runs,", " in 1 run,")
-    return _Node(name, f"sparse[{memory.length}]", value)
+    dump: Iterable[str] = ()
+    if use.count:
+        value = f"{size_text(use.count)} in {use.ranges} {'run' if use.ranges == 1 else 'runs'}"
+        if is_full:
+            dump = hex_dump(((low, data) for low, [data] in windows(memory)), memory.length)
+        else:
+            value += f", at 0x{use.start:x}: {hex_preview(use.first, len(use.first) + 1)}"
+    marks = "  default" if memory.is_default else ""
+    return _Node(name, f"sparse[{memory.length}]", value, marks=marks, dump=dump)
 
 
 def _node(record: Record, above: Look, *, is_full: bool) -> _Node:
@@ -156,7 +165,7 @@ def _node(record: Record, above: Look, *, is_full: bool) -> _Node:
         return _Node(name, kind, "" if record.length else "empty", marks=marks, below=below)
     data = _bytes_of(record)
     if data is not None and is_full and len(data) > PREVIEW_BYTES:
-        return _Node(name, kind, "", marks=marks, dump=tuple(hex_dump(data)))
+        return _Node(name, kind, "", marks=marks, dump=hex_dump([(0, data)], len(data)))
     if data is not None:
         return _Node(name, kind, hex_preview(data, len(data)), marks=marks)
     return _Node(name, kind, value_text(record, look, is_full=is_full), marks=marks)
@@ -267,15 +276,34 @@ def hex_preview(data: bytes, size: int) -> str:
     return f"{shown} …" if size > PREVIEW_BYTES else shown
 
 
-def hex_dump(data: bytes) -> Iterator[str]:
-    """Bytes as offset, hex and ASCII, 16 in a line; a line like the one before is a star."""
-    before = b""
-    for offset in range(0, len(data), 16):
-        row = data[offset : offset + 16]
-        if row == before:
-            if offset < 32 or data[offset - 32 : offset - 16] != row:
-                yield "*"
-            continue
-        before = row
-        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        yield f"{offset:08x}  {row.hex(' '):<47}  {text}"
+def hex_dump(pieces: Iterable[tuple[int, bytes | bytearray]], length: int) -> Iterator[str]:
+    """Bytes as offset, hex and ASCII, 16 in a line; lines like the one before are a star.
+
+    Args:
+        pieces: Offset and bytes, ascending, from multiples of 16 to multiples of 16 or the end; all else is zero.
+        length: Bytes in all.
+    """
+    before, is_folded = None, False
+    for offset, row, count in _rows(pieces, length):
+        left = count
+        if row != before:
+            yield f"{offset:08x}  {row.hex(' '):<47}  {row.translate(_SHOWN).decode()}"
+            before, is_folded, left = row, False, count - 1
+        if left and not is_folded:
+            yield "*"
+            is_folded = True
+
+
+def _rows(pieces: Iterable[tuple[int, bytes | bytearray]], length: int) -> Iterator[tuple[int, bytes, int]]:
+    """Offset and bytes of a line, and how many there are of it."""
+    at = 0
+    for low, data in pieces:
+        if at < low:
+            yield at, bytes(LINE), (low - at) // LINE
+        at = min(low + len(data), length)
+        for offset in range(low, at, LINE):
+            yield offset, bytes(data[offset - low : min(offset + LINE, at) - low]), 1
+    if at + LINE <= length:
+        yield at, bytes(LINE), (length - at) // LINE
+    if at < length and length % LINE:
+        yield length - length % LINE, bytes(length % LINE), 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 
 from tagged_vmstate.blocks import BlockType
-from tagged_vmstate.errors import StateError
+from tagged_vmstate.errors import StateError, naming
 from tagged_vmstate.frames import label
 from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
 from tagged_vmstate.qemu import stream
@@ -71,7 +71,9 @@ class Likeness:
     def __init__(self, snapshot: Snapshot, reference: Snapshot, aliases: Aliases, drops: Sequence[Pattern] = ()) -> None:
         self.moves: list[Move] = []
         self._from = Origin(snapshot)
-        self._like = Origin(reference)
+        with naming(reference.name):
+            self._like = Origin(reference)
+            self._like_structs = self._like.structs()
         self._aliases = aliases
         self._drops = drops
         self._left_out = set(self._memory_left_out())
@@ -137,7 +139,7 @@ class Likeness:
         for section, said in self._from.of_type(*stream.SECTIONS):
             if section.device != stream.RAM:
                 ours.setdefault(Head.of(section, said).label, deque()).append(section)
-        structs = self._like.structs()
+        structs = self._like_structs
         for place, (section, said) in enumerate(self._like.sections):
             if said["type"] not in stream.SECTIONS or section.device == stream.RAM:
                 continue
