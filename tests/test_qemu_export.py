@@ -106,6 +106,15 @@ def test_memory_that_was_changed_by_a_piece(tmp_path: Path) -> None:
     assert image.read_bytes().ljust(3 * PAGE, b"\0") == whole
 
 
+def test_memory_that_was_added_where_a_later_part_has_zeros() -> None:
+    """The stream sends the zero page twice; the second does not undo what `set` put into the first."""
+    turns = blocks(r=3 * PAGE) + page(0, b"\0", "r") + page(PAGE, b"\0"), page(0, b"\0", "r") + page(PAGE, b"\0"), b""
+    stream = small(memory=ram(*turns))
+    added = set_value(imported(stream), "ram", "r", ((7, b"x"),))
+    assert memory_of(added)["r"] == b"x".rjust(8, b"\0").ljust(3 * PAGE, b"\0")
+    assert memory_of(imported(rebuilt(added))) == memory_of(added)
+
+
 def test_a_page_that_was_zero_before_it_had_bytes() -> None:
     """Both records lie in one part; the bytes belong to the second."""
     turn = blocks(r=2 * PAGE) + page(0, b"\0", "r") + page(PAGE, b"\0") + page(0, b"a" * PAGE) + page(PAGE, b"\7")

@@ -319,16 +319,24 @@ class MemoryWriter:
         return (total | MEM_SIZE).to_bytes(8, "big") + b"".join(found)
 
     def _run(self, run: _Run, spans: Iterable[Span]) -> Iterator[bytes]:
-        """Successive page records, with the bytes that there are for them; all other pages are zero."""
+        """Successive page records, with the bytes that there are for them."""
         block = self._blocks[run.block]
         page, end = run.first, run.first + run.count
         for first, data in spans:
             count = len(data) // self._page_size
-            block.mark(first, count)
-            yield from self._records(run, page, first - page, None)
+            yield from self._without_bytes(run, page, first)
             yield from self._records(run, first, count, data)
+            block.mark(first, count)
             page = first + count
-        yield from self._records(run, page, end - page, None)
+        yield from self._without_bytes(run, page, end)
+
+    def _without_bytes(self, run: _Run, page: int, end: int) -> Iterator[bytes]:
+        """Records of pages that are zero; one that a part before has given bytes, as after `set`, keeps them."""
+        while page < end:
+            has_bytes, count = self._blocks[run.block].alike(page, end - page)
+            if not has_bytes:
+                yield from self._records(run, page, count, None)
+            page += count
 
     def _records(self, run: _Run, page: int, count: int, data: memoryview | None) -> Iterator[bytes]:
         """Records of some pages of a run."""
