@@ -32,6 +32,12 @@ class Trouble(click.ClickException):
     exit_code = TROUBLE
 
 
+class Refusal(click.ClickException):
+    """The answer is no: one sentence."""
+
+    exit_code = 1
+
+
 @contextlib.contextmanager
 def opened(path: str, *, salvage: bool = False, seeks: bool = False) -> Iterator[Sections]:
     """The sections of an input of any kind.
