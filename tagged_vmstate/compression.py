@@ -1,27 +1,39 @@
-"""Compressed input, told by its first bytes and read through."""
+"""Compressed input, told by its first bytes and read through, and output compressed the same way."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final, cast
 
 from tagged_vmstate.errors import FormatError
-from tagged_vmstate.files import BLOCK, can_seek
+from tagged_vmstate.files import BLOCK, can_seek, write_all
 
 # Modules by name: most input is not compressed, and a command line should not wait for their import.
 _READERS: Final = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "lzma", b"BZh": "bz2"}
+_PACKERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "gzip": lambda _: zlib.compressobj(wbits=16 + zlib.MAX_WBITS),
+    "lzma": lambda library: library.LZMACompressor(),
+    "bz2": lambda library: library.BZ2Compressor(),
+}
 _OTHERS: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x89LZO": "lzop"}
 
 HEAD: Final = 6
 """So many bytes tell."""
 
 
+def compression_of(head: bytes) -> str | None:
+    """The module for the compression of a file that begins so; None where it is not compressed in a way that is undone here."""
+    return next((name for magic, name in _READERS.items() if head.startswith(magic)), None)
+
+
 def is_compressed(head: bytes) -> bool:
     """Whether the first bytes of a file say that `decompressed` would undo something."""
-    return head.startswith(tuple(_READERS))
+    return compression_of(head) is not None
 
 
 def decompressed(file: BinaryIO, head: bytes) -> BinaryIO:
@@ -31,6 +43,22 @@ def decompressed(file: BinaryIO, head: bytes) -> BinaryIO:
     """
     name = next(name for magic, name in _READERS.items() if head.startswith(magic))
     return cast("BinaryIO", _Compressed(file, name))
+
+
+@contextlib.contextmanager
+def compressed(file: BinaryIO, name: str | None) -> Iterator[BinaryIO]:
+    """A file to write whose bytes reach `file` compressed; it is complete when the block ends well.
+
+    Args:
+        file: Where to.
+        name: As `compression_of` returns it; with None, what is yielded is `file` itself.
+    """
+    if name is None:
+        yield file
+        return
+    packer = _PACKERS[name](importlib.import_module(name))
+    yield cast("BinaryIO", _Compressing(file, packer))
+    write_all(file, packer.flush())
 
 
 def seeks_cheaply(file: BinaryIO) -> bool:
@@ -99,3 +127,18 @@ class _Compressed(io.BufferedIOBase):
         except (EOFError, OSError, zlib.error, self._error) as error:
             found = f"it cut or damaged ({error})"
             raise FormatError(f"whole {self._name} data", found, offset=self._position, source="file") from None
+
+
+class _Compressing(io.BufferedIOBase):
+    """A file to write that compresses."""
+
+    def __init__(self, file: BinaryIO, packer: Any) -> None:
+        self._file = file
+        self._packer = packer
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        write_all(self._file, self._packer.compress(data))
+        return memoryview(data).nbytes

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final, cast
 from tagged_vmstate.errors import FormatError, StateError, VMStateError
 from tagged_vmstate.files import Readable, as_file, read_some
 from tagged_vmstate.frames import VERSION, Kind, Lead, label
-from tagged_vmstate.memory import Images, restored
+from tagged_vmstate.memory import MEMORY, Images, restored
 from tagged_vmstate.overview import Whole, overview
 from tagged_vmstate.paths import PathPart
 from tagged_vmstate.records import Record, head_to_json, is_foreign, wire_type
@@ -162,9 +162,11 @@ class JsonForm:
 
     Attributes:
         raw_attributes: What stands in the header.
+        has_images: Whether memory that was read so far lies in files beside it.
     """
 
     def __init__(self, file: BinaryIO, memory: Path | None = None) -> None:
+        self.has_images = False
         self._text = _Text(file)
         self._memory = memory
         self._members: dict[str, Json] = {}
@@ -231,6 +233,7 @@ class JsonForm:
         found = text.value("a section")
         try:
             section = _section(found, self._memory)
+            self.has_images = self.has_images or _has_images(found)
         except StateError as error:
             error.section = error.section or f"section {number}"
             raise text.misfit(error, start) from None
@@ -314,6 +317,10 @@ def _section(found: Json, memory: Path | None) -> Section:
         error.section = label(device, instance)
         raise
     return section
+
+
+def _has_images(section: Any) -> bool:
+    return any(isinstance(field, dict) and MEMORY in field for field in section["fields"])
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

@@ -9,7 +9,8 @@ when the fields are loaded.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from tagged_vmstate.blocks import BlockType, from_big_endian, to_big_endian, word_swapped
@@ -26,7 +27,7 @@ WORD: Final = 64
 """A bitmap is written in big-endian words of so many bits."""
 
 
-def read(table: Table, data: bytes, version: int, *, base: int = 0) -> Records:
+def read(table: Table, data: bytes, version: int, *, base: int = 0, subsections: list[int] | None = None) -> Records:
     """The fields of a section of a version.
 
     Args:
@@ -34,24 +35,40 @@ def read(table: Table, data: bytes, version: int, *, base: int = 0) -> Records:
         data: The bytes of the section.
         version: Its version.
         base: Byte offset of the bytes in the file, for errors.
+        subsections: Takes the version of each subsection, in the order of the bytes: `write_records` needs them.
 
     Raises:
         FormatError: The version is none that the table reads, or the bytes do not fit.
     """
-    reader = Reader(data, base)
-    legacy = next((each for each in table.legacy if version in each.versions), None)
+    reader = _Reader(data, base)
+    legacy = _legacy(table, version)
     if legacy is not None:
-        found = read_by_function(table, cast("Legacy", legacy), reader, version)
+        found = read_by_function(table, legacy, reader, version)
     elif not table.minimum_version <= version <= table.version:
         readable = f"version {table.minimum_version} to {table.version} of `{table.name}`"
         raise FormatError(readable, f"version {version}", offset=base, source="section")
     else:
         found = _read_struct(table, reader, version)
     reader.end()
+    if subsections is not None:
+        subsections += reader.subsections
     return found
 
 
-def _read_struct(table: Table, reader: Reader, version: int) -> Records:
+class _Reader(Reader):
+    """A reader that notes the version of each subsection."""
+
+    def __init__(self, data: bytes, base: int) -> None:
+        super().__init__(data, base)
+        self.subsections: list[int] = []
+
+
+def _legacy(table: Table, version: int) -> Legacy | None:
+    """The function that reads a version, which no fields describe then."""
+    return next((cast("Legacy", each) for each in table.legacy if version in each.versions), None)
+
+
+def _read_struct(table: Table, reader: _Reader, version: int) -> Records:
     found: list[Record] = []
     values: dict[str, Any] = {}
     for field in _fields(table, version):
@@ -81,7 +98,7 @@ def _fields(table: Table, version: int) -> Iterator[Field]:
     return (field for field in table.fields if field.is_in(version) and not field.untagged.subsection)
 
 
-def _read_field(field: Field, reader: Reader, values: Mapping[str, Any]) -> Record:
+def _read_field(field: Field, reader: _Reader, values: Mapping[str, Any]) -> Record:
     kind = field.type
     offset = reader.offset
     length = _count(field, reader, values)
@@ -99,8 +116,11 @@ def _read_field(field: Field, reader: Reader, values: Mapping[str, Any]) -> Reco
     if name == "buffer":
         return Record(field.name, name, length, reader.take(length or 0, f"`{kind.describe()}`"), offset=offset)
     if name == "bitmap":
-        words = reader.take(-(-(length or 0) // WORD) * 8, f"`{kind.describe()}`")
-        return Record(field.name, name, length, word_swapped(words)[: -(-(length or 0) // 8)], offset=offset)
+        bits = length or 0
+        data = word_swapped(reader.take(-(-bits // WORD) * 8, f"`{kind.describe()}`"))
+        if int.from_bytes(data, "little") >> bits:
+            raise reader.error(f"spare bits 0 in `{kind.describe()}`", "others", len(data))
+        return Record(field.name, name, length, data[: -(-bits // 8)], offset=offset)
     raise TableError("a type that QEMU writes untagged (no string, no sparse memory)", f"`{kind.describe()}`")
 
 
@@ -117,7 +137,7 @@ def _count(field: Field, reader: Reader, values: Mapping[str, Any]) -> int | Non
     return count
 
 
-def _read_structs(field: Field, reader: Reader, length: int | None) -> list[Any]:
+def _read_structs(field: Field, reader: _Reader, length: int | None) -> list[Any]:
     found: list[Any] = []
     for index, is_null in enumerate(_elements(field, reader, length)):
         try:
@@ -160,7 +180,7 @@ def _nulls(field: Field, count: int) -> list[bool]:
     return (pattern + [False] * count)[:count]
 
 
-def _read_subsections(table: Table, reader: Reader, version: int) -> Records:
+def _read_subsections(table: Table, reader: _Reader, version: int) -> Records:
     known = {field.name: field for field in table.fields if field.untagged.subsection and field.is_in(version)}
     found: dict[str, Record] = {}
     while reader.peek(1) == bytes((SUBSECTION,)):
@@ -175,6 +195,7 @@ def _read_subsections(table: Table, reader: Reader, version: int) -> Records:
         reader.take(2 + len(raw), "a subsection's name")
         inner = cast("Table", known[name].table)
         number = reader.number("I", "a subsection's version")
+        reader.subsections.append(number)
         try:
             if not inner.minimum_version <= number <= inner.version:
                 readable = f"version {inner.minimum_version} to {inner.version} of `{inner.name}`"
@@ -198,65 +219,138 @@ def write(table: Table, state: Any, version: int, *, drop: Container[str] = ()) 
     Raises:
         StateError: The version is none that the table writes, or has no place for a field that is in use.
     """
-    return write_records(table, decode_all(joined(save(table, state))), version, drop=drop)
+    return _write(table, decode_all(joined(save(table, state))), version, _Writing(drop))
 
 
-def write_records(table: Table, records: Records, version: int, *, drop: Container[str] = ()) -> bytes:
-    """The same from fields, those that are missing at their defaults. Raises StateError."""
+def write_records(table: Table, records: Records, version: int, subsections: Iterable[int]) -> bytes:
+    """The bytes of a section that `read` has read, from its fields.
+
+    Args:
+        table: The table.
+        records: The fields; those that are missing are at their defaults.
+        version: The section version.
+        subsections: The version of each subsection, as `read` gave them.
+
+    Raises:
+        StateError: As for `write`; or the fields are not those of the table, or other subsections than were read.
+    """
+    way = _Writing((), iter(subsections))
+    data = _write(table, records, version, way)
+    if next(way.subsections or iter(()), None) is not None:
+        raise StateError("all subsections that were read", "fewer")
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """How fields become bytes.
+
+    Attributes:
+        drop: Names of fields that may be lost though they are in use.
+        subsections: The versions of those subsections that are there; None for a state: what is not at its default is written,
+            as its table is now.
+    """
+
+    drop: Container[str]
+    subsections: Iterator[int] | None = None
+
+
+def _write(table: Table, records: Records, version: int, way: _Writing) -> bytes:
     if not table.minimum_version <= version <= table.version:
         raise StateError(f"version {table.minimum_version} to {table.version} of `{table.name}`", f"version {version}")
-    return b"".join(_write_struct(table, records, version, drop))
+    legacy = _legacy(table, version)
+    if legacy:
+        found = f"version {version}, which only `{legacy.function.__name__}` reads"
+        raise StateError(f"a version that the fields of `{table.name}` describe", found)
+    return b"".join(_write_struct(table, records, version, way))
 
 
-def _write_struct(table: Table, records: Records, version: int, drop: Container[str]) -> Iterator[bytes]:
-    given = {field.name: record for record in records if (field := table.by_name.get(record.name))}
+def _write_struct(table: Table, records: Records, version: int, way: _Writing) -> Iterator[bytes]:
+    given: dict[str, Record] = {}
+    for record in records:
+        known = table.by_name.get(record.name)
+        if known:
+            given[known.name] = record
+        elif not record.is_default and record.name not in way.drop:
+            raise StateError(f"only fields that `{table.name}` has", "one more, in use", path=(record.name,))
     given |= {
         field.name: record_of(field, field.first_default())
         for field in table.fields
-        if field.name not in given and not field.is_required
+        if field.name not in given and not field.is_required and not field.untagged.subsection
     }
     written: set[str] = set()
     values: dict[str, Any] = {}
     for field in _fields(table, version):
-        if field.untagged.when and not field.untagged.when(values):
+        if field.untagged.when and not _is_written(field, values):
             continue
         if field.name not in given:
             raise StateError(f"`{field.type.describe()}`", "nothing", path=(field.name,))
         try:
-            yield from _write_field(field, given[field.name], values, drop)
+            yield from _write_field(field, given[field.name], values, way)
         except StateError as error:
             error.under(field.name)
             raise
         values[field.name] = given[field.name].value
         written.add(field.name)
-    for field in table.fields:
-        record = given.get(field.name)
-        if record is None or field.name in written:
+    for name, record in given.items():
+        field = table.by_name[name]
+        if name in written:
             continue
         if field.untagged.subsection and field.is_in(version):
-            yield from _write_subsection(field, record, drop)
-        elif not record.is_default and record.value != record_of(field, field.first_default()).value and field.name not in drop:
-            expected = f"`{field.name}` at its default: version {version} of `{table.name}` has no place for it"
-            raise StateError(expected, "it in use", path=(field.name,))
+            try:
+                yield from _write_subsection(field, record, way)
+            except StateError as error:
+                error.under(name)
+                raise
+        elif not record.is_default and record.value != record_of(field, field.first_default()).value and name not in way.drop:
+            expected = f"`{name}` at its default: version {version} of `{table.name}` has no place for it"
+            raise StateError(expected, "it in use", path=(name,))
 
 
-def _write_subsection(field: Field, record: Record, drop: Container[str]) -> Iterator[bytes]:
-    if record.value is None or (record.is_default and not field.type.is_optional):
-        return
+def _is_written(field: Field, values: Mapping[str, Any]) -> bool:
+    """What the field's `when` says of the values before it. Raises StateError where that raises."""
+    try:
+        return bool(field.untagged.when and field.untagged.when(values))
+    except Exception as error:
+        raise StateError(f"`when` of `{field.name}` to return", raised(error), path=(field.name,)) from error
+
+
+def _write_subsection(field: Field, record: Record, way: _Writing) -> Iterator[bytes]:
     table = cast("Table", field.table)
-    yield subsection_head(field.name, table.version)
-    yield from _write_struct(table, cast("Records", record.value), table.version, drop)
+    _check_type(field, record)
+    if record.value is None:
+        return
+    if way.subsections is None:
+        if record.is_default and not field.type.is_optional:
+            return
+        version = table.version
+    else:
+        noted = next(way.subsections, None)
+        if noted is None:
+            raise StateError("only subsections that were read", "one more")
+        version = noted
+        if not table.minimum_version <= version <= table.version:
+            raise StateError(f"version {table.minimum_version} to {table.version} of `{table.name}`", f"version {version}")
+    yield subsection_head(field.name, version)
+    yield from _write_struct(table, cast("Records", record.value), version, way)
 
 
-def _write_field(field: Field, record: Record, values: Mapping[str, Any], drop: Container[str]) -> Iterator[bytes]:
+def _check_type(field: Field, record: Record) -> None:
+    """Raise StateError for a field that is not as its table has it: nothing in the bytes would show that."""
+    if record.type != field.type.wire.name or not field.type.takes_length(record.length):
+        raise StateError(f"`{field.type.describe()}`", f"`{record.describe()}`")
+
+
+def _write_field(field: Field, record: Record, values: Mapping[str, Any], way: _Writing) -> Iterator[bytes]:
     kind = field.type
     value: Any = record.value
+    _check_type(field, record)
     if kind.capacity is not None and not field.untagged.linked:
-        count = values.get(field.untagged.counted_by or "")
+        count = values.get(field.untagged.counted_by or "", 0)
         if count != record.length:
             raise StateError(f"as many as `{field.untagged.counted_by}` says ({count})", f"{record.length} elements")
     if field.table is not None:
-        yield from _write_structs(field, value if kind.is_array else (value,), drop)
+        yield from _write_structs(field, value if kind.is_array else (value,), way)
     elif isinstance(kind.wire, BlockType):
         yield to_big_endian(kind.wire, value, record.length)
     elif kind.wire.name == "bitmap":
@@ -267,7 +361,7 @@ def _write_field(field: Field, record: Record, values: Mapping[str, Any], drop: 
         raise TableError("a type that QEMU writes untagged (no string, no sparse memory)", f"`{kind.describe()}`")
 
 
-def _write_structs(field: Field, elements: Sequence[Any], drop: Container[str]) -> Iterator[bytes]:
+def _write_structs(field: Field, elements: Sequence[Any], way: _Writing) -> Iterator[bytes]:
     table = cast("Table", field.table)
     nulls = [False] * len(elements) if field.untagged.linked else _nulls(field, len(elements))
     for index, (element, is_null) in enumerate(zip(elements, nulls, strict=True)):
@@ -279,7 +373,7 @@ def _write_structs(field: Field, elements: Sequence[Any], drop: Container[str]) 
         if field.untagged.linked:
             yield b"\1"
         try:
-            yield from _write_struct(table, element, table.version, drop)
+            yield from _write_struct(table, element, table.version, way)
         except StateError as error:
             if field.type.is_array:
                 error.under(index)

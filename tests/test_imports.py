@@ -27,7 +27,7 @@ FLOORS = [
     {"qemu.bridge", "qemu.encode", "qemu.dumpstate"},
     {"qemu.export"},
     {"qemu.like", "qemu.capture"},
-    {"sources"},
+    {"sources", "forms"},
     {"fieldtype", "rules"},
     {"annotations"},
     {"table"},
@@ -92,6 +92,7 @@ SEES_NO_TABLE = {
     "diff",
     "edit",
     "sources",
+    "forms",
     "overview",
     *(room for room in FLOOR if room.startswith("qemu.")),
 }

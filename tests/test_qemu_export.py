@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from conftest import DATA, stream_bytes
@@ -15,6 +19,7 @@ from test_command import refused, run, shown
 
 from tagged_vmstate.edit import changed, located
 from tagged_vmstate.errors import StateError
+from tagged_vmstate.forms import form_of
 from tagged_vmstate.jsonform import from_json, to_json
 from tagged_vmstate.paths import Aliases, Pattern
 from tagged_vmstate.qemu.bridge import import_stream
@@ -105,6 +110,15 @@ def test_memory_that_was_changed_by_a_piece(tmp_path: Path) -> None:
     run("to-json", tmp_path / "b.mig", "--memory", tmp_path / "images", "-o", tmp_path / "vm.json")
     [image] = (tmp_path / "images").iterdir()
     assert image.read_bytes().ljust(3 * PAGE, b"\0") == whole
+
+
+def test_memory_that_was_added_where_a_later_part_has_zeros() -> None:
+    """The stream sends the zero page twice; the second does not undo what `set` put into the first."""
+    turns = blocks(r=3 * PAGE) + page(0, b"\0", "r") + page(PAGE, b"\0"), page(0, b"\0", "r") + page(PAGE, b"\0"), b""
+    stream = small(memory=ram(*turns))
+    added = set_value(imported(stream), "ram", "r", ((7, b"x"),))
+    assert memory_of(added)["r"] == b"x".rjust(8, b"\0").ljust(3 * PAGE, b"\0")
+    assert memory_of(imported(rebuilt(added))) == memory_of(added)
 
 
 def test_a_page_that_was_zero_before_it_had_bytes() -> None:
@@ -221,6 +235,120 @@ def test_attributes_that_lie_are_refused() -> None:
                     rebuilt(back.getvalue())
                 except StateError:
                     continue
+
+
+class TestLibvirt:
+    """The header says how the stream behind it is compressed; so it comes out."""
+
+    @staticmethod
+    def image(number: int, stream: bytes, order: str = "<") -> bytes:
+        xml = b"<domain/>\0"
+        return b"LibvirtQemudSave" + struct.pack(f"{order}19I", 2, len(xml), 1, number, 0, *[0] * 14) + xml + stream
+
+    @pytest.mark.parametrize("order", ["<", ">"])
+    @pytest.mark.parametrize(("number", "library"), [(0, None), (1, gzip), (2, bz2), (3, lzma)])
+    def test_as_libvirt_wrote_it(self, number: int, library: Any, order: str) -> None:
+        given = self.image(number, library.compress(NUMBER) if library else NUMBER, order)
+        found = rebuilt(imported(given))
+        head = len(self.image(number, b""))
+        assert found[:head] == given[:head]
+        assert (library.decompress(found[head:]) if library else found[head:]) == NUMBER
+
+    def test_a_number_that_is_not_so(self) -> None:
+        assert rebuilt(imported(self.image(4, NUMBER))) == self.image(0, NUMBER), "lzop, said the header"
+        assert rebuilt(imported(self.image(0, gzip.compress(NUMBER)))) == self.image(0, NUMBER)
+
+    @pytest.mark.parametrize("fields", [[], [{"name": "header", "type": "uint8", "value": 7}] * 2])
+    def test_fields_that_lie_are_refused(self, fields: list[dict[str, object]]) -> None:
+        def change(text: str) -> str:
+            found = json.loads(text)
+            found["sections"][0]["fields"] = [{**each, "name": str(place)} for place, each in enumerate(fields)]
+            return json.dumps(found)
+
+        snapshot = with_json(imported(self.image(0, NUMBER)), change)
+        with pytest.raises(StateError, match=r"notes of a QEMU stream, in the attributes, got .* - at libvirt#0"):
+            rebuilt(snapshot)
+
+
+COMPRESSIONS: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
+    "plain": (bytes, bytes),
+    "gzip": (gzip.compress, gzip.decompress),
+    "xz": (lzma.compress, lzma.decompress),
+    "bzip2": (bz2.compress, bz2.decompress),
+}
+
+
+class TestSetKeepsTheKind:
+    """Of a stream, a snapshot, its JSON form and a file of savevm version 2, compressed or not."""
+
+    ARGUMENTS = ("dev", "x", "9")
+
+    @staticmethod
+    def kinds() -> dict[str, tuple[bytes, bytes]]:
+        """What is given, and what it is after."""
+        snapshot, text = imported(NUMBER), io.BytesIO()
+        to_json(Snapshot.read(snapshot), text)
+        after = NUMBER.replace(b"\0\0\0\1\5", b"\0\0\0\1\x09")
+        image = TestLibvirt.image(0, b"")
+        return {
+            "stream": (NUMBER, after),
+            "libvirt": (image + NUMBER, image + after),
+            "snapshot": (snapshot, set_value(snapshot, "dev", "x", 9)),
+            "JSON": (text.getvalue(), text.getvalue().replace(b'"type": "uint8", "value": 5', b'"type": "uint8", "value": 9')),
+        }
+
+    @pytest.mark.parametrize("compression", COMPRESSIONS)
+    @pytest.mark.parametrize("kind", ["stream", "libvirt", "snapshot", "JSON"])
+    def test_elsewhere_in_place_and_through_pipes(self, tmp_path: Path, kind: str, compression: str) -> None:
+        compress, decompress = COMPRESSIONS[compression]
+        given, after = self.kinds()[kind]
+        assert given != after
+        file = tmp_path / "file"
+        file.write_bytes(packed := compress(given))
+        shown("set", file, *self.ARGUMENTS, "-o", tmp_path / "other")
+        assert file.read_bytes() == packed
+        shown("set", file, *self.ARGUMENTS, "-o", file)
+        piped = run("set", "-", *self.ARGUMENTS, "-o", "-", given=packed).stdout
+        for found in (file.read_bytes(), (tmp_path / "other").read_bytes(), piped):
+            assert decompress(found) == after
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
+
+    def test_a_stream_inside_a_save_image_stays_compressed(self, tmp_path: Path) -> None:
+        file = tmp_path / "vm.save"
+        file.write_bytes(TestLibvirt.image(3, lzma.compress(NUMBER)))
+        shown("set", file, *self.ARGUMENTS, "-o", file)
+        head = TestLibvirt.image(3, b"")
+        assert file.read_bytes().startswith(head)
+        assert lzma.decompress(file.read_bytes()[len(head) :]) == self.kinds()["stream"][1]
+
+    def test_a_real_stream(self, tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+        file = tmp_path / "vm.mig"
+        file.write_bytes(stream := stream_path("pc-qemu7.2").read_bytes())
+        shown("set", file, "ps2kbd", "scancode_set", "3", "-o", file)
+        [place] = differing(file.read_bytes(), stream)
+        assert file.read_bytes()[place] == 3
+
+    def test_what_no_longer_fits_is_refused_before_anything_is_written(self, tmp_path: Path) -> None:
+        stream = small(field("u", "unused_buffer", 3), data=b"abc")
+        (tmp_path / "vm.mig").write_bytes(stream)
+        for out in (tmp_path / "vm.mig", "-"):
+            assert "expected 3 bytes, as QEMU describes it, got 2 - at dev#0" in refused(
+                "set", tmp_path / "vm.mig", "dev", "u", "0102", "-o", out
+            )
+        assert run("set", tmp_path / "vm.mig", "dev", "u", "0102", "-o", "-").stdout == b""
+        assert (tmp_path / "vm.mig").read_bytes() == stream
+
+    def test_json_whose_memory_lies_beside_it(self, tmp_path: Path) -> None:
+        (tmp_path / "vm.mig").write_bytes(NUMBER)
+        shown("to-json", tmp_path / "vm.mig", "--memory", tmp_path / "images", "-o", tmp_path / "vm.json")
+        before = (tmp_path / "vm.json").read_bytes()
+        assert "from-json" in refused("set", tmp_path / "vm.json", *self.ARGUMENTS, "-o", tmp_path / "vm.json")
+        assert (tmp_path / "vm.json").read_bytes() == before
+        with (tmp_path / "vm.json").open("rb") as file:
+            sections = from_json(file, tmp_path / "images")
+            assert [record.type for section in sections for record in section.records()].count("sparse") == 1
+            with pytest.raises(StateError, match="make a snapshot of it first, with from-json --memory DIR"):
+                form_of(sections)
 
 
 class TestLike:

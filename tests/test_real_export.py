@@ -88,6 +88,17 @@ def test_captured_edited_exported_and_there(tmp_path: Path) -> None:
     assert eax(after) == "12345678"
 
 
+def test_a_stream_changed_in_place_and_there(tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+    """A register, and memory where the stream sends a zero page twice."""
+    stream = tmp_path / "vm.mig"
+    stream.write_bytes(stream_path("pc-qemu7.2").read_bytes())
+    for device, field, value in (("cpu", "env.regs[0]", "0x12345678"), ("ram", "pc.ram[0x7c00]", "eb fe 01 02")):
+        assert run("set", stream, device, field, value, "-o", stream).returncode == 0
+    with incoming("pc-qemu7.2", stream, tmp_path) as machine:
+        assert eax(machine.registers()) == "12345678"
+        assert machine.monitor("xp /1wx 0x7c00").split() == ["0000000000007c00:", "0x0201feeb"]
+
+
 @pytest.fixture
 def running(tmp_path: Path) -> Machine:
     (tmp_path / "bios").write_bytes(WRITING_BIOS)

@@ -17,17 +17,24 @@ from typing import Annotated, Any
 
 import pytest
 from conftest import stream_bytes
+from qemu_streams import MAGIC, description, device, field, full
 from test_command import refused, run, shown
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, FormatError, Length, MaxLength, Table, TableError, Untagged
 from tagged_vmstate.codec import save
+from tagged_vmstate.defaults import Flagged
+from tagged_vmstate.devices import Entry
 from tagged_vmstate.files import Input
+from tagged_vmstate.interpreted import Encoder, Interpreted
+from tagged_vmstate.jsonform import from_json, to_json, to_values
 from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.qemu.export import export
 from tagged_vmstate.qemu.savevm import RawSection, write_v2, write_v3
 from tagged_vmstate.qemu.stream import StreamReader, Turn, find_description
 from tagged_vmstate.qemu.vmdesc import parse
 from tagged_vmstate.records import decode_all
+from tagged_vmstate.snapshot import write as write_snapshot
 from tagged_vmstate.untagged import read, write, write_records
 from tagged_vmstate.wire import joined
 
@@ -225,6 +232,7 @@ class TestWrong:
                 "0005 05 05 07 6465762f6e6577 00000007 06",
                 r"subsections of `dev` that its table knows, each once, section has `dev/new`",
             ),
+            (TIMES, f"{'00' * 8} {'00' * 14} 0040 {'00' * 17}", r"spare bits 0 in `bitmap\[70\]`, section has others - at bits"),
             (DEEP, "0005 05" + " 05 07 6465762f737562 00000007 06" * 2, r"each once, section has `dev/sub`"),
             (PRIMITIVE, "01", r"1 bytes of `bool`, section has only 0 left - at b_2 \(byte 1\)"),
         ],
@@ -246,7 +254,7 @@ class TestWrong:
             write(table, {"a": 1, "b": 3}, 1)
         assert write(table, {"a": 1, "b": 3}, 1, drop={"b"}) == b"\1"
         assert tv.load(tv.Section("t", 0, read(table, b"\1", 1)), table) == {"a": 1, "b": 2}
-        assert write_records(table, read(table, b"\1", 1), 2) == b"\1\2"
+        assert write_records(table, read(table, b"\1", 1), 2, ()) == b"\1\2"
 
     def test_counts_and_nulls_that_do_not_fit(self) -> None:
         with pytest.raises(tv.StateError, match=r"as many as `n` says \(3\), got 2 elements - at data"):
@@ -399,6 +407,18 @@ class Test2009:
         ):
             tv.Machine([Keyboard(scancode_set=3)]).save_untagged(file, versions={"ps2kbd": 2})
 
+    def test_an_old_build_has_no_place_for_what_a_load_kept(self) -> None:
+        newer = Table("ps2kbd", [f("scan_enabled", tv.int32), f("leds", tv.uint8)])
+        for leds in (0, 7):
+            machine = tv.Machine([Keyboard()])
+            machine.load(tv.dumps({"scan_enabled": 1, "leds": leds}, table=newer), unknown="keep")
+            if leds:
+                with pytest.raises(tv.StateError, match="only fields that `ps2kbd` has, got one more, in use - at ps2kbd#0/leds"):
+                    machine.save_untagged(io.BytesIO())
+                machine.save_untagged(io.BytesIO(), drop={"leds"})
+            else:
+                machine.save_untagged(io.BytesIO())
+
 
 class TestVersion2Files:
     THREE = file_v2(
@@ -444,6 +464,174 @@ class TestVersion2Files:
     def test_bytes_left_over_in_a_section(self) -> None:
         with pytest.raises(FormatError, match=r"the end of the section, section has 4 more bytes - at ps2kbd#0 \(byte 43\)"):
             tv.load(file_v2(RawSection("ps2kbd", 0, 2, V3)), Keyboard)
+
+
+# --- what a table read, exported
+
+
+def imported(data: bytes, *tables: Table) -> bytes:
+    stream, file = import_stream(data), io.BytesIO()
+    write_snapshot(Interpreted(stream, [Entry(table, 0, None) for table in tables], stream.notes), file)
+    return file.getvalue()
+
+
+def with_values(snapshot: bytes) -> bytes:
+    file = io.BytesIO()
+    to_values(tv.Snapshot.read(snapshot), file)
+    return file.getvalue()
+
+
+def exported(snapshot: bytes, *tables: Table) -> bytes:
+    file = io.BytesIO()
+    export(tv.Snapshot.read(snapshot), file, Encoder(Entry(table, 0, None) for table in tables))
+    return file.getvalue()
+
+
+def file_v3(*sections: RawSection, has_footers: bool = True) -> bytes:
+    file = io.BytesIO()
+    write_v3(sections, file, has_footers=has_footers)
+    return file.getvalue()
+
+
+MORE = "05 08 6465762f6d6f7265"
+DEEP_STATE = {"s": {"x": 0}, "dev/sub": None, "dev/more": {"y": 1}, "last": 0}
+PAIR = Table("pair", [f("both", Annotated[list[dict[str, Any]], DEEP, Length(2)], [DEEP_STATE, DEEP_STATE])])
+ODD: dict[str, tuple[Table, int, str]] = {
+    "subsections of older versions in another order": (
+        DEEP, 1, f"0005 05 {MORE} 00000005 07 05 07 6465762f737562 00000006 06",
+    ),
+    "a subsection at its default": (DEEP, 1, f"0005 09 {MORE} 00000007 01"),
+    "structs with different subsections": (PAIR, 1, f"0005 09 {MORE} 00000006 01 0006 0a {MORE} 00000007 02"),
+    "not a number, with its bits": (TIMES, 1, f"{'00' * 24} 7fc12345 fff0000000000001 616263 0100"),
+}  # fmt: skip
+
+
+class TestExported:
+    @pytest.mark.parametrize(
+        ("table", "version", "hexed"), [(each[0], each[1], each[-1]) for each in (*CASES.values(), *ODD.values())]
+    )
+    def test_it_is_the_same_file(self, table: Table, version: int, hexed: str) -> None:
+        section = RawSection(table.name, 0, version, bytes.fromhex(hexed))
+        for data in (file_v2(section), file_v3(section), file_v3(section, has_footers=False)):
+            snapshot = imported(data, table)
+            assert exported(snapshot, table) == data
+            text, back, flagged = io.BytesIO(), io.BytesIO(), io.BytesIO()
+            to_json(tv.Snapshot.read(snapshot), text)
+            write_snapshot(from_json(text.getvalue()), back)
+            write_snapshot(Flagged(tv.Snapshot.read(snapshot), tv.Snapshot.read(snapshot)), flagged)
+            assert exported(back.getvalue(), table) == exported(flagged.getvalue(), table) == data
+            assert exported(imported(data)) == data, "kept as bytes, it needs no tables"
+
+    def test_order_aliases_and_what_no_table_knows(self) -> None:
+        table = Table("new", [f("x", tv.uint8)], aliases=("old",))
+        data = file_v2(RawSection("old", 0, 1, b"\1"), RawSection("a", 1, 7, b"abc"), RawSection("old", 3, 1, b"\2"))
+        assert exported(imported(data, table), table) == data
+
+    def test_beside_devices_that_qemu_describes(self) -> None:
+        described = MAGIC + full(1, "dev", b"\5") + full(2, "ps2kbd", V2, version=2) + b"\0"
+        data = described + description(device("dev", field("x", "uint8", 1)))
+        table = vars(Keyboard)["__vmstate__"]
+        snapshot = imported(data, table)
+        values = json.loads(with_values(snapshot))
+        assert (values["dev"], values["ps2kbd"]) == ({"x": 5}, {"scan_enabled": 1, "translate": 1})
+        assert exported(snapshot, table, Table("dev", [f("y", tv.uint16)])) == data
+
+    def test_a_field_of_another_type_or_none_of_the_table(self) -> None:
+        snapshot = imported(file_v2(RawSection("t", 0, 1, b"\1\2")), Table("t", [f("a", tv.uint8), f("b", tv.uint8)]))
+        for fields, words in (
+            ([f("a", tv.uint8), f("b", tv.uint16)], "expected `uint16`, got `uint8` - at t#0/b"),
+            ([f("a", tv.uint8)], "expected only fields that `t` has, got one more, in use - at t#0/b"),
+        ):
+            with pytest.raises(tv.StateError, match=words):
+                exported(snapshot, Table("t", fields))
+        assert exported(snapshot, Table("t", [f("a", tv.uint8), f("c", tv.uint8, aliases=("b",))]))[-2:] == b"\1\2"
+
+    def test_versions_that_the_fields_do_not_describe(self) -> None:
+        file = file_v2(RawSection("ps2kbd", 0, 1, b"\3"))
+        table = declared("1.9")
+        with pytest.warns(tv.LegacyWarning):
+            snapshot = imported(file, table)
+        with pytest.raises(tv.StateError, match="version 3 to 3 of `ps2kbd`, got version 1 - at ps2kbd#0"):
+            exported(snapshot, table)
+        covered = Table("ps2kbd", table.fields, version=3, minimum_version=1, legacy=table.legacy)
+        with pytest.raises(
+            tv.StateError, match="that the fields of `ps2kbd` describe, got version 1, which only `load_v1` reads - at ps2kbd#0"
+        ):
+            exported(snapshot, covered)
+
+    def test_a_condition_that_raises_and_a_type_that_is_none(self) -> None:
+        snapshot = imported(file_v2(RawSection("t", 0, 1, b"\1")), Table("t", [f("a", tv.uint8)]))
+        raising = f("b", tv.uint8, untagged=Untagged(when=lambda values: bool(values["nothing"])))
+        with pytest.raises(tv.StateError, match="`when` of `b` to return, got KeyError: 'nothing' - at t#0/b"):
+            exported(snapshot, Table("t", [f("a", tv.uint8), raising]))
+        with pytest.raises(tv.StateError, match=r"expected a type that QEMU writes untagged .* got `string`"):
+            exported(snapshot, Table("t", [f("a", tv.uint8), f("b", str, "")]))
+
+    def test_attributes_that_lie_are_refused(self) -> None:
+        """Each of them in turn: a file comes out, or one of our errors."""
+        table, version, _, hexed = CASES["subsections"]
+        section = RawSection(table.name, 0, version, bytes.fromhex(hexed))
+        for data in (file_v2(section), file_v3(section)):
+            snapshot = imported(data, table)
+            text = io.BytesIO()
+            to_json(tv.Snapshot.read(snapshot), text)
+            found = json.loads(text.getvalue())
+            [lying] = found["sections"]
+            said = lying["attributes"]["qemu"]
+            assert said["subsections"] == [7, 7]
+            refusals = 0
+            for key in list(said):
+                kept = said[key]
+                lies: tuple[object, ...] = (None, -1, 1 << 40, "x", [], {}, [7], [7, 7, 7], [7, "x"], [7, 9])
+                for lie in lies:
+                    said[key] = lie
+                    back = io.BytesIO()
+                    write_snapshot(from_json(json.dumps(found).encode()), back)
+                    try:
+                        exported(back.getvalue(), table)
+                    except tv.StateError:
+                        refusals += 1
+                said[key] = kept
+            assert refusals > 2 * len(lies)
+
+    @pytest.fixture
+    def old(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+        (tmp_path / "old.vm").write_bytes(
+            data := file_v2(RawSection("ps2kbd", 0, 2, V2), RawSection("stranger", 1, 9, b"\1\2\3"))
+        )
+        (tmp_path / "board.py").write_text("from test_untagged import Keyboard\nMACHINE = [Keyboard]\n")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        assert run("import", "old.vm", "--tables", "board:MACHINE", "-o", "new.tvm").returncode == 0
+        return data
+
+    def test_by_the_command(self, old: bytes, tmp_path: Path) -> None:
+        assert run("export", "new.tvm", "--tables", "board:MACHINE").stdout == old
+        shown("tables", "board:MACHINE", "-o", "board.json")
+        shown("export", "new.tvm", "--tables", "board.json", "-o", "again.vm")
+        assert (tmp_path / "again.vm").read_bytes() == old
+        shown("set", "new.tvm", "ps2kbd", "translate", "7", "-o", "changed.tvm")
+        assert run("export", "changed.tvm", "--tables", "board:MACHINE").stdout == old.replace(V2, struct.pack(">ii", 1, 7))
+        assert run("export", "old.vm").stdout == old
+        assert run("set", "old.vm", "stranger", "bytes@0[1]", "7f", "-o", "-").stdout == old.replace(b"\1\2\3", b"\1\x7f\3")
+
+    def test_without_tables_it_says_which_it_needs(self, old: bytes, tmp_path: Path) -> None:  # noqa: ARG002  # its files
+        (tmp_path / "other.py").write_text("import tagged_vmstate as tv\n\n@tv.vmstate\nclass Other:\n    x: tv.uint8 = 0\n")
+        for more in ((), ("--tables", "other:Other")):
+            said = refused("export", "new.tvm", *more, "-o", "out.vm")
+            assert "expected tables that write ps2kbd#0, which only tables could read: say --tables module:MACHINE" in said
+        assert not (tmp_path / "out.vm").exists()
+        assert b"leave out one" in run("export", "new.tvm", "--tables", "other:Other", "--like", "old.vm").stderr
+
+    def test_a_value_without_a_place_is_refused(self, old: bytes, tmp_path: Path) -> None:  # noqa: ARG002  # its files
+        text = json.loads(shown("to-json", "new.tvm"))
+        text["sections"][0]["fields"].append({"name": "scancode_set", "type": "int32", "value": 3})
+        (tmp_path / "new.json").write_text(json.dumps(text))
+        words = "version 2 of `ps2kbd` has no place for it, got it in use - at ps2kbd#0"
+        for out in ("out.vm", "-"):
+            assert words in refused("export", "new.json", "--tables", "board:MACHINE", "-o", out, status=1)
+        assert run("export", "new.json", "--tables", "board:MACHINE").stdout == b""
+        assert not (tmp_path / "out.vm").exists()
 
 
 # --- legacy functions
@@ -606,7 +794,7 @@ def test_a_real_device_by_the_walk_and_by_its_description(device: str, table: An
     described = tv.Section(table.name, 0, map(_as_buffer, section.records()))
     state = tv.load(described, table)
     assert tv.load(tv.Section(table.name, 0, walked), table) == state
-    assert write_records(table, walked, turn.head.version) == turn.body
+    assert write_records(table, walked, turn.head.version, ()) == turn.body
     assert write(table, state, turn.head.version) == turn.body
     assert decode_all(joined(save(table, state)))
 

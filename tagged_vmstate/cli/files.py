@@ -14,9 +14,10 @@ from typing import BinaryIO, Final, cast
 import click
 
 from tagged_vmstate.cli.main import TROUBLE
-from tagged_vmstate.compression import HEAD, decompressed, is_compressed, seeks_cheaply
+from tagged_vmstate.compression import HEAD, compression_of, decompressed, seeks_cheaply
 from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.files import BLOCK, Input, replacing
+from tagged_vmstate.forms import Form, form_of
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import Snapshot, write
 from tagged_vmstate.sources import check_head, is_snapshot, looked, open_sections
@@ -32,6 +33,12 @@ class Trouble(click.ClickException):
     exit_code = TROUBLE
 
 
+class Refusal(click.ClickException):
+    """The answer is no: one sentence."""
+
+    exit_code = 1
+
+
 @contextlib.contextmanager
 def opened(path: str, *, salvage: bool = False, seeks: bool = False) -> Iterator[Sections]:
     """The sections of an input of any kind.
@@ -41,22 +48,23 @@ def opened(path: str, *, salvage: bool = False, seeks: bool = False) -> Iterator
         salvage: Read a snapshot that may be damaged, and report.
         seeks: It will be read from any place: a pipe is copied.
     """
-    with opened_file(path) as file:
-        head, start = looked(file)
-        copies = (salvage or seeks) and is_snapshot(head)
-        with _searchable(start) if copies else contextlib.nullcontext(start) as source:
-            sections = open_sections(source, salvage=salvage)
-            if isinstance(sections, Snapshot):
-                sections.name = _name(path)
-            yield sections
+    with opened_file(path) as file, _sections(file, path, salvage=salvage, seeks=seeks) as sections:
+        yield sections
 
 
 @contextlib.contextmanager
 def opened_file(path: str) -> Iterator[BinaryIO]:
     """An input, decompressed; what is wrong with its bytes, or with those of an input opened before it, is one sentence."""
+    with _opened(path) as (file, _):
+        yield file
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[BinaryIO, str | None]]:
+    """The same, and the compression that was undone."""
     try:
-        with _reading(path) as file:
-            yield file
+        with _reading(path) as found:
+            yield found
     except VMStateError as error:
         raise trouble(path, error) from None
 
@@ -71,7 +79,18 @@ def _name(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _reading(path: str) -> Iterator[BinaryIO]:
+def _sections(file: BinaryIO, path: str, *, salvage: bool = False, seeks: bool = False) -> Iterator[Sections]:
+    head, start = looked(file)
+    copies = (salvage or seeks) and is_snapshot(head)
+    with _searchable(start) if copies else contextlib.nullcontext(start) as source:
+        sections = open_sections(source, salvage=salvage)
+        if isinstance(sections, Snapshot):
+            sections.name = _name(path)
+        yield sections
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[tuple[BinaryIO, str | None]]:
     if path == STANDARD:
         yield _decompressed(sys.stdin.buffer)
         return
@@ -98,14 +117,30 @@ def _searchable(file: BinaryIO) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def opened_snapshot(path: str) -> Iterator[Snapshot]:
     """An input of any kind as a snapshot that can be read again from any place; a copy of it, where it is none."""
-    with opened(path, seeks=True) as sections:
-        if isinstance(sections, Snapshot):
-            yield sections
-            return
-        with tempfile.SpooledTemporaryFile(PROGRESS_BYTES) as copy:
-            write(sections, cast("BinaryIO", copy))
-            copy.seek(0)
-            yield Snapshot.read(cast("BinaryIO", copy))
+    with opened(path, seeks=True) as sections, _as_snapshot(sections) as snapshot:
+        yield snapshot
+
+
+@contextlib.contextmanager
+def opened_in_its_form(path: str) -> Iterator[tuple[Snapshot, Form]]:
+    """The same, and the form that it came in; one in which it cannot be written again ends the command with a sentence."""
+    with (
+        _opened(path) as (file, compression),
+        _sections(file, path, seeks=True) as sections,
+        _as_snapshot(sections) as snapshot,
+    ):
+        yield snapshot, form_of(sections, compression)
+
+
+@contextlib.contextmanager
+def _as_snapshot(sections: Sections) -> Iterator[Snapshot]:
+    if isinstance(sections, Snapshot):
+        yield sections
+        return
+    with tempfile.SpooledTemporaryFile(PROGRESS_BYTES) as copy:
+        write(sections, cast("BinaryIO", copy))
+        copy.seek(0)
+        yield Snapshot.read(cast("BinaryIO", copy))
 
 
 @contextlib.contextmanager
@@ -125,6 +160,19 @@ def output(path: str, *, is_text: bool) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
+def output_at_once(path: str, *, is_text: bool) -> Iterator[BinaryIO]:
+    """The same, and nothing of it goes to standard output before all of it is there."""
+    with output(path, is_text=is_text) as target:
+        if path != STANDARD:
+            yield target
+            return
+        with tempfile.SpooledTemporaryFile(PROGRESS_BYTES) as draft:
+            yield cast("BinaryIO", draft)
+            draft.seek(0)
+            shutil.copyfileobj(draft, target, BLOCK)
+
+
+@contextlib.contextmanager
 def _progress(file: BinaryIO, path: str) -> Iterator[BinaryIO]:
     """The file, its reading shown on standard error where a person waits for it."""
     size = os.fstat(file.fileno()).st_size
@@ -138,11 +186,12 @@ def _progress(file: BinaryIO, path: str) -> Iterator[BinaryIO]:
         yield watched
 
 
-def _decompressed(file: BinaryIO) -> BinaryIO:
+def _decompressed(file: BinaryIO) -> tuple[BinaryIO, str | None]:
     source = Input(file)
     head = source.peek(HEAD)
-    if not is_compressed(head):
-        return source.as_file()
+    compression = compression_of(head)
+    if compression is None:
+        return source.as_file(), None
     first, inner = looked(decompressed(source.as_file(), head))
     check_head(first)  # before anything is made of it: a few bytes may stand for a GiB
-    return inner
+    return inner, compression

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tagged_vmstate.cli.files import STANDARD, Trouble, opened_snapshot, output, trouble
+from tagged_vmstate.cli.files import STANDARD, Refusal, Trouble, opened_snapshot, output, trouble
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.cli.paths import alias, check_names, usage
 from tagged_vmstate.errors import StateError, VMStateError
 from tagged_vmstate.paths import Aliases, Pattern
-from tagged_vmstate.qemu.export import export
+from tagged_vmstate.qemu.export import Encode, Said, export
+from tagged_vmstate.sections import Section
 
 if TYPE_CHECKING:
     from tagged_vmstate.qemu.capture import Progress
@@ -34,8 +35,14 @@ if TYPE_CHECKING:
     help="A field of REFERENCE, or a device, that has another name in FILE; @FILE has one a line.",
 )
 @click.option("--drop", "drops", multiple=True, metavar="PATH", help="May be lost: DEVICE or DEVICE/FIELD; globs.")
-def export_command(file: str, out: str, like: str | None, aliases: tuple[str, ...], drops: tuple[str, ...]) -> None:
+@click.option("--tables", "spec", metavar="TABLES", help="Write by these what import read by them: module:MACHINE, or JSON.")
+def export_command(
+    file: str, out: str, *, like: str | None, aliases: tuple[str, ...], drops: tuple[str, ...], spec: str | None
+) -> None:
     """Make the stream again that a snapshot came from, for -incoming of a QEMU with the same command line.
+
+    A file of savevm version 2 comes back, too. Sections that import could read only by --tables are written by them again, each
+    in the version that it had; a value in use for which that version has no place is refused (exit status 1).
 
     With --like it is made for another QEMU, older or newer: what differs is listed on standard error, and whatever would
     be lost is refused (exit status 1) unless it is at its default (import --defaults) or named by --drop.
@@ -43,14 +50,18 @@ def export_command(file: str, out: str, like: str | None, aliases: tuple[str, ..
     \b
     Examples:
       tagged-vmstate export vm.tvm -o vm.mig
+      tagged-vmstate export vm.tvm --tables board:MACHINE -o old.vm
       tagged-vmstate export new.tvm --like old-reset.mig --alias hpet/num_timers=num_timers_save -o old.mig
     """
     if like is None and (aliases or drops):
         raise click.UsageError("--alias and --drop belong to --like REFERENCE.")
+    if like is not None and spec is not None:
+        raise click.UsageError("--tables writes the stream that FILE came from, --like one for another QEMU: leave out one.")
+    encode = None if spec is None else _encoder(spec, file)
     with opened_snapshot(file) as snapshot:
         if like is None:
             with _told(file), output(out, is_text=False) as target:
-                export(snapshot, target)
+                export(snapshot, target, encode)
             return
         from tagged_vmstate.qemu.like import Likeness  # noqa: PLC0415  # only where it is asked for
 
@@ -72,6 +83,22 @@ def _told(file: str) -> Iterator[None]:
         yield
     except StateError as error:
         raise trouble(file, error) from None
+
+
+def _encoder(spec: str, file: str) -> Encode:
+    """What writes sections by tables; where these refuse, the answer is no."""
+    from tagged_vmstate.cli.modules import tables  # noqa: PLC0415  # a stream that describes itself needs none
+    from tagged_vmstate.interpreted import Encoder  # noqa: PLC0415  # the same
+
+    by_tables = Encoder(tables(spec))
+
+    def encode(section: Section, said: Said) -> bytes | None:
+        try:
+            return by_tables(section, said)
+        except StateError as error:
+            raise Refusal(f"{'standard input' if file == STANDARD else file}: {error}") from None
+
+    return encode
 
 
 def _aliases(texts: Iterable[str]) -> Iterator[tuple[Pattern, str]]:

@@ -11,14 +11,14 @@ from typing import Any, cast
 
 import click
 
-from tagged_vmstate.cli.files import Trouble, opened_snapshot, output
+from tagged_vmstate.cli.files import Trouble, opened_in_its_form, output_at_once
 from tagged_vmstate.cli.paths import not_found, pattern
 from tagged_vmstate.edit import Target, changed, fields, laid_over, located
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.paths import Pattern, format_path
 from tagged_vmstate.records import wire_type
 from tagged_vmstate.sections import Section
-from tagged_vmstate.snapshot import Snapshot, StoredSection, write
+from tagged_vmstate.snapshot import Snapshot, StoredSection
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 
@@ -31,6 +31,9 @@ from tagged_vmstate.wire import Opaque
 def set_command(file: str, words: tuple[str, ...], value: str, out: str) -> None:
     """Change one value; it is checked against the type of its field, and every other byte stays as it was.
 
+    OUT is of the kind that FILE is: a snapshot, its JSON form or a QEMU stream (bare or in libvirt's save image), compressed
+    as FILE is. JSON whose memory lies in image files is refused.
+
     PATH is DEVICE/FIELD, or DEVICE and FIELD as two words: ps2kbd/queue/count, dma#1/regs[3], ram/pc.ram[0x1000]. VALUE is
     a number (10, 0xa), true or false, text, bytes in hex or @FILE for buffers and memory, a JSON list for a whole array. A
     negative number stands after --.
@@ -40,8 +43,9 @@ def set_command(file: str, words: tuple[str, ...], value: str, out: str) -> None
       tagged-vmstate set vm.tvm ps2kbd scancode_set 3 -o changed.tvm
       tagged-vmstate set vm.tvm 'ps2kbd/parent_obj/queue.data[4]' '1c f0' -o changed.tvm
       tagged-vmstate set vm.tvm 'ram/pc.ram[0x7c00]' @boot.bin -o vm.tvm
+      tagged-vmstate set vm.mig.xz cpu/env.eip 0xfff0 -o changed.mig.xz
     """
-    with opened_snapshot(file) as snapshot:
+    with opened_in_its_form(file) as (snapshot, form):
         section, target = _find(snapshot, cast("Pattern", pattern(words)))
         try:
             new = changed(section, target, _value(target, value))
@@ -49,8 +53,8 @@ def set_command(file: str, words: tuple[str, ...], value: str, out: str) -> None
             error.section = section.label
             error.path = error.path or target.path
             raise Trouble(str(error)) from None
-        with output(out, is_text=False) as file_out:
-            write(_Changed(snapshot, section.offset, new), file_out)
+        with output_at_once(out, is_text=form.is_text) as file_out:
+            form.write(_Changed(snapshot, section.offset, new), file_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,7 +318,7 @@ class Streams(Target):
             return _refusal(error)
         again = io.BytesIO()
         read = Snapshot.read(snapshot.getvalue())
-        if read.attributes["qemu"]["stream"] == 3 and not data.startswith(b"Libvirt"):
+        if not data.startswith(b"Libvirt"):
             export(read, again)
             if again.getvalue() != data:
                 raise Defect("what was imported is exported otherwise")

@@ -1,7 +1,8 @@
-"""A snapshot that came from a QEMU stream made a stream again (savevm version 3).
+"""A snapshot that came from a QEMU stream, or a file of savevm version 2, made that again.
 
 The way back of `bridge`: the attributes under ``qemu`` say what a stream needs beside the state. Unchanged, the
-same bytes come out; a changed field changes its own bytes and no others. Memory is written part by part.
+same bytes come out; a changed field changes its own bytes and no others. Memory is written part by part. What only a
+table describes, a caller who has that table turns into bytes: nothing here knows tables.
 """
 
 from __future__ import annotations
@@ -9,19 +10,19 @@ from __future__ import annotations
 import struct
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeAlias, cast
 
+from tagged_vmstate.compression import compressed
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.files import BLOCK
 from tagged_vmstate.frames import label
-from tagged_vmstate.qemu import stream, vmdesc
-from tagged_vmstate.qemu.encode import encode_device
+from tagged_vmstate.qemu import libvirt, savevm, stream, vmdesc
+from tagged_vmstate.qemu.encode import encode_device, is_kept
 from tagged_vmstate.qemu.ram import CHUNK_RUNS, CONTINUE, EOS, HEAD, MEM_SIZE, PAGE, ZERO, Block, heads, pack_name
 from tagged_vmstate.records import Record, Records
-from tagged_vmstate.sections import Section
-from tagged_vmstate.snapshot import Snapshot
+from tagged_vmstate.sections import Section, Sections
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 from tagged_vmstate.wiretype import brief
@@ -39,29 +40,83 @@ Span: TypeAlias = tuple[int, memoryview]
 """Number of a page, the bytes of it and of those that follow."""
 
 
-def export(snapshot: Snapshot, target: BinaryIO) -> None:
-    """Write the stream that a snapshot came from, with the values that it has now.
+Said: TypeAlias = dict[str, Any]
+"""What the attributes of a section say of it under ``qemu``."""
+Encode: TypeAlias = Callable[[Section, Said], bytes | None]
+"""What turns a section that only a table describes into bytes: those of the device; None where it has no such table."""
+Item: TypeAlias = tuple[Section, Said, vmdesc.Struct | None]
+"""A section, what its attributes say, and how QEMU describes it."""
+_NAMED: Final = 8
+"""Sections that are named where tables are missing."""
+
+
+def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -> None:
+    """Write the stream, or the file of savevm version 2, that a snapshot came from, with the values that it has now.
 
     Args:
-        snapshot: The snapshot; one that can be read from any place.
-        target: Where to.
+        sections: The snapshot; one that can be read from any place.
+        target: Where to. Nothing is written before what only tables describe is there as bytes.
+        encode: What writes sections that a table read when they were imported.
 
     Raises:
-        StateError: It did not come from a QEMU stream, or a field does not fit what QEMU has for it.
+        StateError: It did not come from QEMU, a table is missing, or a field does not fit what QEMU has for it.
         FormatError: It is damaged.
         OSError: The target does not take it.
     """
-    source = Origin(snapshot)
-    target.write(source.wrapper() + BEGIN)
+    if _said(sections).get("stream") == savevm.VERSION:
+        _export_v2(sections, target, encode)
+        return
+    source = Origin(sections)
+    items = list(source.items())
+    bodies = _by_tables(items, encode)
+    compression, header = source.wrapper()
+    target.write(header)
     memory = MemoryWriter(source.page_size)
-    structs = source.structs()
-    for section, said in source.sections:
-        target.writelines(_item(section, said, memory, structs))
-    target.write(source.tail())
+    with compressed(target, compression) as inner:
+        inner.write(BEGIN)
+        for place, (section, said, layout) in enumerate(items):
+            inner.writelines(_item(section, said, layout, memory, bodies.get(place)))
+        inner.write(source.tail())
+
+
+def _export_v2(sections: Sections, target: BinaryIO, encode: Encode | None) -> None:
+    items: list[Item] = [(section, _said_of(section), None) for section in sections]
+    items.sort(key=lambda each: each[1]["offset"])
+    bodies = _by_tables(items, encode)
+    found = []
+    for place, (section, said, _) in enumerate(items):
+        version = said.get("version")
+        if not isinstance(version, int) or not 0 <= version < 1 << 32:
+            raise _not_from_qemu(section.label, f"version {brief(version)}")
+        data = bodies[place] if place in bodies else encode_device(None, section.records())
+        found.append(savevm.RawSection(section.device, section.instance, version, data))
+    savevm.write_v2(found, target)
+
+
+def _by_tables(items: Iterable[Item], encode: Encode | None) -> dict[int, bytes]:
+    """Place -> the bytes of a device that neither QEMU describes nor was kept as bytes."""
+    found: dict[int, bytes] = {}
+    lacking = []
+    for place, (section, said, layout) in enumerate(items):
+        if layout or said.get("type", stream.SECTION_FULL) != stream.SECTION_FULL or section.device == stream.RAM:
+            continue
+        records = section.records()
+        if not records or (len(records) == 1 and is_kept(records[0])):
+            continue
+        data = encode(section, said) if encode else None
+        if data is None:
+            lacking.append(section.label)
+        else:
+            found[place] = data
+    if lacking:
+        names = ", ".join(lacking[:_NAMED]) + (f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else "")
+        expected = f"tables that write {names}, which only tables could read: say --tables module:MACHINE, as for import"
+        raise StateError(expected, "none")
+    return found
 
 
 def _item(
-    section: Section, said: dict[str, Any], memory: MemoryWriter, structs: dict[str, list[vmdesc.Struct]]
+    section: Section, said: Said, layout: vmdesc.Struct | None, memory: MemoryWriter, body: bytes | None
 ) -> Iterator[bytes]:
     try:
         if said["type"] not in stream.SECTIONS:
@@ -71,8 +126,7 @@ def _item(
         if section.device == stream.RAM:
             yield from memory.part(head, section, said)
             return
-        known = structs.get(head.label) if head.type == stream.SECTION_FULL else None
-        yield head.around(encode_device(known.pop() if known else None, section.records()))
+        yield head.around(encode_device(layout, section.records()) if body is None else body)
     except StateError as error:
         error.section = section.label
         raise
@@ -87,6 +141,31 @@ def plain_item(section: Section, said: Mapping[str, Any]) -> bytes:
     return struct.pack(">BHH", stream.COMMAND, said["command"], len(said["data"])) + bytes(said["data"])
 
 
+def _said(sections: Sections) -> Said:
+    """What the header says of the stream. Raises StateError where the snapshot is from elsewhere."""
+    said: Any = sections.raw_attributes.decode().get("qemu")
+    is_ours = isinstance(said, dict) and (said.get("stream") == savevm.VERSION or isinstance(said.get("page_size"), int))
+    if not is_ours:
+        raise StateError("a snapshot that `import` made of a QEMU stream", "one from elsewhere")
+    return cast("Said", said)
+
+
+def _said_of(section: Section) -> Said:
+    """What an import says of a section. Raises StateError where it says nothing."""
+    said = section.attributes.get("qemu")
+    if not isinstance(said, dict) or not isinstance(said.get("offset"), int):
+        raise _not_from_qemu(section.label, "nothing")
+    return said
+
+
+def _kept(section: Section) -> list[bytes]:
+    """The bytes of a section that holds nothing else. Raises StateError where it does."""
+    found = [record.value for record in section.records()]
+    if not all(isinstance(each, bytes) for each in found):
+        raise _not_from_qemu(section.label, "no bytes")
+    return cast("list[bytes]", found)
+
+
 def _not_from_qemu(label: str, found: str) -> StateError:
     error = StateError("what `import` notes of a QEMU stream, in the attributes", found)
     error.section = label
@@ -97,7 +176,6 @@ class Origin:
     """What a snapshot's attributes say of the stream that it came from.
 
     Attributes:
-        snapshot: The snapshot.
         page_size: Bytes of a page of the guest.
         sections: The sections of the stream and their ``qemu`` attributes, in its order.
         trailing: What followed the stream.
@@ -106,31 +184,25 @@ class Origin:
         StateError: It did not come from a QEMU stream.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        said = snapshot.attributes.get("qemu")
-        if not isinstance(said, dict) or not isinstance(said.get("page_size"), int):
-            raise StateError("a snapshot that `import` made of a QEMU stream", "one from elsewhere")
+    def __init__(self, sections: Sections) -> None:
+        said = _said(sections)
         if said.get("stream") != stream.VERSION:
             raise StateError(f"one that came from a stream of savevm version {stream.VERSION}", f"version {said.get('stream')}")
         self.page_size: int = said["page_size"]
         if self.page_size not in stream.PAGE_SIZES:
             raise StateError("a page size that is a power of two from 256 to 65536", str(self.page_size))
-        self.sections: list[tuple[Section, dict[str, Any]]] = []
+        self.sections: list[tuple[Section, Said]] = []
         self.trailing: list[Section] = []
         self._image: Section | None = None
         self._packed: list[bytes] = []
-        for section in snapshot:
+        for section in sections:
             self._take(section)
         self.sections.sort(key=lambda each: each[1]["offset"])
 
     def _take(self, section: Section) -> None:
-        attributes = section.attributes
-        if not attributes and not section.records():
+        if not section.attributes and not section.records():
             return  # it only ends a section that the stream never ended
-        said = attributes.get("qemu")
-        if not isinstance(said, dict) or not isinstance(said.get("offset"), int):
-            raise _not_from_qemu(section.label, "nothing")
+        said = _said_of(section)
         kind = said.get("type")
         if kind == "libvirt":
             self._image = section
@@ -143,13 +215,23 @@ class Origin:
         else:
             raise _not_from_qemu(section.label, f"type {brief(kind)}")
 
-    def wrapper(self) -> bytes:
-        """Libvirt's header, where there was one; the stream behind it is not compressed."""
+    def wrapper(self) -> tuple[str | None, bytes]:
+        """What stands before the stream, where that came from libvirt, and the module for the compression that it names."""
         if self._image is None:
-            return b""
-        header, xml = (cast("bytes", record.value) for record in self._image.records())
-        place = 16 + 3 * 4  # magic, version, data_len, was_running, compressed: libvirt's qemu_saveimage.h
-        return header[:place] + bytes(4) + header[place + 4 :] + xml
+            return None, b""
+        kept = _kept(self._image)
+        if len(kept) != 2:
+            raise _not_from_qemu(self._image.label, f"{len(kept)} fields")
+        compression, header = libvirt.compression_said(kept[0])
+        return compression, header + kept[1]
+
+    def items(self) -> Iterator[Item]:
+        """The sections with the description that QEMU has of each."""
+        structs = self.structs()
+        for section, said in self.sections:
+            name = label(section.device, said.get("instance", section.instance))
+            known = structs.get(name) if said["type"] == stream.SECTION_FULL else None
+            yield section, said, known.pop() if known else None
 
     def of_type(self, *types: int) -> Iterator[tuple[Section, dict[str, Any]]]:
         """The sections that some bytes announced."""
@@ -166,7 +248,7 @@ class Origin:
         if data is not None:
             found.append(struct.pack(">BI", stream.VMDESCRIPTION, len(data)) + data)
         for rest in self.trailing:
-            found += (cast("bytes", record.value) for record in rest.records())
+            found += _kept(rest)
         return b"".join(found)
 
     def description(self) -> bytes | None:
@@ -319,16 +401,24 @@ class MemoryWriter:
         return (total | MEM_SIZE).to_bytes(8, "big") + b"".join(found)
 
     def _run(self, run: _Run, spans: Iterable[Span]) -> Iterator[bytes]:
-        """Successive page records, with the bytes that there are for them; all other pages are zero."""
+        """Successive page records, with the bytes that there are for them."""
         block = self._blocks[run.block]
         page, end = run.first, run.first + run.count
         for first, data in spans:
             count = len(data) // self._page_size
-            block.mark(first, count)
-            yield from self._records(run, page, first - page, None)
+            yield from self._without_bytes(run, page, first)
             yield from self._records(run, first, count, data)
+            block.mark(first, count)
             page = first + count
-        yield from self._records(run, page, end - page, None)
+        yield from self._without_bytes(run, page, end)
+
+    def _without_bytes(self, run: _Run, page: int, end: int) -> Iterator[bytes]:
+        """Records of pages that are zero; one that a part before has given bytes, as after `set`, keeps them."""
+        while page < end:
+            has_bytes, count = self._blocks[run.block].alike(page, end - page)
+            if not has_bytes:
+                yield from self._records(run, page, count, None)
+            page += count
 
     def _records(self, run: _Run, page: int, count: int, data: memoryview | None) -> Iterator[bytes]:
         """Records of some pages of a run."""

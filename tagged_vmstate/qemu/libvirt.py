@@ -14,6 +14,12 @@ PARTIAL: Final = b"LibvirtQemudPart"
 """In place of the magic while libvirt is still writing, so also after it died."""
 _NUMBERS: Final = 19
 """uint32 behind the magic, in the byte order of the host that wrote them."""
+_ORDER: Final = len(MAGIC)
+"""Where a byte of the header that is not zero says that its numbers are little-endian."""
+_COMPRESSED: Final = len(MAGIC) + 3 * 4
+"""Where the header has the number of the stream's compression: behind version, data_len and was_running."""
+_COMPRESSIONS: Final = {1: "gzip", 2: "bz2", 3: "lzma"}
+"""virQEMUSaveFormat -> the module for what is undone here."""
 XML_BYTES: Final = 64 << 20
 """More than any domain has; it is held in memory."""
 
@@ -45,8 +51,7 @@ def open_image(source: Input) -> SaveImage | None:
     if magic != MAGIC:
         return None
     header = take(source, len(MAGIC) + 4 * _NUMBERS, "the header of a libvirt save image")
-    order: Literal["little", "big"] = "little" if header[len(MAGIC)] else "big"
-    size = int.from_bytes(header[len(MAGIC) + 4 :][:4], order)
+    size = int.from_bytes(header[len(MAGIC) + 4 :][:4], _order(header))
     if size > XML_BYTES:
         raise stream_error(f"at most {XML_BYTES} bytes of XML", str(size), len(MAGIC) + 4)
     xml = take(source, size, "XML")
@@ -58,3 +63,17 @@ def open_image(source: Input) -> SaveImage | None:
     if is_compressed(head):
         return SaveImage(header, xml, Input(decompressed(source.as_file(), head), BLOCK))
     return SaveImage(header, xml, source)
+
+
+def compression_said(header: bytes) -> tuple[str | None, bytes]:
+    """The module for the compression that a header names, and the header for a stream that is compressed so.
+
+    One that is not done here is none in the header that is returned.
+    """
+    number = int.from_bytes(header[_COMPRESSED:][:4], _order(header))
+    name = _COMPRESSIONS.get(number)
+    return name, header if name else header[:_COMPRESSED] + bytes(4) + header[_COMPRESSED + 4 :]
+
+
+def _order(header: bytes) -> Literal["little", "big"]:
+    return "little" if header[_ORDER : _ORDER + 1].strip(b"\0") else "big"
