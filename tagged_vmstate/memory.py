@@ -20,6 +20,7 @@ from tagged_vmstate.errors import StateError
 from tagged_vmstate.files import replacing
 from tagged_vmstate.records import LIMITS, Record, from_json, head_to_json, is_foreign, to_json
 from tagged_vmstate.sections import Sections
+from tagged_vmstate.text import integer
 from tagged_vmstate.types import Runs, from_hex
 from tagged_vmstate.wire import Json
 from tagged_vmstate.wiretype import brief
@@ -150,7 +151,7 @@ def restored(field: Any, folder: Path | None) -> Record:
 
 def _run(file: BinaryIO, offset: str, size: Json) -> tuple[int, bytes]:
     try:
-        start = int(offset, 0)
+        start = integer(offset)
     except ValueError:
         raise StateError("an offset", brief(offset)) from None
     if isinstance(size, str):
@@ -159,6 +160,6 @@ def _run(file: BinaryIO, offset: str, size: Json) -> tuple[int, bytes]:
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= LIMITS.frame or start < 0:
         raise StateError("a number of bytes, or hex", brief(size))
     if start + size > end:
-        raise StateError(f"{size} bytes at {offset} in the file of this memory", f"{end} bytes in all")
+        raise StateError(f"{size} bytes at {brief(offset)} in the file of this memory", f"{end} bytes in all")
     file.seek(start)
     return start, file.read(size)

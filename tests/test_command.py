@@ -36,9 +36,9 @@ def shown(*arguments: object, given: bytes | None = None) -> str:
     return done.stdout.decode()
 
 
-def refused(*arguments: object, given: bytes | None = None, status: int = 2) -> str:
+def refused(*arguments: object, given: bytes | None = None, status: int = 2, **more: object) -> str:
     """The one sentence that a refused command says."""
-    done = run(*arguments, given=given)
+    done = run(*arguments, given=given, **more)
     lines = done.stderr.decode().splitlines()
     assert done.returncode == status
     assert len(lines) == 1

@@ -11,7 +11,7 @@ PACKAGE = Path(tagged_vmstate.__file__).parent
 
 # From the ground up; a room may import any room of a line above its own.
 FLOORS = [
-    {"version", "errors", "sums", "straight"},
+    {"version", "errors", "sums", "straight", "text"},
     {"wire", "files", "template"},
     {"wiretype", "compression"},
     {"blocks"},
@@ -43,7 +43,7 @@ FLOORS = [
     {"fuzz.targets"},
     {"fuzz.engine", "fuzz.strategies"},
     {"fuzz.coverage"},
-    {"cli.messages"},
+    {"cli.messages", "cli.numbers"},
     {"cli.render", "cli.main"},
     {"cli.files"},
     {"cli.modules", "cli.globs"},
@@ -78,6 +78,7 @@ SEES_NO_TABLE = {
     "records",
     "skeleton",
     "straight",
+    "text",
     "template",
     "salvage",
     "sections",
