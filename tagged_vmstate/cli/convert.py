@@ -66,7 +66,7 @@ def from_json_command(file: str, out: str, memory: Path | None) -> None:
     \b
     Examples:
       tagged-vmstate from-json vm.json -o vm.tvm
-      jq '...' vm.json | tagged-vmstate from-json - -o vm.tvm
+      jq '.attributes.note = "edited"' vm.json | tagged-vmstate from-json - -o vm.tvm
     """
     with opened_file(file) as source, output(out, is_text=False) as target:
         write(from_json(source, memory), target)

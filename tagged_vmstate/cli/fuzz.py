@@ -138,7 +138,7 @@ def _by_atheris(target: Target, plan: Plan) -> NoReturn:
     try:
         fuzz_by_coverage(target, limits, ended, seed=plan.seed, corpus=plan.corpus, findings=plan.findings, rooms=[room])
     except ModuleNotFoundError:
-        raise Trouble("--engine atheris needs the package atheris: pip install 'tagged-vmstate[fuzz]'") from None
+        raise Trouble("--engine atheris needs the package atheris: pip install atheris") from None
 
 
 def _target(name: str) -> Target:

@@ -109,7 +109,7 @@ def capture_command(socket: str, out: str, *, live: bool, stay_paused: bool) -> 
     try:
         from tagged_vmstate.qemu.capture import capture  # noqa: PLC0415  # an extra
     except ModuleNotFoundError:
-        raise Trouble("capture needs the package qemu.qmp: pip install 'tagged-vmstate[qmp]'") from None
+        raise Trouble("capture needs the package qemu.qmp: pip install qemu.qmp") from None
     address = _address(socket)
     try:
         with output(out, is_text=False) as target, _progress() as progress:
