@@ -12,7 +12,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
             raise
-        sys.exit("tagged-vmstate: the command needs its extra: pip install 'tagged-vmstate[cli]'")
+        sys.exit("tagged-vmstate: the command needs the packages click and rich: pip install click rich")
     run()
 
 

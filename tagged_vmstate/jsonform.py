@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import sys
 from binascii import hexlify
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -25,6 +26,7 @@ from tagged_vmstate.paths import PathPart
 from tagged_vmstate.records import Record, head_to_json, is_foreign, wire_type
 from tagged_vmstate.records import to_json as record_to_json
 from tagged_vmstate.sections import Section, Sections, check_attributes
+from tagged_vmstate.text import MARK_BYTES, encoding
 from tagged_vmstate.wire import Json, Opaque
 from tagged_vmstate.wiretype import brief
 
@@ -323,33 +325,41 @@ def _has_images(section: Any) -> bool:
     return any(isinstance(field, dict) and MEMORY in field for field in section["fields"])
 
 
+class _Refused(ValueError):  # noqa: N818  # ends up as a FormatError
+    """JSON that Python takes."""
+
+
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = iter(found)
         twice = next(key for key, _ in pairs if next(keys, None) != key)
-        raise ValueError(f"the key {brief(twice)} twice in one object")
+        raise _Refused(f"the key {brief(twice)} twice in one object")
     return found
 
 
 def _no_constant(name: str) -> Json:
-    raise ValueError(f"{name}, which JSON lacks")
+    raise _Refused(f"{name}, which JSON lacks")
 
 
 class _Text:
-    """JSON text read as far as it is needed, and forgotten behind."""
+    """JSON text read as far as it is needed, and forgotten behind; its first bytes tell its encoding."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._scan = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).raw_decode
         self._text = ""
         self._at = 0
         self._start = 0
-        self._offset = 0
         self._line = 1
         self._is_all = False
         self._usual = 0
+        head = b""
+        while len(head) < MARK_BYTES and (data := read_some(file, MARK_BYTES - len(head))):
+            head += data
+        self._encoding, self._offset = encoding(head)
+        self._decoder = codecs.getincrementaldecoder(self._encoding)()
+        self._decode(head[self._offset :])
 
     def peek(self) -> str:
         """The next character that is no blank; empty at the end."""
@@ -382,8 +392,10 @@ class _Text:
                 raise self.error(what, "nothing more (truncated)" if error.pos >= len(self._text) else error.msg) from None
             except RecursionError:
                 raise self.error(what, "values nested too deep") from None
-            except ValueError as error:
+            except _Refused as error:
                 raise self.error(what, str(error)) from None
+            except ValueError:  # what Python does not convert, as that would take long
+                raise self.error(what, f"an integer of more than {sys.get_int_max_str_digits()} digits") from None
             # A number that ends where the text does so far may go on.
             if end < len(self._text) or not self._fill():
                 self._at = end
@@ -400,7 +412,7 @@ class _Text:
         self._usual = self._at - self._start
         if 2 * self._at < len(self._text):
             return
-        self._offset += self._at if self._text.isascii() else len(self._text[: self._at].encode())
+        self._offset += self._size(self._at)
         at = -1
         while (at := self._text.find("\n", at + 1, self._at)) >= 0:  # lines are few, and counting looks at every digit
             self._line += 1
@@ -409,9 +421,15 @@ class _Text:
 
     def error(self, expected: str, found: str, at: int | None = None) -> FormatError:
         """An error at a place (default: here)."""
-        passed = self._text[: self._at if at is None else at]
-        offset, line = self._offset + len(passed.encode()), self._line + passed.count("\n")
-        return FormatError(expected, found, offset=offset, line=line, source="JSON")
+        at = self._at if at is None else at
+        line = self._line + self._text.count("\n", 0, at)
+        return FormatError(expected, found, offset=self._offset + self._size(at), line=line, source="JSON")
+
+    def _size(self, end: int) -> int:
+        """How many bytes the text was, up to a place."""
+        if self._encoding == "utf-8" and self._text.isascii():
+            return end
+        return len(self._text[:end].encode(self._encoding))
 
     def misfit(self, problem: StateError, start: int) -> FormatError:
         """The error of a section that begins at `start`, at the place that its path tells."""
@@ -475,12 +493,16 @@ class _Text:
             return False
         data = read_some(self._file, max(_CHUNK, self._usual, len(self._text)))
         self._is_all = not data
+        self._decode(data)
+        return True
+
+    def _decode(self, data: bytes) -> None:
         try:
             self._text += self._decoder.decode(data, final=self._is_all)
         except UnicodeDecodeError as error:
+            self._text += error.object[: error.start].decode(self._encoding)
             self._at = len(self._text)
-            raise self.error("UTF-8", f"the byte 0x{error.object[error.start]:02x}") from None
-        return True
+            raise self.error(self._encoding.upper(), f"the byte 0x{error.object[error.start]:02x}") from None
 
 
 _BLANKS: Final = re.compile(r"[ \t\n\r]*")

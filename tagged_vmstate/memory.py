@@ -7,7 +7,9 @@ that the way back is the same to the byte. To know which these are, the sections
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection
@@ -20,6 +22,7 @@ from tagged_vmstate.errors import StateError
 from tagged_vmstate.files import replacing
 from tagged_vmstate.records import LIMITS, Record, from_json, head_to_json, is_foreign, to_json
 from tagged_vmstate.sections import Sections
+from tagged_vmstate.text import integer
 from tagged_vmstate.types import Runs, from_hex
 from tagged_vmstate.wire import Json
 from tagged_vmstate.wiretype import brief
@@ -100,11 +103,13 @@ class Images:
         self._open.__exit__(kind, value, trace)
 
     def to_json(self, label: str, record: Record) -> Json:
-        """The JSON form of a memory of which the image holds the bytes. Raises OSError."""
+        """The JSON form of a memory of which the image holds the bytes. Raises OSError, also for an image that is a link."""
         key = (label, record.name)
         if key not in self._files:
             name = _image_name(key, self._names)
             self._names.add(name.lower())
+            with contextlib.suppress(FileNotFoundError):
+                _check_regular(self._folder / name, os.lstat(self._folder / name))
             self._files[key] = (name, self._open.enter_context(replacing(self._folder / name)))
             self._files[key][1].truncate(record.length)
         name, file = self._files[key]
@@ -138,7 +143,7 @@ def restored(field: Any, folder: Path | None) -> Record:
             raise StateError(
                 "the bytes of this memory", f"only the name of their file, {brief(name)}: say --memory DIR to from-json"
             )
-        with (folder / name).open("rb") as file:
+        with _opened(folder / name) as file:
             value = tuple(_run(file, offset, size) for offset, size in runs.items())
     except OSError as error:
         raise StateError(f"the file {brief(name)} in the folder", str(error.strerror), path=(record.name,)) from None
@@ -148,9 +153,23 @@ def restored(field: Any, folder: Path | None) -> Record:
     return record.replace(value=value)
 
 
+def _opened(path: Path) -> BinaryIO:
+    """An image, open for reading. Raises OSError."""
+    _check_regular(path, os.lstat(path))
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")  # it may be another by now
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    """Raise OSError for an image that is a link out of its folder, or would block: the folder may come from anywhere."""
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, "a symbolic link, which is not followed", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+
+
 def _run(file: BinaryIO, offset: str, size: Json) -> tuple[int, bytes]:
     try:
-        start = int(offset, 0)
+        start = integer(offset)
     except ValueError:
         raise StateError("an offset", brief(offset)) from None
     if isinstance(size, str):
@@ -159,6 +178,6 @@ def _run(file: BinaryIO, offset: str, size: Json) -> tuple[int, bytes]:
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= LIMITS.frame or start < 0:
         raise StateError("a number of bytes, or hex", brief(size))
     if start + size > end:
-        raise StateError(f"{size} bytes at {offset} in the file of this memory", f"{end} bytes in all")
+        raise StateError(f"{size} bytes at {brief(offset)} in the file of this memory", f"{end} bytes in all")
     file.seek(start)
     return start, file.read(size)

@@ -11,6 +11,7 @@ from tagged_vmstate.frames import MAGIC
 from tagged_vmstate.records import LIMITS, Limits
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import Snapshot
+from tagged_vmstate.text import is_json_object
 
 HEAD: Final = 1 << 12
 """Bytes that show what a file is: enough to pass blanks before a brace."""
@@ -29,7 +30,7 @@ def open_sections(file: BinaryIO, *, salvage: bool = False, limits: Limits = LIM
     """
     head, start = looked(file)
     check_head(head)
-    if head.lstrip(b" \t\r\n").startswith(b"{"):
+    if is_json_object(head):
         from tagged_vmstate.jsonform import from_json  # noqa: PLC0415  # only what the input needs
 
         return from_json(start)
@@ -57,7 +58,7 @@ def is_snapshot(head: bytes) -> bool:
 
 def check_head(head: bytes) -> None:
     """Raise FormatError where a file that begins so is none of ours."""
-    if is_snapshot(head) or head.lstrip(b" \t\r\n").startswith(b"{"):
+    if is_snapshot(head) or is_json_object(head):
         return
     from tagged_vmstate.qemu.bridge import MAGICS  # noqa: PLC0415  # only what the input needs
 

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from tagged_vmstate.blocks import BoolType, FloatType, IntType, taken
 from tagged_vmstate.errors import StateError, VMStateError
+from tagged_vmstate.text import integer
 from tagged_vmstate.wire import Cursor, Json, Opaque, Piece, pack_array_head, pack_bin_head, pack_str, pack_uint
 from tagged_vmstate.wiretype import BulkType, WireType, brief, indexed
 
@@ -185,7 +186,7 @@ class SparseType(BulkType):
                 raise self._wrong(run, length, " as (offset, bytes) runs") from None
             if not fits:
                 raise StateError(
-                    f"runs of `{self.describe(length)}`, ascending, apart and inside it", f"{len(data)} bytes at {offset}"
+                    f"runs of `{self.describe(length)}`, ascending, apart and inside it", f"{len(data)} bytes at {brief(offset)}"
                 )
             found += (pack_uint(offset) + pack_bin_head(len(data)), data)
             end, last = offset + len(data), offset
@@ -221,7 +222,7 @@ class SparseType(BulkType):
         found = []
         for offset, text in value.items():
             try:
-                found.append((int(offset, 0), from_hex(text)))
+                found.append((integer(offset), from_hex(text)))
             except (ValueError, StateError):
                 raise StateError("{offset: hex}", brief({offset: text})) from None
         return tuple(found)

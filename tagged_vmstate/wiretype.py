@@ -27,7 +27,7 @@ def brief(value: object) -> str:
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001  # what is odd about a value may be its repr
-        text = f"a {type(value).__name__} that has no repr"
+        text = hex(value) if isinstance(value, int) else f"a {type(value).__name__} that has no repr"
     text = re.sub(r"\n\s*", " ", text)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 import io
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from annotated_types import Le
+from arguments import Arguments
 
 import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, MaxLength, Table
@@ -200,8 +200,11 @@ def renewed(page: str) -> str:
 
 
 if __name__ == "__main__":
+    arguments = Arguments(__doc__)
+    arguments.add_argument("--write", action="store_true", help="into the page, instead of printing it")
+    given = arguments.parse_args()
     new = renewed(PAGE.read_text())
-    if "--write" in sys.argv[1:]:
+    if given.write:
         PAGE.write_text(new)
     else:
         print(next(_TABLE.finditer(new))[0], end="")

@@ -9,7 +9,6 @@ mutmut leaves out what has a decorator, which here is every method of a wire typ
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib
 import importlib.abc
@@ -25,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from types import CodeType
 from typing import Any, Final
+
+from arguments import Arguments, one_of
 
 ROOT: Final = Path(__file__).parent.parent
 ROOMS: Final = ("wire", "wiretype", "blocks", "types", "records", "frames", "snapshot")
@@ -248,13 +249,15 @@ def run(rooms: Sequence[str], every: int) -> str:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("rooms", nargs="*", default=ROOMS)
-    said = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add_argument("--every", metavar="N", type=int, default=1, help="only every so manieth")
+    arguments.add_argument("rooms", metavar="ROOM", nargs="*", type=one_of(ROOMS, "room"), help="all unless given")
+    said = arguments.parse_args()
+    if said.every < 1:
+        arguments.error(f"--every: expected 1 or more, got {said.every}")
     for name in LOADED:
         importlib.import_module(name)
-    print(run(said.rooms, said.every))
+    print(run(said.rooms or ROOMS, said.every))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Final
 
+from arguments import Arguments
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
@@ -47,4 +48,5 @@ def drawn() -> str:
 
 
 if __name__ == "__main__":
+    Arguments(__doc__).parse_args()
     PICTURE.write_text(drawn())

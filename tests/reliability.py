@@ -40,6 +40,7 @@ import msgspec
 import ormsgpack
 import pytest
 import test_machine
+from arguments import Arguments, one_of
 from conftest import STREAMS, stream_bytes
 from interrupts import interrupt_loads
 from stops import fail_everywhere, stop_everywhere
@@ -1047,15 +1048,18 @@ def measured(numbers: list[int], scale: Scale) -> Iterator[tuple[Row, str, float
 
 
 def _main() -> None:
-    arguments = sys.argv[1:]
-    release, writes = "--release" in arguments, "--write" in arguments
-    numbers = [int(each) for each in arguments if each.isdecimal()] or sorted(ROWS)
+    arguments = Arguments(__doc__)
+    arguments.add_argument("--release", action="store_true", help="in the numbers that are due before a release")
+    arguments.add_argument("--write", action="store_true", help="put the figures into the page")
+    arguments.add_argument("rows", metavar="ROW", nargs="*", type=one_of([str(each) for each in sorted(ROWS)], "row"))
+    given = arguments.parse_args()
+    numbers = list(map(int, given.rows)) or sorted(ROWS)
     today = dt.datetime.now(dt.UTC).date()
-    for found, figure, seconds in measured(numbers, Scale(release)):
-        command = f"`{'--release ' if release else ''}{found.number}`"
+    for found, figure, seconds in measured(numbers, Scale(given.release)):
+        command = f"`{'--release ' if given.release else ''}{found.number}`"
         line = f"| {found.number} | {found.name} | {figure} | {today} | {command} | {seconds:.0f} s |"
         print(line, flush=True)
-        if writes:
+        if given.write:
             text = re.sub(rf"^\| {found.number} \|.*$", line.replace("\\", r"\\"), PAGE.read_text(), flags=re.MULTILINE)
             machine = f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}"
             PAGE.write_text(re.sub(r"^All on .*$", f"All on {machine}.", text, flags=re.MULTILINE))

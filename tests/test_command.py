@@ -34,15 +34,15 @@ def run(*arguments: object, given: bytes | None = None, **more: object) -> subpr
     return subprocess.run(command, input=given, capture_output=True, check=False, timeout=60, **more)  # type: ignore[call-overload,no-any-return]  # passed on
 
 
-def shown(*arguments: object, given: bytes | None = None) -> str:
-    done = run(*arguments, given=given)
+def shown(*arguments: object, given: bytes | None = None, **more: object) -> str:
+    done = run(*arguments, given=given, **more)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.decode()
 
 
-def refused(*arguments: object, given: bytes | None = None, status: int = 2) -> str:
+def refused(*arguments: object, given: bytes | None = None, status: int = 2, **more: object) -> str:
     """The one sentence that a refused command says."""
-    done = run(*arguments, given=given)
+    done = run(*arguments, given=given, **more)
     lines = done.stderr.decode().splitlines()
     assert done.returncode == status
     assert len(lines) == 1
@@ -424,7 +424,7 @@ def test_without_its_extra_the_command_says_what_to_install() -> None:
     code = "import sys; sys.modules['click'] = None; from tagged_vmstate.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode != 0
-    assert done.stderr == b"tagged-vmstate: the command needs its extra: pip install 'tagged-vmstate[cli]'\n"
+    assert done.stderr == b"tagged-vmstate: the command needs the packages click and rich: pip install click rich\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

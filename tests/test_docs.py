@@ -7,19 +7,43 @@ import html
 import io
 import json
 import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import msgpack
 import pytest
 from evolution import PAGE as EVOLUTION
 from evolution import renewed as evolved
 from picture import PICTURE, ROOT, drawn
-from transcripts import PAGE, renewed
+from test_command import run
+from transcripts import FILE, PAGE, renewed
 
 from tagged_vmstate.records import decode_all, encode_plain, from_json, to_json
 from tagged_vmstate.snapshot import Snapshot
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SESSIONS = ["README.md", "docs/evolution.md", "docs/hooks.md", "docs/legacy.md"]
 
-@pytest.mark.parametrize("page", ["README.md", "docs/evolution.md", "docs/hooks.md", "docs/legacy.md"])
+
+def test_every_block_of_code_is_run() -> None:
+    """By the tests below; what is for a shell alone by `.ci/run`."""
+    runs = {
+        "pycon": SESSIONS,
+        "console": ["docs/tools.md"],
+        "python": ["docs/fuzzing.md", "docs/tools.md"],
+        "sh": ["README.md", "docs/performance.md"],
+    }
+    pages = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
+    blocks = {(kind, page) for page, text in pages.items() for kind in re.findall(r"^```(.+)$", text, re.MULTILINE)}
+    assert blocks == {(kind, page) for kind, found in runs.items() for page in found}
+    for page in runs["python"]:
+        assert len(FILE.findall(pages[page])) == pages[page].count("```python"), "a block without the name of its file"
+
+
+@pytest.mark.parametrize("page", SESSIONS)
 def test_what_a_page_shows_runs(page: str) -> None:
     found = doctest.testfile(str(ROOT / page), module_relative=False)
     assert found.attempted > 3
@@ -56,6 +80,38 @@ def test_the_golden_bytes_of_the_format_are_what_is_written_and_read() -> None:
     assert [(record.name, record.describe()) for record in section.records()] == [("a", "uint32"), ("p", "struct")]
     printed = re.findall(r"^    (\[\"(?:tagged-vmstate|section|a|p|end)\".*\])$", page, re.MULTILINE)
     assert [str(each).replace("'", '"').replace("None", "nil") for each in msgpack.Unpacker(io.BytesIO(whole))] == printed
+
+
+def test_the_page_of_fuzzing_finds_its_bug_and_fixes_it(tmp_path: Path) -> None:
+    page = (ROOT / "docs/fuzzing.md").read_text()
+    for name, text in FILE.findall(page):
+        (tmp_path / name).write_text(text)
+    done = run("fuzz", "board:MACHINE", "--runs", "2000", cwd=tmp_path)
+    [finding] = re.findall(r"^    (tagged-vmstate: finding: .*)$", page, re.MULTILINE)
+    assert (done.returncode, finding in done.stderr.decode()) == (1, True), done.stderr
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_board.py"]
+    assert b"IndexError: index out of range" in subprocess.run(line, cwd=tmp_path, capture_output=True, check=False).stdout
+    [fix] = re.findall(r"^The fix here is the table's: `(head: .*)` is refused", page, re.MULTILINE)
+    board = (tmp_path / "board.py").read_text()
+    assert "head: tv.uint32 = 0" in board
+    (tmp_path / "board.py").write_text("from annotated_types import Lt\n" + board.replace("head: tv.uint32 = 0", fix))
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_pip_is_told_to_install_is_there() -> None:
+    """The package is on no index: its extras are installed from a checkout, what it needs by the names of others."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
+    names = {re.split(r"[^\w.-]", each)[0] for each in needed} - {project["name"]}
+    here = {"."} | {f".[{extra}]" for extra in extras}
+    sources = [*PAGES, *(ROOT / "tagged_vmstate").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    lines = re.findall(
+        r"\bpip install((?: +(?:-\w+|'[^'\n]+'|\.(?=`)|\w[\w.-]*\b))+)", "".join(path.read_text() for path in sources)
+    )
+    wanted = {each for line in lines for each in shlex.split(line) if not each.startswith("-")}
+    assert {".", ".[cli]", ".[fast]", "click", "qemu.qmp", "atheris"} <= wanted <= here | names
 
 
 def test_the_transcripts_of_the_command_are_what_it_prints() -> None:

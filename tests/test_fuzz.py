@@ -303,8 +303,18 @@ def test_several_processes_share_the_folders(tmp_path: Path) -> None:
 
 
 def test_what_a_person_may_get_wrong(tmp_path: Path) -> None:
+    (tmp_path / "board.py").write_text(
+        "import tagged_vmstate as tv\n@tv.vmstate\nclass Dev:\n    n: tv.uint8 = 0\nMACHINE = [Dev]\n"
+    )
     for arguments, words in (
-        (("nowhere",), "nowhere: No such file"),
+        (("nowhere",), "expected module:MACHINE, or one of snapshot, json, stream, tables, dump, got `nowhere`"),
+        (("nowhere:",), "expected module:MACHINE, or one of snapshot, json, stream, tables, dump, got `nowhere:`"),
+        (("board",), "tables, dump, got `board`; near it: board:Dev, board:MACHINE"),
+        (("board.py",), "tables, dump, got `board.py`; near it: board:Dev, board:MACHINE"),
+        (
+            ("snapshot", "--runs", "9" * 5000),
+            "'--runs': '99999999999999999999999999999999999999999999999999999999... is too long for",
+        ),
         (("tests.nowhere:X",), "cannot import"),
         (("snapshot", "--corpus", __file__), "is a file"),
         (("snapshot", "--engine", "atheris", "--jobs", "2"), "runs in one process"),

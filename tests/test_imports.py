@@ -11,7 +11,7 @@ PACKAGE = Path(tagged_vmstate.__file__).parent
 
 # From the ground up; a room may import any room of a line above its own.
 FLOORS = [
-    {"version", "paths", "sums", "straight"},
+    {"version", "paths", "sums", "straight", "text"},
     {"errors"},
     {"wire", "files", "template"},
     {"wiretype", "compression"},
@@ -45,7 +45,7 @@ FLOORS = [
     {"fuzz.targets"},
     {"fuzz.engine", "fuzz.strategies"},
     {"fuzz.coverage"},
-    {"cli.messages"},
+    {"cli.messages", "cli.numbers"},
     {"cli.render", "cli.main"},
     {"cli.files"},
     {"cli.modules", "cli.paths"},
@@ -81,6 +81,7 @@ SEES_NO_TABLE = {
     "records",
     "skeleton",
     "straight",
+    "text",
     "template",
     "salvage",
     "sections",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib.resources
 import io
 import json
@@ -137,6 +138,10 @@ def broken(old: str, new: str) -> bytes:
     return GOOD.replace(old.encode(), new.encode(), 1)
 
 
+def with_runs(offset: str) -> bytes:
+    return as_json(snapshot(Record("m", "sparse", 64, ((0x10, b"a"),)))).replace(b'"0x10"', json.dumps(offset).encode())
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -146,9 +151,13 @@ def broken(old: str, new: str) -> bytes:
         (broken('"value": 7', '"valu": 7'), 'expected "value", JSON has none - at dev#0/n'),
         (broken('"value": 7', '"value": NaN'), "NaN, which JSON lacks"),
         (broken('"value": 7', '"value": 7, "value": 8'), "the key 'value' twice in one object"),
-        (broken('"value": 7', '"value": ' + "9" * 5000), "Exceeds the limit"),
+        (broken('"value": 7', '"value": ' + "9" * 5000), "an integer of more than 4300 digits"),
         (broken('"value": 7', '"value": ' + "[" * 100_000), "nested too deep"),
         (broken('"61"', '"6"'), r"hex digits, JSON has '6' - at dev#0/s\[0\]/b \(line 5"),
+        (with_runs("0x" + "f" * 5000), "{offset: hex}, JSON has {'0xfff"),
+        (with_runs("0x" + "f" * 900), r"ascending, apart and inside it, JSON has 1 bytes at 5104866.*\.\.\."),
+        (with_runs("0x_1"), "{offset: hex}, JSON has {'0x_1"),
+        (with_runs("\u0663"), "{offset: hex}, JSON has {'\u0663"),
         (broken('"name": "n"', '"name": ""'), "a name of 1 to 255 bytes"),
         (broken('"instance": 0', '"instance": -1'), '"instance" as an integer'),
         (broken('"device": "dev", ', ""), '"device" as a string, JSON has nothing - at "section 0"'),
@@ -170,6 +179,53 @@ def broken(old: str, new: str) -> bytes:
 def test_what_is_wrong_is_told_in_words(text: bytes, words: str) -> None:
     with pytest.raises(FormatError, match=words):
         as_snapshot(text)
+
+
+ENCODINGS = [
+    *(("utf-8", b""), ("utf-8", codecs.BOM_UTF8)),
+    *(("utf-16-le", b""), ("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", b""), ("utf-16-be", codecs.BOM_UTF16_BE)),
+]
+
+
+@pytest.mark.parametrize(("encoding", "mark"), ENCODINGS)
+class TestEncodings:
+    """What other tools write, PowerShell's UTF-16 with a mark among it."""
+
+    def test_the_snapshot_is_the_same(self, encoding: str, mark: bytes) -> None:
+        plain = as_json(snapshot(Record("é", "string", None, "\U0001f5a5"), Record("n", "uint8", None, 7)))
+        text = mark + plain.decode().replace("\n", "\r\n").encode(encoding)
+        assert as_snapshot(text) == as_snapshot(plain)
+        assert as_json(as_snapshot(text)) == plain, "no mark is ever written"
+
+    def test_the_byte_and_line_of_a_culprit_point_at_it(
+        self, encoding: str, mark: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(jsonform, "_CHUNK", 64)
+        lines = (
+            hostile.sections(40)
+            .decode()
+            .replace('{"device"', '\n{"device"')
+            .replace('"fields"', '"attributes": {"é": 1}, "fields"')
+        )
+        broken = lines.replace('"instance": 38', '"instance": 38, "kind": 1')
+        with pytest.raises(FormatError, match='"kind" as') as caught:
+            list(from_json(io.BytesIO(mark + broken.encode(encoding))))
+        before = broken[: broken.index("[]", broken.index('"kind"'))]
+        assert caught.value.line == before.count("\n") + 1
+        assert caught.value.offset == len(mark + before.encode(encoding))
+
+    def test_a_byte_that_is_no_text_is_the_one_named(self, encoding: str, mark: bytes) -> None:
+        before = mark + GOOD[: GOOD.index(b"dev")].decode().encode(encoding)
+        alien = b"\xff" if encoding == "utf-8" else "\udfff".encode(encoding, "surrogatepass")
+        with pytest.raises(FormatError, match=rf"expected UTF-\w+, JSON has the byte 0x{alien[0]:02x}") as caught:
+            as_snapshot(before + alien + GOOD[GOOD.index(b"dev") :].decode().encode(encoding))
+        assert (caught.value.offset, caught.value.line) == (len(before), 3)
+
+    def test_every_cut_is_our_error(self, encoding: str, mark: bytes) -> None:
+        text = mark + GOOD.decode().rstrip().encode(encoding)
+        for size in range(len(text)):
+            with pytest.raises(FormatError, match="byte"):
+                as_snapshot(text[:size])
 
 
 def test_the_byte_and_line_of_a_culprit_point_at_it() -> None:

@@ -84,3 +84,46 @@ def test_what_is_wrong_is_said_in_a_sentence(tvm: Path, tmp_path: Path) -> None:
     assert '16 bytes in all - at ram#0/"pc/ram"' in refused("from-json", "-", "--memory", folder, given=text.encode())
     image.unlink()
     assert "No such file" in refused("from-json", "-", "--memory", folder, given=text.encode())
+
+
+def _link(image: Path) -> None:
+    image.symlink_to("../secret")
+
+
+def _dangling_link(image: Path) -> None:
+    image.symlink_to("../nothing")
+
+
+def _fifo(image: Path) -> None:
+    os.mkfifo(image)
+
+
+def _folder(image: Path) -> None:
+    image.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("planted", "words"),
+    [
+        (_link, "a symbolic link, which is not followed"),
+        (_dangling_link, "a symbolic link, which is not followed"),
+        (_fifo, "no regular file"),
+        (_folder, "no regular file"),
+    ],
+)
+def test_nothing_outside_the_folder_is_read_or_written(
+    planted: Callable[[Path], None], words: str, tvm: Path, tmp_path: Path
+) -> None:
+    folder, out, secret = tmp_path / "memory", tmp_path / "out", tmp_path / "secret"
+    text = shown("to-json", tvm, "--memory", folder)
+    image = folder / "ram#0 pc%2Fram"
+    image.rename(secret)
+    before = secret.read_bytes()
+    planted(image)
+    sentence = refused("from-json", "-", "--memory", folder, "-o", out, given=text.encode())
+    assert f"expected the file 'ram#0 pc%2Fram' in the folder, JSON has {words} - at ram#0" in sentence
+    for target in (out, "-"):
+        assert refused("to-json", tvm, "--memory", folder, "-o", target).endswith(f"{image}: cannot write: {words}")
+    assert secret.read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["a.tvm", "memory", "secret"]
+    assert os.listdir(folder) == [image.name]

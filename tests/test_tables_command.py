@@ -58,6 +58,9 @@ def make():
 def fails():
     return 1 / 0
 
+def exits():
+    raise SystemExit
+
 number = 3
 """
 
@@ -69,6 +72,9 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "newer.py").write_text(BOARD.replace("{TYPE}", "int16"))
     (tmp_path / "broken.py").write_text("import tagged_vmstate as tv\n@tv.vmstate\nclass Broken:\n    x: tv.uint8 = 300\n")
     (tmp_path / "syntax.py").write_text("def\n")
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit('no screen')\n")
+    (tmp_path / "boards").mkdir()
+    (tmp_path / "boards" / "pc.py").write_text("from board import MACHINE\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -380,7 +386,18 @@ class TestBadTables:
             ("board:MACHIN", "board has no `MACHIN`; near it: MACHINE"),
             ("board:number", "board:number: expected a Machine, or classes under @vmstate, got 3"),
             ("board:fails", "board:fails cannot be called: ZeroDivisionError: division by zero"),
-            ("nothere.json", "nothere.json: No such file or directory"),
+            ("nothere.json", "expected module:MACHINE, or tables exported as JSON, got `nothere.json`, which is no file"),
+            ("board", "got `board`, which is no file; near it: board:MACHINE, board:PS2, board:Keyboard"),
+            ("board.py", "expected module:MACHINE, or tables exported as JSON, got `board.py`; near it: board:MACHINE, "),
+            ("board:", "expected module:MACHINE, got `board:`; near it: board:MACHINE, board:PS2, board:Keyboard"),
+            (":MACHINE", "expected module:MACHINE, got `:MACHINE`"),
+            ("board.py:make", "expected module:MACHINE, got `board.py:make`; near it: board:make"),
+            ("./board:MACHINE", "expected module:MACHINE, got `./board:MACHINE`; near it: board:MACHINE"),
+            ("boards/pc.py:MACHINE", "expected module:MACHINE, got `boards/pc.py:MACHINE`; near it: boards.pc:MACHINE"),
+            ("..board:MACHINE", "expected module:MACHINE, got `..board:MACHINE`"),
+            ("board:nothing", "board has no `nothing`; near it: MACHINE, PS2, Keyboard"),
+            ("exits:MACHINE", "cannot import exits: SystemExit: no screen"),
+            ("board:exits", "board:exits cannot be called: SystemExit"),
             (STREAM, "expected tables as JSON, or module:MACHINE, found no JSON"),
             (DUMP, "a dump of QEMU's knows no names and types"),
         ],

@@ -14,11 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from arguments import Arguments
 from conftest import DATA, stream_bytes
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "tools.md"
 _BLOCK: Final = re.compile(r"```console\n(.*?)```", re.DOTALL)
-_FILE: Final = re.compile(r"`(\S+\.py)`:\n\n```python\n(.*?)```", re.DOTALL)
+FILE: Final = re.compile(r"`(\S+\.py)`:\n\n```python\n(.*?)```", re.DOTALL)
 
 
 def renewed(page: str) -> str:
@@ -28,7 +29,7 @@ def renewed(page: str) -> str:
         for stream, source in (("vm.mig", "pc-qemu7.2"), ("reset.mig", "pc-qemu7.2-reset"), ("newer.mig", "pc-qemu10.0")):
             (folder / stream).write_bytes(stream_bytes(source))
         (folder / "qemu7.2.json").write_bytes(lzma.decompress((DATA / "pc-qemu7.2.vmstate.json.xz").read_bytes()))
-        for file, text in _FILE.findall(page):
+        for file, text in FILE.findall(page):
             (folder / file).write_text(text)
         return _BLOCK.sub(lambda block: f"```console\n{_run(block[1], folder)}```", page)
 
@@ -58,4 +59,5 @@ def _output(command: str, folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    Arguments(__doc__).parse_args()
     PAGE.write_text(renewed(PAGE.read_text()))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tagged_vmstate.cli.files import STANDARD, opened, opened_file, output
+from tagged_vmstate.cli.files import STANDARD, Trouble, opened, opened_file, output
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.defaults import Flagged
 from tagged_vmstate.jsonform import from_json, to_json, to_values
@@ -48,7 +48,12 @@ def _with_images(file: str, out: str, folder: Path, *, values: bool) -> None:
         stale = overwritten(sections)
     folder.mkdir(exist_ok=True)
     with opened(file) as sections, output(out, is_text=True) as target, Images(folder, stale) as images:
-        to_json(sections, target, images)
+        try:
+            to_json(sections, target, images)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise Trouble(f"{error.filename}: cannot write: {error.strerror}") from None
 
 
 @click.command(short_help="Make a snapshot from its JSON form.")
@@ -61,7 +66,7 @@ def from_json_command(file: str, out: str, memory: Path | None) -> None:
     \b
     Examples:
       tagged-vmstate from-json vm.json -o vm.tvm
-      jq '...' vm.json | tagged-vmstate from-json - -o vm.tvm
+      jq '.attributes.note = "edited"' vm.json | tagged-vmstate from-json - -o vm.tvm
     """
     with opened_file(file) as source, output(out, is_text=False) as target:
         write(from_json(source, memory), target)

@@ -11,6 +11,7 @@ import click
 from tagged_vmstate.cli.files import STANDARD, opened_snapshot
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean
+from tagged_vmstate.cli.numbers import Integer
 from tagged_vmstate.cli.paths import check_names, usage
 from tagged_vmstate.cli.render import (
     BAD,
@@ -39,9 +40,7 @@ DIFFERENT = 1
 @click.argument("old")
 @click.argument("new")
 @click.option("--ignore", "paths", multiple=True, metavar="PATH", help="Leave out a device, or DEVICE/FIELD; several.")
-@click.option(
-    "--max", "most", type=click.IntRange(min=0), metavar="N", help="Tell at most N differences, and how many more there are."
-)
+@click.option("--max", "most", type=Integer(min=0), metavar="N", help="Tell at most N differences, and how many more there are.")
 @TABLES_OPTION
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to tell it.")
 def diff_command(old: str, new: str, *, paths: tuple[str, ...], most: int | None, spec: str | None, form: str) -> int:

@@ -21,6 +21,7 @@ from tagged_vmstate.forms import Form, form_of
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import Snapshot, write
 from tagged_vmstate.sources import check_head, is_snapshot, looked, open_sections
+from tagged_vmstate.text import decoded
 
 STANDARD: Final = "-"
 PROGRESS_BYTES: Final = 32 << 20
@@ -112,6 +113,16 @@ def _searchable(file: BinaryIO) -> Iterator[BinaryIO]:
         shutil.copyfileobj(file, copy, BLOCK)
         copy.seek(0)
         yield cast("BinaryIO", copy)
+
+
+def lines(path: str) -> list[str]:
+    """The lines of a text that a person wrote, without blank ones and those that begin with #."""
+    with opened_file(path) as file:
+        try:
+            found = decoded(file.read()).splitlines()
+        except UnicodeDecodeError as error:
+            raise Trouble(f"{path}: expected text in UTF-8 or UTF-16, found the byte 0x{error.object[error.start]:02x}") from None
+    return [line for line in map(str.strip, found) if line and not line.startswith("#")]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ import click
 
 from tagged_vmstate.cli.files import Trouble
 from tagged_vmstate.cli.messages import say
-from tagged_vmstate.cli.modules import devices, tables
+from tagged_vmstate.cli.modules import devices, not_named, tables
+from tagged_vmstate.cli.numbers import Integer
 from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.fuzz import Devices, Dumps, Json, Limits, Outcome, Snapshots, Streams, Tables, Target, fuzz
 from tagged_vmstate.fuzz.coverage import fuzz_by_coverage
@@ -40,9 +41,9 @@ def _readers(_context: click.Context, _parameter: click.Parameter, incomplete: s
 @click.command(short_help="Fuzz the readers, or devices.")
 @click.argument("target", metavar="TARGET", shell_complete=_readers)
 @click.option("--time", "seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds to run.")
-@click.option("--runs", type=click.IntRange(min=1), help="Inputs to run, at the most.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed runs the same inputs.")
-@click.option("--jobs", type=click.IntRange(min=1, max=256), default=1, show_default=True, help="Processes, each with its seed.")
+@click.option("--runs", type=Integer(min=1), help="Inputs to run, at the most.")
+@click.option("--seed", type=Integer(), default=0, show_default=True, help="The same seed runs the same inputs.")
+@click.option("--jobs", type=Integer(min=1, max=256), default=1, show_default=True, help="Processes, each with its seed.")
 @click.option("--corpus", type=click.Path(path_type=Path, file_okay=False), help="A folder of inputs; new behaviour is added.")
 @click.option(
     "--findings",
@@ -137,17 +138,17 @@ def _by_atheris(target: Target, plan: Plan) -> NoReturn:
     try:
         fuzz_by_coverage(target, limits, ended, seed=plan.seed, corpus=plan.corpus, findings=plan.findings, rooms=[room])
     except ModuleNotFoundError:
-        raise Trouble("--engine atheris needs the package atheris: pip install 'tagged-vmstate[fuzz]'") from None
+        raise Trouble("--engine atheris needs the package atheris: pip install atheris") from None
 
 
 def _target(name: str) -> Target:
     """The reader, or the devices, that are named."""
     if name in _READERS:
         return _READERS[name]()
-    tables(name)  # what is wrong with them is said at once
     module, _, path = name.partition(":")
     if not path:
-        raise Trouble(f"{name}: expected module:MACHINE, or one of {', '.join(_READERS)}")
+        raise not_named(name, f"one of {', '.join(_READERS)}")
+    tables(name)  # what is wrong with them is said at once
     return Devices(devices(name), name, _loading(module, path))
 
 

@@ -45,7 +45,7 @@ def devices(spec: str) -> Callable[[], Sequence[Entry]]:
             states = copy.deepcopy([entry.state for entry in entries])
         except Exception as error:  # noqa: BLE001  # a person's own objects may raise anything
             cure = "name a function that makes the machine; it is called for each run"
-            raise Trouble(f"{spec} cannot be copied ({type(error).__name__}: {error}): {cure}") from None
+            raise Trouble(f"{spec} cannot be copied ({_raised(error)}): {cure}") from None
         return [Entry(entry.table, entry.instance, state) for entry, state in zip(entries, states, strict=True)]
 
     return copied
@@ -53,9 +53,12 @@ def devices(spec: str) -> Callable[[], Sequence[Entry]]:
 
 def any_tables(spec: str, aliases: Aliases = dumpstate.NO_ALIASES) -> Sequence[Entry] | dumpstate.Dump:
     """The devices, or the dump, that are named."""
-    is_file = spec == STANDARD or Path(spec).exists() or ":" not in spec
-    if not is_file:
+    path = Path(spec)
+    is_there = spec == STANDARD or path.exists()
+    if ":" in spec and not is_there:
         return _made_entries(spec, _object(spec))
+    if not is_there or path.is_dir() or path.suffix == ".py":
+        raise not_named(spec, "tables exported as JSON", "" if is_there else ", which is no file")
     with opened_file(spec) as file:
         try:
             document = Document(file, "tables")
@@ -64,16 +67,51 @@ def any_tables(spec: str, aliases: Aliases = dumpstate.NO_ALIASES) -> Sequence[E
         return dumpstate.read(document, aliases) if dumpstate.is_dump(document.value) else read_tables(document)
 
 
+def not_named(spec: str, others: str = "", more: str = "") -> Trouble:
+    """That this names no devices, with the names that were perhaps meant.
+
+    Args:
+        spec: What was named.
+        others: What else may be named.
+        more: What else there is to say about it.
+    """
+    file, _, wanted = spec.partition(":")
+    module_name = ".".join(part for part in Path(file.removesuffix(".py")).parts if part.strip("./"))
+    try:
+        module = _module(module_name)
+    except Trouble:
+        names = []
+    else:
+        names = [wanted] if wanted in vars(module) else _fitting(module)
+    near = f"; near it: {', '.join(f'{module_name}:{name}' for name in names)}" if names else ""
+    return Trouble(f"expected module:MACHINE{others and f', or {others}'}, got `{spec}`{more}{near}")
+
+
+def _fitting(module: ModuleType) -> list[str]:
+    """The names of what is devices without being called, machines first; at most three."""
+    found = {name: value for name, value in vars(module).items() if not name.startswith("_") and _is_devices(value)}
+    return sorted(found, key=lambda name: not isinstance(found[name], Machine))[:3]
+
+
+def _is_devices(value: object) -> bool:
+    try:
+        return not _is_factory(value) and len(_entries(value)) > 0
+    except TableError:
+        return False
+
+
 def _object(spec: str) -> Any:
     """What a module has under a name."""
     module_name, _, name = spec.partition(":")
+    if not name or not all(module_name.split(".")) or "/" in module_name or module_name.endswith(".py"):
+        raise not_named(spec)
     module = _module(module_name)
     try:
         found: Any = module
         for part in name.split("."):
             found = getattr(found, part)
     except AttributeError:
-        near = get_close_matches(name, [each for each in vars(module) if not each.startswith("_")], 3, 0.5)
+        near = get_close_matches(name, [each for each in vars(module) if not each.startswith("_")], 3, 0.5) or _fitting(module)
         raise Trouble(f"{module_name} has no `{name}`" + (f"; near it: {', '.join(near)}" if near else "")) from None
     return found
 
@@ -87,8 +125,8 @@ def _made_entries(spec: str, found: Any) -> Sequence[Entry]:
     if _is_factory(found):
         try:
             found = found()
-        except Exception as error:  # noqa: BLE001  # a person's own code may raise anything
-            raise Trouble(f"{spec} cannot be called: {type(error).__name__}: {error}") from None
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a person's own code may raise anything
+            raise Trouble(f"{spec} cannot be called: {_raised(error)}") from None
     try:
         return _entries(found)
     except TableError as error:
@@ -101,8 +139,12 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except VMStateError as error:
         raise Trouble(f"cannot import {name}: {error}") from None
-    except Exception as error:  # noqa: BLE001  # a person's own code may raise anything
-        raise Trouble(f"cannot import {name}: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a person's own code may raise anything
+        raise Trouble(f"cannot import {name}: {_raised(error)}") from None
+
+
+def _raised(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _entries(found: object) -> Sequence[Entry]:

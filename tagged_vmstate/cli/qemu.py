@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
 
-from tagged_vmstate.cli.files import STANDARD, Refusal, Trouble, opened_snapshot, output, trouble
+from tagged_vmstate.cli.files import STANDARD, Refusal, Trouble, lines, opened_snapshot, output, trouble
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.cli.paths import alias, check_names, usage
 from tagged_vmstate.errors import StateError, VMStateError
 from tagged_vmstate.paths import Aliases, Pattern
 from tagged_vmstate.qemu.export import Encode, Said, export
 from tagged_vmstate.sections import Section
+from tagged_vmstate.text import integer
+from tagged_vmstate.wiretype import brief
 
 if TYPE_CHECKING:
     from tagged_vmstate.qemu.capture import Progress
@@ -102,15 +104,7 @@ def _encoder(spec: str, file: str) -> Encode:
 
 
 def _aliases(texts: Iterable[str]) -> Iterator[tuple[Pattern, str]]:
-    for text in texts:
-        if text.startswith("@"):
-            try:
-                lines = Path(text[1:]).read_text().splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise Trouble(f"{text[1:]}: {getattr(error, 'strerror', None) or 'not text'}") from None
-            yield from map(alias, (line.strip() for line in lines if line.strip() and not line.lstrip().startswith(("#", "@"))))
-        else:
-            yield alias(text)
+    return map(alias, chain.from_iterable(lines(each[1:]) if each.startswith("@") else [each] for each in texts))
 
 
 def _report(likeness: Likeness) -> None:
@@ -141,9 +135,8 @@ def capture_command(socket: str, out: str, *, live: bool, stay_paused: bool) -> 
     try:
         from tagged_vmstate.qemu.capture import capture  # noqa: PLC0415  # an extra
     except ModuleNotFoundError:
-        raise Trouble("capture needs the package qemu.qmp: pip install 'tagged-vmstate[qmp]'") from None
-    host, colon, port = socket.rpartition(":")
-    address = (host, int(port)) if colon and port.isdecimal() and "/" not in socket else socket
+        raise Trouble("capture needs the package qemu.qmp: pip install qemu.qmp") from None
+    address = _address(socket)
     try:
         with output(out, is_text=False) as target, _progress() as progress:
             found = capture(address, target, live=live, stay_paused=stay_paused, progress=progress)
@@ -155,6 +148,20 @@ def capture_command(socket: str, out: str, *, live: bool, stay_paused: bool) -> 
         say(f"the guest stood still for {found.paused:.2f} s")
     elif not found.is_running:
         say("the guest is paused")
+
+
+def _address(socket: str) -> str | tuple[str, int]:
+    """A path, or the host and port of HOST:PORT."""
+    host, colon, port = socket.rpartition(":")
+    if not colon or "/" in socket or not port.isdecimal():
+        return socket
+    try:
+        number = integer(port)
+    except ValueError:
+        number = 0
+    if not 0 < number < 1 << 16:
+        raise Trouble(f"{host}: expected a port of 1 to 65535, not {brief(port)}")
+    return host, number
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,13 +15,16 @@ import click
 from tagged_vmstate.cli.files import Trouble, opened_in_its_form, output_at_once
 from tagged_vmstate.cli.paths import not_found, pattern
 from tagged_vmstate.edit import Target, changed, fields, laid_over, located
-from tagged_vmstate.errors import StateError
+from tagged_vmstate.errors import FormatError, StateError
+from tagged_vmstate.jsonform import Document
 from tagged_vmstate.paths import Pattern, format_path
 from tagged_vmstate.records import wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, StoredSection
+from tagged_vmstate.text import integer
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
+from tagged_vmstate.wiretype import brief
 
 
 @click.command(short_help="Change a value.")
@@ -103,7 +107,7 @@ def _value(target: Target, text: str) -> Any:
     if record.type in {"buffer", "bitmap"} or _is_bin(record.value):
         return _in_place(target, _bytes(text))
     if isinstance(record.value, Opaque):
-        return Opaque.from_json(_json(text))
+        return kind.from_json(_json(text), record.length)
     if record.length is None:
         if index is not None:
             raise StateError("no index: it is a single value", f"[{index}]", path=target.path)
@@ -118,7 +122,8 @@ def _value(target: Target, text: str) -> Any:
 
 
 def _is_bin(value: object) -> bool:
-    return isinstance(value, Opaque) and isinstance(value.to_json(), dict)
+    plain = value.to_json() if isinstance(value, Opaque) else None
+    return isinstance(plain, dict) and plain.keys() == {"$hex"}
 
 
 def _in_place(target: Target, data: bytes) -> Any:
@@ -138,17 +143,29 @@ def _one(kind: str, text: str) -> Any:
         return text
     if kind == "bool":
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    if kind.startswith("float"):
+        return _float(kind, text)
     try:
-        return float(text) if kind.startswith("float") else int(text, 0)
+        return integer(text)
     except ValueError:
-        return wire_type(kind).from_json(text, None) if kind.startswith("float") else text
+        return text
+
+
+def _float(kind: str, text: str) -> object:
+    try:
+        number = float(text)
+    except ValueError:
+        return wire_type(kind).from_json(text, None)
+    if math.isinf(number) and "inf" not in text.lower():
+        raise StateError(f"`{kind}` (in its range)", brief(text))
+    return number
 
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
-        raise StateError("a JSON list, such as [1, 2, 3]", repr(text)) from None
+        return Document(os.fsencode(text), "a value").value
+    except FormatError as error:
+        raise StateError("a JSON list, such as [1, 2, 3]", f"{brief(text)} with {error.found}") from None
 
 
 def _bytes(text: str) -> bytes:
@@ -161,4 +178,4 @@ def _bytes(text: str) -> bytes:
     try:
         return bytes.fromhex(text.removeprefix("0x"))
     except ValueError:
-        raise StateError("bytes in hex, or @FILE", repr(text)) from None
+        raise StateError("bytes in hex, or @FILE", brief(text)) from None

@@ -6,14 +6,13 @@ import json
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tagged_vmstate import compat
 from tagged_vmstate.changes import FINE, REFUSED, Change
-from tagged_vmstate.cli.files import STANDARD, Trouble, opened, output
+from tagged_vmstate.cli.files import STANDARD, Trouble, lines, opened, output
 from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.cli.modules import any_tables, tables
 from tagged_vmstate.cli.paths import alias, not_found
@@ -145,7 +144,7 @@ def tables_command(spec: str, out: str) -> None:
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 for what loads only on a condition, too.")
 @click.option("--alias", "aliases", multiple=True, metavar="PATH=NAME", help="A name of OLD that changed, in dumps of QEMU's.")
-@click.option("--aliases", "alias_file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one in a line.")
+@click.option("--aliases", "alias_file", metavar="FILE", help="The same, one in a line.")
 @click.option(
     "--format",
     "form",
@@ -155,7 +154,7 @@ def tables_command(spec: str, out: str) -> None:
     help="How to tell it.",
 )
 def compat_command(
-    old: str, new: str, *, direction: str, aliases: tuple[str, ...], alias_file: Path | None, form: str, strict: bool
+    old: str, new: str, *, direction: str, aliases: tuple[str, ...], alias_file: str | None, form: str, strict: bool
 ) -> int:
     """Compare tables with tables: can NEW load what OLD saved, can OLD load what NEW saves, and on which condition.
 
@@ -170,7 +169,7 @@ def compat_command(
 
     Exit status: 0 compatible, 1 not, 2 unreadable.
     """
-    renamed = Aliases(map(alias, (*_alias_lines(alias_file), *aliases)))
+    renamed = Aliases(map(alias, (*(lines(alias_file) if alias_file else ()), *aliases)))
     before, after = any_tables(old, renamed), any_tables(new)
     if isinstance(before, dumpstate.Dump) != isinstance(after, dumpstate.Dump):
         raise Trouble("one of the two is a dump of QEMU's, the other is not: compare two of one kind")
@@ -196,16 +195,6 @@ def _changes(old: Any, new: Any, direction: str) -> list[Change]:
     if isinstance(old, dumpstate.Dump):
         return dumpstate.compare(writer, reader)
     return compat.compare(writer, reader, is_downgrade=direction == "downgrade")
-
-
-def _alias_lines(path: Path | None) -> list[str]:
-    if path is None:
-        return []
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Trouble(f"{path}: {error.strerror if isinstance(error, OSError) else 'no text'}") from None
-    return [line for line in map(str.strip, lines) if line and not line.startswith("#")]
 
 
 def _compat_json(changes: Sequence[Change]) -> dict[str, Any]:

@@ -12,11 +12,12 @@ A description is not trusted: what does not fit the bytes is noted and the bytes
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, repeat
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from tagged_vmstate.blocks import BlockType, from_big_endian, word_swapped
 from tagged_vmstate.errors import StateError
@@ -26,7 +27,7 @@ from tagged_vmstate.qemu.stream import SUBSECTION
 from tagged_vmstate.records import NAME_BYTES, Record, Records, is_known_type
 from tagged_vmstate.types import LEAF_TYPES
 from tagged_vmstate.wire import NESTING, Json, Opaque, pack_bin
-from tagged_vmstate.wiretype import is_text
+from tagged_vmstate.wiretype import brief, is_text
 
 NULL: Final = b"0"
 """A null in an array of pointers: VMS_NULLPTR_MARKER of QEMU's include/migration/vmstate.h."""
@@ -128,15 +129,24 @@ class Description:
 def parse(data: bytes) -> Description:
     """Parse the JSON. Raises ValueError, with a sentence, where it is no description."""
     try:
-        found = json.loads(data)
+        found = _loaded(data)
         page_size = found.get("page_size")
         if page_size is not None and (not isinstance(page_size, int) or page_size < 1 or page_size & (page_size - 1)):
-            raise ValueError(f"a page size of {page_size!r}")
+            raise ValueError(f"a page size of {brief(page_size)}")
         return Description(page_size, tuple(map(_parse_device, found["devices"])))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a description of another shape ({error})") from None
     except RecursionError:
         raise ValueError("a description nested too deep") from None
+
+
+def _loaded(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # what Python does not convert, as that would take long
+        raise ValueError(f"an integer of more than {sys.get_int_max_str_digits()} digits") from None
 
 
 def structs_by_section(devices: Iterable[Device]) -> dict[str, list[Struct]]:
@@ -185,13 +195,13 @@ def _parse_field(found: Json, nesting: int) -> Field:
 
 def _text(value: Json) -> str:
     if not isinstance(value, str) or not is_text(value):
-        raise TypeError(f"{value!r} where a name should be")
+        raise TypeError(f"{brief(value)} where a name should be")
     return value
 
 
 def _number(value: Json) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
-        raise TypeError(f"{value!r} where a number should be")
+        raise TypeError(f"{brief(value)} where a number should be")
     return value
 
 
