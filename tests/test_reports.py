@@ -1,0 +1,150 @@
+"""What the commands say to programs: JUnit that Jenkins and GitLab take, annotations of GitHub's, JSON held to its schemas."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import junit
+import pytest
+from conftest import DATA
+from test_command import run, shown
+
+import tagged_vmstate as tv
+
+DUMP = DATA / "pc-qemu7.2.vmstate.json.xz"
+
+CHIPS = """
+from typing import Annotated
+import tagged_vmstate as tv
+
+@tv.vmstate("uart", aliases=("serial",))
+class Uart:
+    baud: tv.{BAUD} = 0
+
+@tv.vmstate("timer")
+class Timer:
+    count: tv.uint8 = 0
+    {MORE}
+
+@tv.vmstate({ODD!r})
+class Odd:
+    x: tv.{BAUD} = 0
+
+MACHINE = tv.Machine([(Timer(), 0), (Timer(), 1), Uart(), Odd()])
+FEWER = tv.Machine([Timer()])
+"""
+ODD = "a<&\"'>\x00\x1b\x85\u2028\ufffe\N{GRINNING FACE}é%"
+"""A name with what XML cannot hold, what it must quote, and what a terminal must not see."""
+
+
+@pytest.fixture
+def chips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Modules `old`, `new` (which adds a field that can be at its default) and `other` (with another type)."""
+    more = {"old": "", "new": "mode: tv.uint8 = 0", "other": ""}
+    for name, field in more.items():
+        kind = "uint32" if name == "other" else "uint16"
+        (tmp_path / f"{name}.py").write_text(CHIPS.replace("{BAUD}", kind).replace("{MORE}", field).replace("{ODD!r}", repr(ODD)))
+    (tmp_path / "none.json").write_text('{"format": "tagged-vmstate tables", "version": 1, "devices": []}')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+NAMES = ["timer", "uart", r""" "a<&\"'>\u0000\u001b\u0085\u2028\ufffe""".strip() + '\N{GRINNING FACE}é%"']
+
+
+class TestJUnit:
+    def suites(self, *arguments: object, status: int) -> dict[str, dict[str, str]]:
+        done = run(*arguments, "--format", "junit")
+        assert (done.returncode, done.stderr) == (status, b"")
+        assert done.stdout.isascii()
+        return {suite.get("name", ""): junit.outcomes(suite) for suite in junit.parse(done.stdout)}
+
+    def test_a_good_result_is_a_passed_test_for_each_device(self, chips: Path) -> None:
+        assert chips.is_dir()
+        passed = dict.fromkeys(NAMES, "passed")
+        assert self.suites("compat", "old:MACHINE", "old:MACHINE", status=0) == {"upgrade": passed, "downgrade": passed}
+        both = self.suites("compat", DUMP, DUMP, status=0)
+        assert both["upgrade"] == both["downgrade"]
+        assert {"hpet", "mc146818rtc"} <= both["upgrade"].keys()
+        assert set(both["upgrade"].values()) == {"passed"}
+
+    def test_a_condition_is_skipped_and_fails_where_the_exit_status_does(self, chips: Path) -> None:
+        assert chips.is_dir()
+        passed = dict.fromkeys(NAMES, "passed")
+        found = self.suites("compat", "old:MACHINE", "new:MACHINE", status=0)
+        assert found == {"upgrade": passed, "downgrade": {**passed, "timer": "skipped"}}
+        found = self.suites("compat", "old:MACHINE", "new:MACHINE", "--strict", status=1)
+        assert found == {"upgrade": passed, "downgrade": {**passed, "timer": "failure"}}
+
+    def test_devices_of_either_side_are_tests_and_a_renamed_one_is_one(self, chips: Path) -> None:
+        assert self.suites("compat", "old:FEWER", "old:MACHINE", status=0)["upgrade"] == dict.fromkeys(NAMES, "passed")
+        (chips / "first.py").write_text((chips / "old.py").read_text().replace('"uart", aliases=("serial",)', '"serial"'))
+        found = self.suites("compat", "first:MACHINE", "other:MACHINE", status=1)
+        assert found["upgrade"] == {"timer": "passed", "serial": "failure", NAMES[2]: "failure"}
+        assert found["downgrade"].keys() == found["upgrade"].keys()
+        one = self.suites("compat", "old:FEWER", "old:FEWER", "--direction", "downgrade", status=0)
+        assert one == {"downgrade": {"timer": "passed"}}
+
+    def test_no_device_at_all(self, chips: Path) -> None:
+        assert chips.is_dir()
+        found = self.suites("compat", "none.json", "none.json", status=0)
+        assert found == {key: {"no devices": "passed"} for key in ("upgrade", "downgrade")}
+
+    def test_all_changes_of_a_device_are_told_the_worst_first(self, chips: Path) -> None:
+        (chips / "most.py").write_text((chips / "new.py").read_text().replace("count: tv.uint8", "count: tv.int64"))
+        done = run("compat", "most:MACHINE", "old:MACHINE", "--format", "junit", "--direction", "upgrade")
+        [failure] = junit.parse(done.stdout)[0].findall("testcase[@name='timer']/failure")
+        lines = (failure.text or "").splitlines()
+        assert [line.split("(")[1].split(":")[0] for line in lines] == ["type-changed", "field-unknown"]
+        assert failure.attrib == {"type": "type-changed", "message": f"{lines[0]}, and 1 more"}
+        assert lines[0].endswith("; to mend it: declare the narrower type in widens_from, or a new field beside the old one")
+
+    def test_of_a_check(self, chips: Path) -> None:
+        made_by(chips, "import old, tagged_vmstate as tv; tv.Machine([old.Timer(count=1), old.Uart(baud=2)]).save('vm.old.tvm')")
+        found = self.suites("check", "vm.old.tvm", "--against", "old:MACHINE", status=0)
+        assert found == {"vm.old.tvm": dict.fromkeys(["timer#0", "timer#1", "uart#0", f"{NAMES[2]}#0"], "passed")}
+        [suite] = junit.parse(run("check", "vm.old.tvm", "--against", "other:MACHINE", "--format", "junit").stdout)
+        assert list(junit.outcomes(suite).values()) == ["passed", "passed", "failure", "passed"]
+        assert {case.get("classname") for case in suite} == {"check.vm_old_tvm"}
+        found = self.suites("check", "vm.old.tvm", "--against", "old:FEWER", status=1)
+        assert found == {"vm.old.tvm": {"timer#0": "passed", "uart#0": "failure"}}
+        found = self.suites("check", "vm.old.tvm", "--against", "none.json", "--unknown", "ignore", status=0)
+        assert found == {"vm.old.tvm": {"timer#0": "passed", "uart#0": "passed"}}
+
+    def test_what_exported_tables_lack_is_skipped(self, chips: Path) -> None:
+        source = (chips / "old.py").read_text().replace("count: tv.uint8 = 0", "count: tv.uint8 = 0\n    def check(self): pass")
+        (chips / "checked.py").write_text(source)
+        shown("tables", "checked:MACHINE", "-o", "checked.json")
+        made_by(chips, "import old; old.MACHINE.save('vm.tvm')")
+        found = self.suites("check", "vm.tvm", "--against", "checked.json", status=0)["vm.tvm"]
+        assert found == {**dict.fromkeys([*found][:-1], "passed"), "what is not in the tables": "skipped"}
+
+    def test_findings_that_are_not_listed_count(self, chips: Path) -> None:
+        records = [tv.Record(f"x{number}", "uint8", None, 1) for number in range(1_200)]
+        with (chips / "many.tvm").open("wb") as file, tv.SnapshotWriter(file) as writer:
+            writer.write(tv.Section("timer", 0, records))
+        found = self.suites("check", "many.tvm", "--against", "old:FEWER", status=1)
+        assert found == {"many.tvm": {"timer#0": "failure", "the rest": "failure"}}
+
+
+def made_by(folder: Path, code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
+
+
+class TestGitHub:
+    def test_levels_follow_the_exit_status(self, chips: Path) -> None:
+        assert chips.is_dir()
+        for options, level in ([], "warning"), (["--strict"], "error"):
+            lines = run("compat", "old:MACHINE", "new:MACHINE", "--format", "github", *options).stdout.decode().splitlines()
+            assert [line.split("::")[1] for line in lines] == [
+                "notice title=upgrade field-missing",
+                f"{level} title=downgrade field-unknown",
+            ]
+
+    def test_a_check_is_told_too_and_what_github_takes_for_its_own_is_quoted(self, chips: Path) -> None:
+        made_by(chips, "import old; old.MACHINE.save('a,b:c.tvm')")
+        lines = run("check", "a,b:c.tvm", "--against", "other:MACHINE", "--format", "github").stdout.decode().splitlines()
+        assert [line.split("::")[1] for line in lines] == ["error title=a%2Cb%3Ac.tvm wrong-type"] * 2
+        assert lines[1].split("::")[2].startswith(NAMES[2].replace("%", "%25"))
