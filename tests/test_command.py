@@ -169,7 +169,7 @@ class TestDamaged:
         done = run("show", hurt, "--salvage")
         assert done.returncode == 1
         assert "b#0\n" in done.stdout.decode()
-        assert "left out: expected the sum" in done.stderr.decode()
+        assert "left out: expected the checksum" in done.stderr.decode()
 
     def test_what_is_lost_is_listed_a_thousand_times_at_most(self, tmp_path: Path) -> None:
         (tmp_path / "lost.tvm").write_bytes(hostile("between intact ones", 1 << 17))

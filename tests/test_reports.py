@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import junit
 import pytest
-from conftest import DATA
+from conftest import DATA, stream_bytes
 from test_command import run, shown
 
 import tagged_vmstate as tv
@@ -148,3 +152,73 @@ class TestGitHub:
         lines = run("check", "a,b:c.tvm", "--against", "other:MACHINE", "--format", "github").stdout.decode().splitlines()
         assert [line.split("::")[1] for line in lines] == ["error title=a%2Cb%3Ac.tvm wrong-type"] * 2
         assert lines[1].split("::")[2].startswith(NAMES[2].replace("%", "%25"))
+
+
+class TestChecksums:
+    """`info` shows what it checked: a column, a line, and in JSON each part's."""
+
+    @pytest.fixture
+    def data(self) -> bytes:
+        """A snapshot of two sections, one of them in two parts."""
+        file = io.BytesIO()
+        with tv.SnapshotWriter(file) as writer:
+            writer.write(tv.Section("memory", 0, [tv.Record("n", "uint8", None, 1)], kind="part"))
+            writer.write(tv.Section("b", 0, [tv.Record("x", "uint8", None, 1)]))
+            writer.write(tv.Section("memory", 0, [tv.Record("m", "uint8", None, 2)]))
+        return file.getvalue()
+
+    @staticmethod
+    def crcs(data: bytes) -> list[str]:
+        """What stands in the file, by its specification: each a uint32 of MessagePack over the bytes before it."""
+        sections = list(tv.Snapshot.read(data))
+        start = sections[0].offset
+        found = [data[start - 4 : start], *(data[each.end - each.size - 4 : each.end - each.size] for each in sections)]
+        assert zlib.crc32(data[: start - 5]) == int.from_bytes(found[0])
+        return [each.hex() for each in (*found, data[-4:])]
+
+    def test_of_an_intact_snapshot(self, data: bytes) -> None:
+        header, first, b, second, end = self.crcs(data)
+        lines = shown("info", "-", given=data).splitlines()
+        assert [line.split()[-2:] for line in lines if line.endswith("  ok")] == [["intact", "ok"], [b, "ok"]]
+        assert "  2 intact  ok" in "\n".join(lines)
+        assert lines[-1] == f"checksums  header 0x{header}, 3 parts, end 0x{end}: all right"
+        found = json.loads(shown("info", "-", "--format", "json", given=data))
+        assert found["checksums"] == {"header": f"0x{header}", "end": f"0x{end}"}
+        expected = [[{"crc32": f"0x{each}", "intact": True} for each in parts] for parts in ([first, second], [b])]
+        assert [each["checksums"] for each in found["sections"]] == expected
+
+    @pytest.mark.parametrize(
+        ("place", "line"),
+        [
+            (lambda data: data.index(b"producer"), "no intact header, 3 parts, no intact end"),
+            (lambda data: list(tv.Snapshot.read(data))[2].end - 1, "header 0x{header}, 2 of 3 parts, end 0x{end}"),
+            (lambda data: len(data) - 1, "header 0x{header}, 3 parts, no intact end"),
+        ],
+    )
+    def test_of_a_damaged_one(self, data: bytes, place: Callable[[bytes], int], line: str) -> None:
+        header, *_, end = self.crcs(data)
+        at = place(data)
+        hurt = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        lines = run("info", "-", given=hurt).stdout.decode().splitlines()
+        assert f"checksums  {line.format(header=header, end=end)}: damaged" in lines
+        assert ("  1 of 2 intact  damaged" in "\n".join(lines)) is ("2 of 3" in line)
+        found = json.loads(run("info", "-", "--format", "json", given=hurt).stdout)
+        said = found["checksums"]["header"], found["checksums"]["end"]
+        assert said == (f"0x{header}" if "header 0x" in line else None, f"0x{end}" if "end 0x" in line else None)
+        assert [part["intact"] for part in found["sections"][0]["checksums"]] == [True, "2 of 3" not in line]
+
+    def test_a_whole_section_in_the_wrong_place_has_its_checksum(self, data: bytes) -> None:
+        _, second, _ = tv.Snapshot.read(data)
+        again = data[: second.end] + data[second.offset : second.end] + data[second.end :]
+        found = json.loads(run("info", "-", "--format", "json", given=again).stdout)
+        assert [part["intact"] for part in found["sections"][1]["checksums"]] == [True, True]
+        assert "once" in found["sections"][1]["damage"][0]
+
+    def test_streams_and_json_have_none(self, data: bytes) -> None:
+        for given in (stream_bytes("pc-qemu7.2"), run("to-json", "-", given=data).stdout):
+            text = shown("info", "-", given=given)
+            assert "crc32" not in text
+            assert "checksums" not in text
+            found = json.loads(shown("info", "-", "--format", "json", given=given))
+            assert found["checksums"] is None
+            assert not any(each["checksums"] for each in found["sections"])
