@@ -122,7 +122,7 @@ def test_what_show_prints_can_be_chosen(tvm: Path) -> None:
     assert "no device `ps2kb`; near it: ps2kbd#0" in refused("show", tvm, "ps2kb")
     assert "no field `ps2kbd/scancode`; near it: ps2kbd#0/scancode_set" in refused("show", tvm, "ps2kbd", "scancode")
     found = json.loads(shown("show", tvm, "ps2kbd", "translate", "--format", "json"))
-    assert found[0]["fields"] == [{"name": "translate", "type": "int32", "value": 0}]
+    assert found["sections"][0]["fields"] == [{"name": "translate", "type": "int32", "value": 0}]
 
 
 def small(*records: Record) -> bytes:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import junit
 import pytest
 from conftest import DATA, stream_bytes
+from hypothesis import given
+from hypothesis import strategies as st
+from schemas import validator
+from strategies import snapshots
 from test_command import run, shown
+from typing_example import Everything
 
 import tagged_vmstate as tv
+from tagged_vmstate.cli.files import Trouble
+from tagged_vmstate.cli.main import cli
+from tagged_vmstate.devices import Entry
+from tagged_vmstate.frames import Frame, Header, Order
+from tagged_vmstate.fuzz.strategies import tables as fuzz_tables
+from tagged_vmstate.sections import NO_ATTRIBUTES
+from tagged_vmstate.tablejson import tables_to_json
 
 DUMP = DATA / "pc-qemu7.2.vmstate.json.xz"
 
@@ -215,10 +231,165 @@ class TestChecksums:
         assert "once" in found["sections"][1]["damage"][0]
 
     def test_streams_and_json_have_none(self, data: bytes) -> None:
-        for given in (stream_bytes("pc-qemu7.2"), run("to-json", "-", given=data).stdout):
-            text = shown("info", "-", given=given)
+        for other in (stream_bytes("pc-qemu7.2"), run("to-json", "-", given=data).stdout):
+            text = shown("info", "-", given=other)
             assert "crc32" not in text
             assert "checksums" not in text
-            found = json.loads(shown("info", "-", "--format", "json", given=given))
+            found = json.loads(shown("info", "-", "--format", "json", given=other))
             assert found["checksums"] is None
             assert not any(each["checksums"] for each in found["sections"])
+
+
+REPORTS = validator("reports")
+TABLES = validator("tables")
+
+
+def said(*arguments: object) -> Any:
+    """What a command prints as JSON, from a run in this process: it may be run hundreds of times."""
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as stdout:
+        cli.main([*map(str, arguments), "--format", "json"], standalone_mode=False)
+        stdout.flush()
+    found = json.loads(stdout.buffer.getvalue())
+    REPORTS.validate(found)
+    assert found["report"] == arguments[0]
+    return found
+
+
+class TestSchemas:
+    """What info, show and tables print fits its schema, and little else does."""
+
+    @pytest.mark.parametrize("name", ["isapc-qemu7.2", "pc-qemu7.2"])
+    def test_of_real_streams_in_all_forms(self, name: str, stream_path: Callable[[str], Path], tmp_path: Path) -> None:
+        stream, snapshot, text = stream_path(name), tmp_path / "vm.tvm", tmp_path / "vm.json"
+        assert run("import", stream, "-o", snapshot).returncode == 0
+        shown("to-json", snapshot, "-o", text)
+        sections = json.loads(text.read_text())["sections"]
+        for file in (stream, snapshot, text):
+            assert len(said("info", file)["sections"]) == len({(each["device"], each["instance"]) for each in sections})
+            assert said("show", file)["sections"] == sections
+        assert said("show", snapshot, "cpu*", "--non-default")["sections"]
+
+    @given(snapshots())
+    def test_of_every_snapshot(self, data: bytes) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".tvm") as file:
+            file.write(data)
+            file.flush()
+            assert said("info", file.name)["damage"] == []
+            assert len(said("show", file.name)["sections"]) == len(list(tv.Snapshot.read(data)))
+
+    @given(snapshots(), st.data())
+    def test_of_a_damaged_one(self, data: bytes, drawn: st.DataObject) -> None:
+        at = drawn.draw(st.integers(20, len(data) - 1))
+        with tempfile.NamedTemporaryFile(suffix=".tvm") as file:
+            file.write(data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :])
+            file.flush()
+            with contextlib.suppress(Trouble):  # a header that nothing intact follows
+                assert said("info", file.name)["damage"]
+
+    def test_of_a_later_version(self, stored: Path) -> None:
+        data = stored.read_bytes()
+        [section] = tv.Snapshot.read(data)
+        header = Header(2, NO_ATTRIBUTES)
+        order = Order(header)
+        order.count(Frame(section.lead, section.size, section.crc))
+        stored.write_bytes(header.encode() + data[section.offset : section.end] + order.end().encode())
+        found = said("info", stored)
+        assert (found["version"], found["sections"][0]["fields"], found["damage"]) == (2, None, [])
+
+    @given(fuzz_tables())
+    def test_of_any_tables(self, table: tv.Table) -> None:
+        exported = tables_to_json([Entry(table, number, None) for number in range(2)])
+        TABLES.validate(json.loads(json.dumps(exported)))
+
+    def test_of_tables_of_every_kind_as_the_command_exports_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(Path(__file__).parent)
+        for name in ("Everything", "More"):
+            TABLES.validate(json.loads(shown("tables", f"typing_example:{name}")))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda found: found.update(report="show"),
+            lambda found: found.pop("report"),
+            lambda found: found.update(more=1),
+            lambda found: found.pop("checksums"),
+            lambda found: found["checksums"].update(header="c09cd1e3"),
+            lambda found: found["checksums"].pop("end"),
+            lambda found: found["sections"][0].pop("size"),
+            lambda found: found["sections"][0].update(instance=-1),
+            lambda found: found["sections"][0].update(fields="1"),
+            lambda found: found["sections"][0]["checksums"][0].update(crc32=1),
+            lambda found: found["sections"][0]["checksums"][0].pop("intact"),
+            lambda found: found["damage"].append(None),
+        ],
+    )
+    def test_what_is_no_info_is_refused(self, stored: Path, change: Callable[[Any], object]) -> None:
+        self.refuse(REPORTS, said("info", stored), change)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda found: found.update(report="info"),
+            lambda found: found.pop("sections"),
+            lambda found: found.update(sections=found["sections"][0]),
+            lambda found: found["sections"][0].pop("device"),
+            lambda found: found["sections"][0]["fields"][0].update(value=256),
+        ],
+    )
+    def test_what_is_no_show_is_refused(self, stored: Path, change: Callable[[Any], object]) -> None:
+        self.refuse(REPORTS, said("show", stored), change)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda found: found.update(version=2),
+            lambda found: found.pop("format"),
+            lambda found: found["devices"][0].pop("instances"),
+            lambda found: found["devices"][0].update(instances=[-1]),
+            lambda found: found["devices"][0].update(hooks=["pre_save"]),
+            lambda found: found["devices"][0].pop("class"),
+            lambda found: found["devices"][0].update(more=1),
+            lambda found: field_of(found, "u8").update(type="uint9"),
+            lambda found: field_of(found, "u8").update(default=256),
+            lambda found: field_of(found, "u8").update(default=[1]),
+            lambda found: field_of(found, "u8").update(previous_defaults=[-1]),
+            lambda found: field_of(found, "u8").pop("name"),
+            lambda found: field_of(found, "u8").update(more=1),
+            lambda found: field_of(found, "u8").update(optional=True),
+            lambda found: field_of(found, "u32").update(widens_from=[]),
+            lambda found: field_of(found, "u32").update(display="octal"),
+            lambda found: field_of(found, "masked")["bounds"].update(mask=1.5),
+            lambda found: field_of(found, "masked")["bounds"].update(predicate="x"),
+            lambda found: field_of(found, "mode").update(enum={"IDLE": "0"}),
+            lambda found: field_of(found, "step").update(display={"enum": {}}),
+            lambda found: field_of(found, "buffer").update(default="xy"),
+            lambda found: field_of(found, "buffer").pop("length"),
+            lambda found: field_of(found, "numbers").update(default=0),
+            lambda found: field_of(found, "numbers").update(capacity=3),
+            lambda found: field_of(found, "memory").update(default={"7": "00"}),
+            lambda found: field_of(found, "msix").pop("struct"),
+            lambda found: field_of(found, "msix")["struct"].update(instances=[0]),
+            lambda found: field_of(found, "msix")["struct"]["fields"][0].pop("type"),
+            lambda found: field_of(found, "queues").update(default=[1, 2]),
+        ],
+    )
+    def test_what_are_no_tables_is_refused(self, change: Callable[[Any], object]) -> None:
+        self.refuse(TABLES, json.loads(json.dumps(tables_to_json(tv.Machine([Everything(required=1)]).entries))), change)
+
+    @staticmethod
+    def refuse(schema: jsonschema.Draft202012Validator, found: Any, change: Callable[[Any], object]) -> None:
+        schema.validate(found)
+        change(found)
+        with pytest.raises(jsonschema.ValidationError):
+            schema.validate(found)
+
+    @pytest.fixture
+    def stored(self, tmp_path: Path) -> Path:
+        with (tmp_path / "vm.tvm").open("wb") as file, tv.SnapshotWriter(file) as writer:
+            writer.write(tv.Section("chip", 0, [tv.Record("n", "uint8", None, 7)]))
+        return tmp_path / "vm.tvm"
+
+
+def field_of(found: Any, name: str) -> Any:
+    """A field of the first device."""
+    return next(each for each in found["devices"][0]["fields"] if each["name"] == name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import lzma
 import subprocess
@@ -10,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from conftest import DATA
+from schemas import validator
 from test_command import refused, run, shown
 
 import tagged_vmstate as tv
@@ -21,9 +20,7 @@ from tagged_vmstate import Record, Section
 STREAM = DATA / "pc-qemu7.2.mig.xz"
 RESET = DATA / "pc-qemu7.2-reset.mig.xz"
 DUMP = DATA / "pc-qemu7.2.vmstate.json.xz"
-SCHEMA = jsonschema.Draft202012Validator(
-    json.loads(importlib.resources.files("tagged_vmstate").joinpath("reports.schema.json").read_text())
-)
+SCHEMA = validator("reports")
 
 BOARD = """
 from typing import Annotated

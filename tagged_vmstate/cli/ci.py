@@ -1,4 +1,4 @@
-"""What `check` and `compat` found as continuous integration takes it: JUnit XML, and annotations of GitHub Actions."""
+"""The findings of `check` and `compat` for continuous integration: JUnit XML, and the annotations of GitHub Actions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 from tagged_vmstate.cli.messages import clean
 
 Level: TypeAlias = Literal["error", "warning", "notice"]
-"""Refused; it depends; fine. GitHub has these names."""
+"""Refused, on a condition, fine: as GitHub names them."""
 FORMATS: Final = ("junit", "github")
 
 
@@ -20,7 +20,7 @@ class Note:
 
     Attributes:
         test: The test that it belongs to: a device.
-        level: What it does to the test: one with an error failed, else one with a warning was skipped.
+        level: A test with an error failed; one with a warning was skipped.
         rule: The id of its rule.
         text: It in words.
     """
@@ -37,7 +37,7 @@ class Suite:
 
     Attributes:
         name: What was asked.
-        tests: The devices; those that only a note names are tests, too.
+        tests: The devices. One that only a note names is a test too.
         notes: What was found.
     """
 
@@ -71,8 +71,8 @@ def _junit(command: str, suites: Sequence[Suite]) -> str:
         group = f"{command}.{suite.name.replace('.', '_')}"  # Jenkins takes the last dot for the end of a package
         cases = [_case(group, test, notes) for test, notes in (tests or {"no devices": []}).items()]
         counts = {key: str(sum(case.find(tag) is not None for case in cases)) for key, tag in _COUNTED}
-        told = {"name": clean(suite.name), "tests": str(len(cases)), "errors": "0", **counts}
-        ET.SubElement(root, "testsuite", told).extend(cases)
+        attributes = {"name": clean(suite.name), "tests": str(len(cases)), "errors": "0", **counts}
+        ET.SubElement(root, "testsuite", attributes).extend(cases)
     ET.indent(root)
     text: bytes = ET.tostring(root, encoding="us-ascii", xml_declaration=True)
     return text.decode()
@@ -84,14 +84,14 @@ _TAGS: Final[dict[Level, str]] = {"error": "failure", "warning": "skipped", "not
 
 
 def _case(group: str, test: str, notes: Sequence[Note]) -> ET.Element:
-    """A test with all that was found as its text: Jenkins shows message and text, GitLab only the text."""
+    """A test with its notes, the worst first, all of them in the text: Jenkins shows message and text, GitLab only the text."""
     case = ET.Element("testcase", classname=clean(group), name=clean(test))
     worst = sorted(notes, key=lambda note: list(_TAGS).index(note.level))
     if worst:
-        told = ET.SubElement(case, _TAGS[worst[0].level])
+        outcome = ET.SubElement(case, _TAGS[worst[0].level])
         lines = [clean(note.text) for note in worst]
-        told.text = "\n".join(lines)
-        if told.tag != "system-out":
-            told.set("type", worst[0].rule)
-            told.set("message", lines[0] + (f", and {len(lines) - 1} more" if len(lines) > 1 else ""))
+        outcome.text = "\n".join(lines)
+        if outcome.tag != "system-out":
+            outcome.set("type", worst[0].rule)
+            outcome.set("message", lines[0] + (f", and {len(lines) - 1} more" if len(lines) > 1 else ""))
     return case

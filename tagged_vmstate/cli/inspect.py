@@ -184,9 +184,9 @@ def _checksum_line(checksums: dict[str, str | None], entries: Sequence[_Entry]) 
     parts = [is_intact for entry in entries for _, is_intact in entry.checksums]
     word = "section" if len(parts) == len(entries) else "part"
     counted = _counted(sum(parts), len(parts), word if len(parts) == 1 else f"{word}s")
-    told = f"header {header}" if header else "no intact header", counted, f"end {end}" if end else "no intact end"
+    shown = f"header {header}" if header else "no intact header", counted, f"end {end}" if end else "no intact end"
     is_right = bool(header and end) and all(parts)
-    return [("checksums  ", DIM), (f"{', '.join(told)}: ", PLAIN), ("all right", VALUE) if is_right else ("damaged", BAD)]
+    return [("checksums  ", DIM), (f"{', '.join(shown)}: ", PLAIN), ("all right", VALUE) if is_right else ("damaged", BAD)]
 
 
 @click.command(short_help="The values, as a tree.")
@@ -364,7 +364,7 @@ class _Choice:
 
 
 def _print_json(sections: Iterable[Section]) -> None:
-    print("[", end="")
+    print('{"report": "show", "sections": [', end="")
     for number, section in enumerate(sections):
         print("," if number else "", json.dumps(section_to_json(section), ensure_ascii=False), sep="\n", end="")
-    print("\n]")
+    print("\n]}")
