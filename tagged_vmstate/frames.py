@@ -56,10 +56,18 @@ class Header:
     version: int
     attributes: Opaque
 
+    @property
+    def crc(self) -> int:
+        """The checksum over its bytes before it."""
+        return crc32_of_few(self._summed())
+
     def encode(self) -> bytes:
-        """Its bytes, the sum last."""
-        head = MAGIC + pack_uint(self.version) + self.attributes.raw
+        """Its bytes, the checksum last."""
+        head = self._summed()
         return head + _packed_sum(crc32_of_few(head))
+
+    def _summed(self) -> bytes:
+        return MAGIC + pack_uint(self.version) + self.attributes.raw
 
     @classmethod
     def decode(cls, cursor: Cursor, limits: Limits) -> Header:
@@ -78,7 +86,7 @@ class Header:
         total = crc32_of_few(cursor.data[: cursor.pos])
         crc = _read_sum(cursor)
         if crc != total:
-            raise FormatError(f"the sum 0x{crc:08x} of the header", f"0x{total:08x} (damaged)", offset=0)
+            raise FormatError(f"the checksum 0x{crc:08x} of the header", f"0x{total:08x} (damaged)", offset=0)
         return _exact(cls(version, attributes), cursor)
 
 
@@ -325,7 +333,7 @@ class Order:
         if end.frames != due.frames:
             raise FormatError(f"{end.frames} frames before the end", str(due.frames), offset=offset)
         if end.crc != due.crc:
-            raise FormatError(f"the sum 0x{end.crc:08x} over all frames", f"0x{due.crc:08x} (damaged)", offset=offset)
+            raise FormatError(f"the checksum 0x{end.crc:08x} over all frames", f"0x{due.crc:08x} (damaged)", offset=offset)
         self.check_complete()
 
     def check_complete(self) -> None:
@@ -354,7 +362,7 @@ def _packed_sum(crc: int) -> bytes:
 
 
 def _read_sum(cursor: Cursor) -> int:
-    return _read_fixed(cursor, 0xCE, 4, "a sum")
+    return _read_fixed(cursor, 0xCE, 4, "a checksum")
 
 
 def _read_fixed(cursor: Cursor, first: int, size: int, what: str) -> int:

@@ -58,7 +58,8 @@ class StoredSection(Section):
     Attributes:
         offset: Byte offset of its frame.
         size: Bytes of its fields.
-        crc: The sum that is stored for it.
+        crc: The checksum that is stored for it.
+        computed: The checksum that it has, where the snapshot is read with ``damaged="report"``.
         snapshot: What it is a section of.
         damage: What is wrong with it, where the snapshot is read with ``damaged="report"``.
     """
@@ -70,6 +71,7 @@ class StoredSection(Section):
         self.offset = offset
         self.size = frame.size
         self.crc = frame.crc
+        self.computed: int | None = None
         self.damage: FormatError | None = None
         self._sum = frame.sum_of_head
         self._start = offset + frame.head_bytes
@@ -160,8 +162,8 @@ class StoredSection(Section):
             raise self.mismatch(total)
 
     def mismatch(self, total: int) -> FormatError:
-        """What is wrong where the sum is another than the one that is stored."""
-        return self._placed(FormatError(f"the sum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset))
+        """What is wrong where the checksum is another than the one that is stored."""
+        return self._placed(FormatError(f"the checksum 0x{self.crc:08x}", f"0x{total:08x} (damaged)", offset=self.offset))
 
     def _placed(self, error: FormatError) -> FormatError:
         error.file = self.snapshot.name
@@ -180,6 +182,7 @@ class Snapshot:
         name: What errors that are raised while it is read call it (`VMStateError.file`): set it where several are open.
         names: The names that its sections in parts have shown so far.
         raw_attributes: What stands in the header, as its bytes.
+        end_crc: After iterating, the checksum of the end; None where that is missing or damaged.
         damage: With ``damaged="report"``, after iterating: what was wrong that no section's own `damage` tells, an entry for all
             that is lost between two sections. At most 1,000 entries.
         more_damage: How many more there were.
@@ -199,6 +202,7 @@ class Snapshot:
         self.more_damage = 0
         self.name: str | None = None
         self.names = PartNames()
+        self.end_crc: int | None = None
         self._report = damaged == "report"
         if self._report and self.input.size is None:
             raise ValueError('damaged="report" looks for what lies behind the damage: it needs input that can seek')
@@ -249,6 +253,11 @@ class Snapshot:
         """What stands in the header: ``producer``, ``machine`` and whatever its writer added."""
         with naming(self.name):
             return dict(self.raw_attributes.decode())
+
+    @property
+    def header_crc(self) -> int | None:
+        """The checksum of the header; None where that is damaged."""
+        return None if self._header_damage else self._header.crc
 
     def __iter__(self) -> Iterator[StoredSection]:
         with naming(self.name):
@@ -308,8 +317,8 @@ class Snapshot:
                     self._check_end(order, head, offset)
                     return
                 section = self._section(head, offset)
-                total = search.checksum(head, offset)
-                section.damage = section.mismatch(total) if total != head.crc else None
+                section.computed = search.checksum(head, offset)
+                section.damage = section.mismatch(section.computed) if section.computed != head.crc else None
                 if section.damage and not search.begins(section.end):
                     raise section.damage
             except FormatError as error:
@@ -353,6 +362,7 @@ class Snapshot:
         return None
 
     def _check_end(self, order: Order, end: End, offset: int) -> None:
+        self.end_crc = end.crc if order.fits(end) else None
         order.check(end, offset)
         self.input.seek(offset + len(end.encode()))
         if self.input.peek(1):

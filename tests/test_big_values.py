@@ -94,7 +94,7 @@ class TestTheSameHoweverMuchIsHeld:
     def test_damage_is_found_before_anything_is_decoded(self) -> None:
         data = written([Section("dev", 0, [Record("a", "buffer", 1000, bytes(1000)), Record("b", "string", None, "text")])])
         hurt = data.replace(b"\xa4text", b"\xc1text")
-        with pytest.raises(FormatError, match=r"the sum 0x.*damaged"):
+        with pytest.raises(FormatError, match=r"the checksum 0x.*damaged"):
             read_all(hurt)
 
     def test_what_is_wrong_is_where_it_is(self) -> None:

@@ -133,7 +133,7 @@ def test_what_show_prints_can_be_chosen(tvm: Path) -> None:
     assert "no device `ps2kb`; near it: ps2kbd#0" in refused("show", tvm, "ps2kb")
     assert "no field `ps2kbd/scancode`; near it: ps2kbd#0/scancode_set" in refused("show", tvm, "ps2kbd", "scancode")
     found = json.loads(shown("show", tvm, "ps2kbd", "translate", "--format", "json"))
-    assert found[0]["fields"] == [{"name": "translate", "type": "int32", "value": 0}]
+    assert found["sections"][0]["fields"] == [{"name": "translate", "type": "int32", "value": 0}]
 
 
 def small(*records: Record) -> bytes:
@@ -261,7 +261,7 @@ class TestDamaged:
         done = run("show", hurt, "--salvage")
         assert done.returncode == 1
         assert "b#0\n" in done.stdout.decode()
-        assert "left out: expected the sum" in done.stderr.decode()
+        assert "left out: expected the checksum" in done.stderr.decode()
 
     def test_what_is_lost_is_listed_a_thousand_times_at_most(self, tmp_path: Path) -> None:
         (tmp_path / "lost.tvm").write_bytes(hostile("between intact ones", 1 << 17))

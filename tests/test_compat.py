@@ -18,6 +18,7 @@ from annotated_types import Interval, Le, Predicate
 from conftest import DATA
 from hostile import dump
 from hypothesis import given
+from schemas import validator
 from table_strategies import Growth, growths
 from test_machine import state_of, table_of
 from typing_example import Everything, Mode, More
@@ -39,6 +40,9 @@ def is_even(number: int) -> bool:
 
 
 EVEN = Annotated[tv.uint8, Predicate(is_even)]
+
+
+SCHEMA = validator("tables")
 
 
 class Smaller(enum.IntEnum):
@@ -207,7 +211,9 @@ def _nested(levels: int) -> Any:
 
 class TestTablesAsJson:
     def roundtrip(self, found: list[Entry]) -> list[Entry]:
-        return tables_from_json(json.loads(json.dumps(tables_to_json(found))))
+        exported = json.loads(json.dumps(tables_to_json(found)))
+        SCHEMA.validate(exported)
+        return tables_from_json(exported)
 
     def test_they_decide_the_same(self) -> None:
         machine = tv.Machine([Everything(required=1), (More(required=2), 3)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import importlib.resources
 import io
 import json
 import zlib
@@ -15,6 +14,7 @@ import pytest
 from conftest import STREAMS, stream_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+from schemas import validator
 from strategies import foreign_snapshots, snapshots
 
 from tagged_vmstate import jsonform
@@ -27,8 +27,7 @@ from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.wire import Opaque
 
-SCHEMA = json.loads(importlib.resources.files("tagged_vmstate").joinpath("snapshot.schema.json").read_text())
-VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+VALIDATOR = validator("snapshot")
 
 
 def as_json(data: bytes) -> bytes:

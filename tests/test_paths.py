@@ -141,7 +141,7 @@ def test_an_odd_name_in_every_command(name: str, tmp_path: Path) -> None:
     [difference] = json.loads(run("diff", old, new, "--format", "json").stdout)["differences"]
     assert difference["path"] == [name, 0, name]
     assert shown("diff", old, new, "--ignore", place) == ""
-    [section] = json.loads(shown("show", new, place, "--format", "json"))
+    [section] = json.loads(shown("show", new, place, "--format", "json"))["sections"]
     assert [each["name"] for each in section["fields"][0]["value"][0]] == [name]
     assert format_path(None, (name,)) in shown("show", new, format_path(f"{name}#3", ()), words)
     shown("set", old, place, "2", "-o", tmp_path / "set.tvm")

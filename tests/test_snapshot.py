@@ -115,13 +115,13 @@ def test_swapped_dropped_doubled_and_foreign_frames_are_detected() -> None:
             if one != other:
                 swapped = list(frames)
                 swapped[one], swapped[other] = frames[other], frames[one]
-                with pytest.raises(FormatError, match=r"the sum 0x.* over all frames"):
+                with pytest.raises(FormatError, match=r"the checksum 0x.* over all frames"):
                     read_all(b"".join([header, *swapped, end]))
         with pytest.raises(FormatError, match="expected 8 frames before the end, snapshot has 7"):
             read_all(b"".join([header, *frames[:one], *frames[one + 1 :], end]))
         with pytest.raises(FormatError, match="each section once"):
             read_all(b"".join([header, *frames[: one + 1], *frames[one:], end]))
-        with pytest.raises(FormatError, match=r"the sum 0x.* over all frames"):
+        with pytest.raises(FormatError, match=r"the checksum 0x.* over all frames"):
             read_all(b"".join([header, *frames[:one], foreign, *frames[one + 1 :], end]))
 
 

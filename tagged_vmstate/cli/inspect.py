@@ -43,12 +43,13 @@ FORMATS = click.Choice(["text", "json"])
 class _Entry:
     """What `info` says of a section."""
 
-    __slots__ = ("damage", "device", "instance", "is_damaged", "names", "parts", "size")
+    __slots__ = ("checksums", "damage", "device", "instance", "is_damaged", "names", "parts", "size")
 
     def __init__(self, section: Section) -> None:
         self.device = section.device
         self.instance = section.instance
         self.parts = 0
+        self.checksums: list[tuple[int, bool]] = []
         self.size = 0
         self.names: set[str] | None = set()
         self.is_damaged = False
@@ -59,6 +60,8 @@ class _Entry:
         self.parts += 1
         self.size += section.size if isinstance(section, StoredSection) else sum(map(len, section.pieces()))
         damage = section.damage if isinstance(section, StoredSection) else None
+        if isinstance(section, StoredSection):
+            self.checksums.append((section.crc, section.computed == section.crc))
         try:
             if not is_readable or damage is not None:
                 self.names = None
@@ -77,15 +80,36 @@ class _Entry:
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
-        found = {"device": self.device, "instance": self.instance, "parts": self.parts, "fields": self.fields}
-        return {**found, "size": self.size, "damage": self.damage}
+        return {
+            "device": self.device,
+            "instance": self.instance,
+            "parts": self.parts,
+            "fields": self.fields,
+            "size": self.size,
+            "checksums": [{"crc32": _hex(crc), "intact": is_intact} for crc, is_intact in self.checksums],
+            "damage": self.damage,
+        }
+
+    def crc_text(self) -> str:
+        """For a person: the one checksum, or how many there were."""
+        if self.parts == 1:
+            return f"{self.checksums[0][0]:08x}"
+        return _counted(sum(is_intact for _, is_intact in self.checksums), self.parts, "intact")
 
 
-@click.command(short_help="Header, sections, sizes and sums; damage.")
+def _hex(crc: int | None) -> str | None:
+    return None if crc is None else f"0x{crc:08x}"
+
+
+def _counted(count: int, total: int, word: str) -> str:
+    return f"{count} {word}" if count == total else f"{count} of {total} {word}"
+
+
+@click.command(short_help="Header, sections, sizes and checksums; damage.")
 @click.argument("file")
 @click.option("--format", "form", type=FORMATS, default="text", show_default=True, help="For a person or a program.")
 def info_command(file: str, form: str) -> int:
-    """Header, sections, sizes and sums; damage.
+    """Header, sections, sizes and checksums; damage.
 
     Works on a damaged FILE and on one of a later version: every section that can be found is listed, and what is
     wrong is said behind the list.
@@ -110,38 +134,66 @@ def info_command(file: str, form: str) -> int:
         damage = [str(error) for error in sections.damage] if isinstance(sections, Snapshot) else []
         more = max(-left, 0) + (sections.more_damage if isinstance(sections, Snapshot) else 0)
         attributes = sections.raw_attributes.to_json()
+        checksums = _checksums(sections)
     damage += [sentence for entry in entries.values() for sentence in entry.damage]
     damage += [f"{more} more"] if more else []
     if form == "json":
         rows = [entry.as_json() for entry in entries.values()]
-        json.dump({"version": version, "attributes": attributes, "sections": rows, "damage": damage}, sys.stdout, indent=1)
+        found = {"report": "info", "version": version, "attributes": attributes, "checksums": checksums}
+        json.dump({**found, "sections": rows, "damage": damage}, sys.stdout, indent=1)
         print()
     else:
-        show_lines(_info_lines(version, attributes, list(entries.values()), damage))
+        show_lines(_info_lines(version, attributes, checksums, list(entries.values()), damage))
     return DAMAGED if damage else 0
 
 
-def _info_lines(version: int, attributes: dict[str, Any], entries: Sequence[_Entry], damage: Sequence[str]) -> Iterator[Line]:
+def _checksums(sections: Sections) -> dict[str, str | None] | None:
+    """Those of header and end, where they are intact; None for what has no checksums."""
+    return {"header": _hex(sections.header_crc), "end": _hex(sections.end_crc)} if isinstance(sections, Snapshot) else None
+
+
+def _info_lines(
+    version: int,
+    attributes: dict[str, Any],
+    checksums: dict[str, str | None] | None,
+    entries: Sequence[_Entry],
+    damage: Sequence[str],
+) -> Iterator[Line]:
     later = "" if version == VERSION else ": a later build reads its fields"
     yield [("format  ", DIM), (f"{version}{later}", VALUE)]
     for key, value in attributes.items():
         yield [(f"{clean(key)}  ", DIM), (clean(value if isinstance(value, str) else json.dumps(value)), VALUE)]
     yield []
-    rows = [("section", "parts", "fields", "size", "state")]
+    rows = [["section", "parts", "fields", "size", "state"]]
     for entry in entries:
         fields = "?" if entry.fields is None else str(entry.fields)
         state = "damaged" if entry.is_damaged else "ok"
-        rows.append(
-            (format_path(label(entry.device, entry.instance), ()), str(entry.parts), fields, size_text(entry.size), state)
-        )
-    styles = (DEVICE, PLAIN, PLAIN, VALUE, DIM)
+        name = format_path(label(entry.device, entry.instance), ())
+        rows.append([name, str(entry.parts), fields, size_text(entry.size), state])
+    styles = [DEVICE, PLAIN, PLAIN, VALUE, DIM]
+    if checksums:
+        for row, text in zip(rows, ["crc32", *(entry.crc_text() for entry in entries)], strict=True):
+            row.insert(-1, text)
+        styles.insert(-1, PLAIN)
     for line in table(rows, styles, right=frozenset({1, 2, 3})):
         yield [(text, BAD if text.startswith("damaged") else style) for text, style in line]
     yield []
     total = sum(entry.size for entry in entries)
     yield [(f"{len(entries)} sections, {size_text(total)} of fields", DIM)]
+    if checksums:
+        yield _checksum_line(checksums, entries)
     for sentence in damage:
         yield [("damaged: ", BAD), (clean(sentence), PLAIN)]
+
+
+def _checksum_line(checksums: dict[str, str | None], entries: Sequence[_Entry]) -> Line:
+    header, end = checksums["header"], checksums["end"]
+    parts = [is_intact for entry in entries for _, is_intact in entry.checksums]
+    word = "section" if len(parts) == len(entries) else "part"
+    counted = _counted(sum(parts), len(parts), word if len(parts) == 1 else f"{word}s")
+    shown = f"header {header}" if header else "no intact header", counted, f"end {end}" if end else "no intact end"
+    is_right = bool(header and end) and all(parts)
+    return [("checksums  ", DIM), (f"{', '.join(shown)}: ", PLAIN), ("all right", VALUE) if is_right else ("damaged", BAD)]
 
 
 @click.command(short_help="The values, as a tree.")
@@ -313,8 +365,8 @@ class _Choice:
 
 def _print_json(wholes: Iterable[Whole]) -> None:
     with output(STANDARD, is_text=True) as target:
-        target.write(b"[")
+        target.write(b'{"report": "show", "sections": [')
         for number, whole in enumerate(wholes):
             target.write(b",\n" if number else b"\n")
             target.writelines(whole_text(whole))
-        target.write(b"\n]\n")
+        target.write(b"\n]}\n")

@@ -24,7 +24,7 @@ CLOSED_PIPE: Final = 128 + 13
 INTERRUPTED: Final = 128 + 2
 
 _COMMANDS: Final = {
-    "info": ("inspect", "Header, sections, sizes and sums; damage."),
+    "info": ("inspect", "Header, sections, sizes and checksums; damage."),
     "show": ("inspect", "The values, as a tree."),
     "to-json": ("convert", "Write the JSON form."),
     "from-json": ("convert", "Make a snapshot from its JSON form."),

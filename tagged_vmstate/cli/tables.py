@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from tagged_vmstate import compat
-from tagged_vmstate.changes import FINE, REFUSED, Change
+from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change
+from tagged_vmstate.cli import ci
 from tagged_vmstate.cli.files import STANDARD, Trouble, lines, opened, output
 from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.cli.modules import any_tables, tables
@@ -20,13 +21,22 @@ from tagged_vmstate.cli.render import BAD, DIM, NAME, PLAIN, VALUE, Line, show_l
 from tagged_vmstate.codec import Unknown
 from tagged_vmstate.errors import Finding
 from tagged_vmstate.machine import Report, check_by_loading
-from tagged_vmstate.paths import Aliases, format_path
+from tagged_vmstate.paths import Aliases, format_name, format_path
 from tagged_vmstate.qemu import dumpstate
 from tagged_vmstate.rules import RULES
+from tagged_vmstate.table import Table
 from tagged_vmstate.tablejson import NotCarried, not_carried, tables_to_json
 
 INCOMPATIBLE = 1
 DIRECTIONS = {"upgrade": "NEW loads what OLD saved", "downgrade": "OLD loads what NEW saves"}
+FORMAT_OPTION = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", *ci.FORMATS]),
+    default="text",
+    show_default=True,
+    help="For a person, a program, or continuous integration.",
+)
 
 
 @click.command(short_help="Can these tables load this snapshot?")
@@ -39,7 +49,7 @@ DIRECTIONS = {"upgrade": "NEW loads what OLD saved", "downgrade": "OLD loads wha
     show_default=True,
     help="What the load does with what no table knows.",
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to tell it.")
+@FORMAT_OPTION
 def check_command(file: str, spec: str, unknown: Unknown, form: str) -> int:
     """Can these tables load this snapshot? Everything that a load would meet, at once.
 
@@ -68,6 +78,9 @@ def check_command(file: str, spec: str, unknown: Unknown, form: str) -> int:
             "more": report.more_problems + report.more,
         }
         print(json.dumps(result, indent=1, ensure_ascii=False))
+    elif form in ci.FORMATS:
+        tests = [format_path(entry.label, ()) for entry in entries]
+        ci.show(form, "check", [ci.Suite(Path(file).name, tests, list(_check_notes(report, lacking)))])
     else:
         show_lines(_check_lines(report, lacking))
     return INCOMPATIBLE if report.problems else 0
@@ -86,6 +99,22 @@ def _finding_json(finding: Finding) -> dict[str, Any]:
         "purpose": rule.purpose,
         "remedy": rule.remedy,
     }
+
+
+def _check_notes(report: Report, lacking: Sequence[NotCarried]) -> Iterator[ci.Note]:
+    for finding in report.findings:
+        rule = RULES[finding.rule]
+        test = format_path(finding.section, ())
+        text = f"{format_path(finding.section, finding.path)}: {finding.sentence}"
+        if rule.refuses:
+            yield ci.Note(test, "error", rule.id, f"{text}; to mend it: {rule.remedy}")
+        else:
+            yield ci.Note(test, "notice", rule.id, text)
+    more = report.more_problems + report.more
+    if more:
+        yield ci.Note("the rest", "error" if report.more_problems else "notice", "more", f"{more} more findings")
+    if lacking:
+        yield ci.Note("what is not in the tables", "warning", "not-in-tables", _lacking(lacking))
 
 
 def _check_lines(report: Report, lacking: Sequence[NotCarried]) -> Iterator[Line]:
@@ -145,14 +174,7 @@ def tables_command(spec: str, out: str) -> None:
 @click.option("--strict", is_flag=True, help="Exit with 1 for what loads only on a condition, too.")
 @click.option("--alias", "aliases", multiple=True, metavar="PATH=NAME", help="A name of OLD that changed, in dumps of QEMU's.")
 @click.option("--aliases", "alias_file", metavar="FILE", help="The same, one in a line.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "junit", "github"]),
-    default="text",
-    show_default=True,
-    help="How to tell it.",
-)
+@FORMAT_OPTION
 def compat_command(
     old: str, new: str, *, direction: str, aliases: tuple[str, ...], alias_file: str | None, form: str, strict: bool
 ) -> int:
@@ -175,18 +197,18 @@ def compat_command(
         raise Trouble("one of the two is a dump of QEMU's, the other is not: compare two of one kind")
     if renamed.unused:
         raise not_found(renamed.unused[0], dumpstate.places(before) if isinstance(before, dumpstate.Dump) else ())
+    bad = {REFUSED, WHILE} if strict else {REFUSED}
     changes = {name: _changes(before, after, name) for name in DIRECTIONS if direction in {"both", name}}
     if form == "json":
         print(json.dumps({"report": "compat", **{name: _compat_json(found) for name, found in changes.items()}}, indent=1))
-    elif form == "junit":
-        print(_junit(changes))
-    elif form == "github":
-        for name, found in changes.items():
-            for change in found:
-                _print_github(name, change)
+    elif form in ci.FORMATS:
+        tests = _tests(before, after)
+        suites = [
+            ci.Suite(name, tests.values(), [_note(change, tests, bad) for change in found]) for name, found in changes.items()
+        ]
+        ci.show(form, "compat", suites)
     else:
         show_lines(line for name, found in changes.items() for line in _compat_lines(name, found))
-    bad = {REFUSED} if not strict else {REFUSED, "while"}
     return INCOMPATIBLE if any(change.effect in bad for found in changes.values() for change in found) else 0
 
 
@@ -232,25 +254,20 @@ def _compat_lines(direction: str, changes: Sequence[Change]) -> Iterator[Line]:
     yield [(f"  {counts[0]} refused, {counts[1]} on a condition, {counts[2]} fine", DIM)]
 
 
-def _junit(changes: dict[str, list[Change]]) -> str:
-    """A suite a direction, a case a change: one that is refused failed, one on a condition was skipped."""
-    suites = ET.Element("testsuites", name="tagged-vmstate compat")
-    for direction, found in changes.items():
-        counts = {effect: str(sum(change.effect == effect for change in found)) for effect in (REFUSED, "while")}
-        suite = ET.SubElement(
-            suites, "testsuite", name=direction, tests=str(len(found)), failures=counts[REFUSED], skipped=counts["while"]
-        )
-        for change in found:
-            case = ET.SubElement(suite, "testcase", classname=change.rule.id, name=change.place)
-            if change.effect != FINE:
-                tag = "failure" if change.effect == REFUSED else "skipped"
-                ET.SubElement(case, tag, message=clean(str(change))).text = change.rule.remedy
-    ET.indent(suites)
-    return ET.tostring(suites, encoding="unicode")
+def _tests(old: Any, new: Any) -> dict[str, str]:
+    """A device as changes name it -> its test: one for all instances, of which those with one table are compared once."""
+    if isinstance(old, dumpstate.Dump):
+        return {name: format_name(name) for name in (*old.devices, *new.devices)}
+    names = {entry.table.name for entry in old}
+    return {entry.label: format_name(_old_name(entry.table, names)) for entry in (*old, *new)}
 
 
-def _print_github(direction: str, change: Change) -> None:
-    kind = {REFUSED: "error", FINE: "notice"}.get(change.effect, "warning")
+def _old_name(table: Table, old: Container[str]) -> str:
+    """The name of a device in the older tables, if it is there."""
+    return next((name for name in (table.name, *table.aliases) if name in old), table.name)
+
+
+def _note(change: Change, tests: Mapping[str, str], bad: Container[str]) -> ci.Note:
+    level: ci.Level = "error" if change.effect in bad else "notice" if change.effect == FINE else "warning"
     remedy = "" if change.effect == FINE else f"; to mend it: {change.rule.remedy}"
-    text = clean(f"{change}{remedy}").replace("%", "%25")
-    print(f"::{kind} title={direction} {change.rule.id}::{text}")
+    return ci.Note(tests[change.device], level, change.rule.id, f"{change}{remedy}")
