@@ -18,6 +18,6 @@ class Integer(click.IntRange):
 
     @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and len(value) > _MOST:
+        if len(str(value)) > _MOST:
             self.fail(f"{brief(value)} is too long for an integer.", param, ctx)
         return super().convert(value, param, ctx)
