@@ -19,18 +19,12 @@ class Form:
     """What a file is.
 
     Attributes:
-        name: In words: ``snapshot``, ``JSON form`` or ``stream``.
-        compression: The module for what is around it, as `compression_of` returns it.
+        is_text: Whether a person can read it.
     """
 
-    name: str
-    compression: str | None
     _write: Write
-
-    @property
-    def is_text(self) -> bool:
-        """Whether a person can read it."""
-        return self.name == "JSON form" and self.compression is None
+    _compression: str | None
+    is_text: bool = False
 
     def write(self, sections: Sections, target: BinaryIO) -> None:
         """Write sections in this form.
@@ -44,7 +38,7 @@ class Form:
             FormatError: They come from bytes that are damaged.
             OSError: The target does not take it.
         """
-        with compressed(target, self.compression) as inner:
+        with compressed(target, self._compression) as inner:
             self._write(sections, inner)
 
 
@@ -53,19 +47,19 @@ def form_of(sections: Sections, compression: str | None = None) -> Form:
 
     Args:
         sections: What `open_sections` returned; read to its end, where it is no snapshot.
-        compression: What was around it.
+        compression: What was around it, as `compression_of` returned it.
 
     Raises:
         StateError: One file cannot hold it again: its memory lies in files of its own.
     """
     if isinstance(sections, Snapshot):
-        return Form("snapshot", compression, write)
+        return Form(write, compression)
     from tagged_vmstate.jsonform import JsonForm, to_json  # noqa: PLC0415  # only what the input needs
 
     if not isinstance(sections, JsonForm):
         from tagged_vmstate.qemu.export import export  # noqa: PLC0415  # the same
 
-        return Form("stream", compression, export)
+        return Form(export, compression)
     if sections.has_images:
         raise StateError("memory in the JSON itself", "image files: make a snapshot of it first, with from-json --memory DIR")
-    return Form("JSON form", compression, to_json)
+    return Form(to_json, compression, is_text=compression is None)

@@ -570,6 +570,7 @@ class TestExported:
     def test_attributes_that_lie_are_refused(self) -> None:
         """Each of them in turn: a file comes out, or one of our errors."""
         table, version, _, hexed = CASES["subsections"]
+        lies: tuple[object, ...] = (None, -1, 1 << 40, "x", [], {}, [7], [7, 7, 7], [7, "x"], [7, 9])
         section = RawSection(table.name, 0, version, bytes.fromhex(hexed))
         for data in (file_v2(section), file_v3(section)):
             snapshot = imported(data, table)
@@ -582,7 +583,6 @@ class TestExported:
             refusals = 0
             for key in list(said):
                 kept = said[key]
-                lies: tuple[object, ...] = (None, -1, 1 << 40, "x", [], {}, [7], [7, 7, 7], [7, "x"], [7, 9])
                 for lie in lies:
                     said[key] = lie
                     back = io.BytesIO()
