@@ -43,6 +43,7 @@ FLOORS = [
     {"fuzz.targets"},
     {"fuzz.engine", "fuzz.strategies"},
     {"fuzz.coverage"},
+    {"cli.streams"},
     {"cli.messages"},
     {"cli.render", "cli.main"},
     {"cli.files"},
