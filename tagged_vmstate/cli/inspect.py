@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import click
 
-from tagged_vmstate.cli.files import opened
+from tagged_vmstate.cli.files import STANDARD, opened, output, print_json
 from tagged_vmstate.cli.globs import fits, not_found
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean, say
@@ -105,8 +104,7 @@ def info_command(file: str, form: str) -> int:
     damage += [f"{more} more"] if more else []
     if form == "json":
         rows = [entry.as_json() for entry in entries.values()]
-        json.dump({"version": version, "attributes": attributes, "sections": rows, "damage": damage}, sys.stdout, indent=1)
-        print()
+        print_json({"version": version, "attributes": attributes, "sections": rows, "damage": damage})
     else:
         show_lines(_info_lines(version, attributes, list(entries.values()), damage))
     return DAMAGED if damage else 0
@@ -173,7 +171,7 @@ def show_command(
     with opened(file, salvage=salvage) as sections:
         sound = _Sound(sections)
         if form == "json":
-            _print_json(chosen.sections(sound))
+            _print_sections(chosen.sections(sound))
         else:
             is_full = full or field is not None
             wholes = chosen.wholes(overview(sound))
@@ -276,8 +274,10 @@ class _Choice:
             yield record.replace(value=chosen[0] if record.length is None else chosen)
 
 
-def _print_json(sections: Iterable[Section]) -> None:
-    print("[", end="")
-    for number, section in enumerate(sections):
-        print("," if number else "", json.dumps(section_to_json(section), ensure_ascii=False), sep="\n", end="")
-    print("\n]")
+def _print_sections(sections: Iterable[Section]) -> None:
+    with output(STANDARD, is_text=True) as target:
+        target.write(b"[")
+        for number, section in enumerate(sections):
+            text = json.dumps(section_to_json(section), ensure_ascii=False)
+            target.write(f"{',' if number else ''}\n{text}".encode())
+        target.write(b"\n]\n")

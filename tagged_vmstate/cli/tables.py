@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ import click
 
 from tagged_vmstate import compat
 from tagged_vmstate.changes import FINE, REFUSED, Change
-from tagged_vmstate.cli.files import STANDARD, Trouble, opened, output
+from tagged_vmstate.cli.files import STANDARD, Trouble, opened, print_json
 from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.cli.modules import any_tables, tables
 from tagged_vmstate.cli.render import BAD, DIM, NAME, PLAIN, VALUE, Line, show_lines
@@ -66,7 +65,7 @@ def check_command(file: str, spec: str, unknown: Unknown, form: str) -> int:
             "findings": [_finding_json(finding) for finding in report.findings],
             "more": report.more_problems + report.more,
         }
-        print(json.dumps(result, indent=1, ensure_ascii=False))
+        print_json(result)
     else:
         show_lines(_check_lines(report, lacking))
     return INCOMPATIBLE if report.problems else 0
@@ -130,9 +129,7 @@ def tables_command(spec: str, out: str) -> None:
       tagged-vmstate tables board:MACHINE -o release-1.2.json
       tagged-vmstate compat release-1.2.json board:MACHINE
     """
-    text = json.dumps(tables_to_json(tables(spec)), indent=1, ensure_ascii=False)
-    with output(out, is_text=True) as target:
-        target.write(f"{text}\n".encode())
+    print_json(tables_to_json(tables(spec)), out)
 
 
 @click.command(short_help="What an upgrade and a downgrade would meet.")
@@ -174,7 +171,7 @@ def compat_command(
         raise Trouble("one of the two is a dump of QEMU's, the other is not: compare two of one kind")
     changes = {name: _changes(before, after, name) for name in DIRECTIONS if direction in {"both", name}}
     if form == "json":
-        print(json.dumps({"report": "compat", **{name: _compat_json(found) for name, found in changes.items()}}, indent=1))
+        print_json({"report": "compat", **{name: _compat_json(found) for name, found in changes.items()}})
     elif form == "junit":
         print(_junit(changes))
     elif form == "github":
@@ -260,7 +257,7 @@ def _junit(changes: dict[str, list[Change]]) -> str:
                 tag = "failure" if change.effect == REFUSED else "skipped"
                 ET.SubElement(case, tag, message=clean(str(change))).text = change.rule.remedy
     ET.indent(suites)
-    return ET.tostring(suites, encoding="unicode")
+    return ET.tostring(suites).decode()  # ASCII, which is the same in whatever encoding it is printed
 
 
 def _print_github(direction: str, change: Change) -> None:
