@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias, cast
 
+from tagged_vmstate.text import integer
+
 PathPart: TypeAlias = str | int
 Path: TypeAlias = tuple[PathPart, ...]
 """Field names and array indexes, from the section's top."""
@@ -87,7 +89,7 @@ class Pattern:
             else:
                 levels[-1] += _expression(match)
             if match[1] and match[1] != "*" and at == len(text):
-                self.indexed = Pattern(text[: match.start()]), int(match[1], 0)
+                self.indexed = Pattern(text[: match.start()]), integer(match[1])
         self._prefixes = [re.compile(_joined(levels[:count]), re.DOTALL) for count in range(1, len(levels) + 1)]
         self._covers = re.compile(f"(?:{self._prefixes[-1].pattern})(?:[{_LEVEL}{_INDEX}].*)?", re.DOTALL)
 
@@ -158,7 +160,7 @@ def _expression(match: re.Match[str]) -> str:
     """The regular expression of a token."""
     part = match[0]
     if match[1]:
-        index = r"\d+" if match[1] == "*" else str(int(match[1], 0))
+        index = r"\d+" if match[1] == "*" else str(integer(match[1]))
         inside = f"{_INSIDE}*" if match[1] == "*" else re.escape(match[1])
         return rf"(?:{_INDEX}{index}|\[{inside}\])"
     if part == "#":

@@ -11,7 +11,8 @@ PACKAGE = Path(tagged_vmstate.__file__).parent
 
 # From the ground up; a room may import any room of a line above its own.
 FLOORS = [
-    {"version", "paths", "sums", "straight", "text"},
+    {"text"},
+    {"version", "paths", "sums", "straight"},
     {"errors"},
     {"wire", "files", "template"},
     {"wiretype", "compression"},

@@ -141,7 +141,12 @@ class TestNumbers:
 
     def test_values_that_fit(self, tvm: Path) -> None:
         for field, value, words in (
-            *(("n", "0" * 5000 + "9", "  9\n"), ("f", "inf", "inf"), ("odd", '{"y": 2}', "{'y': 2}")),
+            *(
+                ("list[001]", "09", "1, 9"),
+                ("n", "0" * 5000 + "9", "  9\n"),
+                ("f", "inf", "inf"),
+                ("odd", '{"y": 2}', "{'y': 2}"),
+            ),
             ("bytes", "01 02", "01 02"),
         ):
             shown("set", tvm, "dev", field, value, "-o", tvm)
