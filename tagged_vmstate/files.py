@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import fcntl
@@ -9,7 +10,6 @@ import io
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, cast, overload
@@ -35,28 +35,54 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     It is written beside its target, synced to the disk and renamed, then the folder is synced; after an
     exception nothing of it is left, and what a writer that was killed has left goes with the next save. Several may
     write at once: the last one stays. The target keeps its mode, and only its owner can read a new one, because the memory
-    of a guest is secret; a link stays one. What is no regular file (a pipe, a device) is written to directly. Raises OSError.
+    of a guest is secret; a link stays one. What is no regular file (a pipe, a device) is written to directly, and what is a
+    descriptor of this process (`/dev/stdout`, `/dev/fd/3`) where it stands: somebody else opened it. Raises OSError.
     """
-    target = Path(os.path.realpath(path))
+    target = _resolved(path)
+    if isinstance(target, int):
+        with os.fdopen(os.dup(target), "wb") as direct:
+            yield direct
+        return
     mode = _mode(target)
-    if mode is not None and not stat.S_ISREG(mode):
+    if not _is_replaced(mode):
         with target.open("wb") as direct:
             yield direct
         return
     _remove_left_over(target)
-    draft, file = _new_draft(target)
+    drafts: list[Path] = []
     try:
-        with file:
+        with _new_draft(target, drafts) as file:
             yield file
             file.flush()
             if mode is not None:
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))
             os.fsync(file.fileno())
-            draft.replace(target)  # before it is closed, which ends its lock
+            drafts[-1].replace(target)  # before it is closed, which ends its lock
     except BaseException:
-        draft.unlink(missing_ok=True)
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path | int:
+    """Where a path leads, link by link: the name of a file, or a descriptor of this process."""
+    own = {os.path.realpath(f"/proc/{which}/fd") for which in ("self", "thread-self")}
+    target = Path(path)
+    while True:
+        folder = os.path.realpath(target.parent)
+        if folder in own and target.name.isdecimal():
+            return int(target.name)  # its link may name a file, but a new one of that name would be another
+        target = Path(folder, target.name)
+        is_opaque = not _is_replaced(_mode(target)) and folder.startswith("/proc/")
+        if is_opaque or not target.is_symlink():
+            return target  # what another process has open may be a pipe, which has no name
+        target = target.parent / target.readlink()
+
+
+def _is_replaced(mode: int | None) -> bool:
+    """Whether a new file takes the place of what has this mode, or of nothing."""
+    return mode is None or stat.S_ISREG(mode)
 
 
 def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
@@ -125,18 +151,21 @@ def read_some(file: BinaryIO, size: int) -> bytes:
 # A draft is locked as long as its writer lives. A file system without such locks keeps what is left over.
 
 
-def _new_draft(target: Path) -> tuple[Path, BinaryIO]:
+def _new_draft(target: Path, drafts: list[Path]) -> BinaryIO:
+    """A file to write; each name is in `drafts` before there is such a file, as an interrupt may come between."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=DRAFT, dir=target.parent)
-        draft, file = Path(name), os.fdopen(handle, "wb")
+        name = base64.b32encode(os.urandom(5)).decode().lower()
+        draft = target.with_name(f"{_prefix(target)}{name}{DRAFT}")
+        drafts.append(draft)
+        handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        file = os.fdopen(handle, "wb")
         try:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(handle).st_nlink:
-                return draft, file
+                return file
         except BaseException:
             file.close()
-            draft.unlink(missing_ok=True)
             raise
         file.close()  # another save took it for a left-over before it was locked
 

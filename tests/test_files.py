@@ -8,16 +8,22 @@ import fcntl
 import io
 import os
 import signal
+import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
+from types import FrameType
 from typing import Annotated, Any
 
 import pytest
 
 import tagged_vmstate as tv
+from tagged_vmstate import files
 from tagged_vmstate.files import Input, replacing
 from tagged_vmstate.memory import Images
+from tagged_vmstate.snapshot import write
 
 
 def _save(path: Path, data: bytes) -> None:
@@ -283,6 +289,94 @@ def test_what_is_no_file_is_written_to_directly(tmp_path: Path) -> None:
         os.close(reader)
     with pytest.raises(IsADirectoryError):
         _save(tmp_path, b"")
+
+
+@pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"])
+def test_a_descriptor_is_written_where_it_stands(folder: str, tmp_path: Path) -> None:
+    path, link = tmp_path / "log", tmp_path / "link"
+    with path.open("wb", buffering=0) as file:
+        link.symlink_to(f"{folder}/{file.fileno()}")
+        file.write(b"a")
+        number = path.stat().st_ino
+        _save(Path(folder, str(file.fileno())), b"one")
+        _save(link, b"two")
+        file.write(b"b")
+    assert (path.read_bytes(), path.stat().st_ino) == (b"aonetwob", number)
+    assert sorted(os.listdir(tmp_path)) == ["link", "log"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        _save(link, b"")
+
+
+def test_a_socket_is_written_to() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        _save(Path(f"/dev/fd/{theirs.fileno()}"), b"through")
+        assert ours.recv(100) == b"through"
+
+
+def test_machines_and_snapshots_are_saved_to_descriptors_too(tmp_path: Path) -> None:
+    machine = tv.Machine([Slim()])
+    machine.save(tmp_path / "one")
+    with (tmp_path / "two").open("wb") as file:
+        machine.save(f"/dev/fd/{file.fileno()}")
+        write(tv.Snapshot.read((tmp_path / "one").read_bytes()), f"/dev/fd/{file.fileno()}")
+    assert (tmp_path / "two").read_bytes() == 2 * (tmp_path / "one").read_bytes()
+
+
+def test_links_are_followed_to_their_end(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here").symlink_to("a", target_is_directory=True)
+    (tmp_path / "a" / "one").symlink_to("../b/two")
+    (tmp_path / "b" / "two").symlink_to("three")
+    for data in (b"new", b"replaced"):
+        _save(tmp_path / "here" / "one", data)
+        assert (tmp_path / "b" / "three").read_bytes() == data
+    assert sorted(os.listdir(tmp_path / "b")) == ["three", "two"]
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(OSError, match="symbolic links"):
+        _save(tmp_path / "round", b"")
+
+
+def test_a_pipe_of_another_process_is_written_to(tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    with subprocess.Popen(["sleep", "60"], stdin=ours) as other, os.fdopen(ours, "rb") as reader:
+        os.close(theirs)
+        (tmp_path / "link").symlink_to(f"/proc/{other.pid}/fd/0")
+        _save(tmp_path / "link", b"through")
+        other.kill()
+        assert reader.read() == b"through"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # what is open when an interrupt comes is closed with its frame
+def test_an_interrupt_anywhere_leaves_no_draft(tmp_path: Path) -> None:
+    path = tmp_path / "vm.tvm"
+    left = place = 0
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != files.__file__:
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        left -= event == "opcode"
+        if not left:
+            raise KeyboardInterrupt
+        return trace
+
+    held = []
+    while left <= 0:
+        place += 1
+        left = place
+        path.write_bytes(b"old")
+        before = sys.gettrace()
+        sys.settrace(trace)
+        with contextlib.suppress(KeyboardInterrupt):
+            _save(path, b"new")
+        sys.settrace(before)
+        assert os.listdir(tmp_path) == ["vm.tvm"], place
+        held.append(path.read_bytes())
+    assert {*held} == {b"old", b"new"}
+    assert len(held) > 100
 
 
 class Narrow(io.RawIOBase):
