@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def main() -> None:
     """Run the command; without the extra that it needs, say what to install."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # while it is imported; `run` has its own
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("tagged-vmstate: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _main() -> None:
     try:
         from tagged_vmstate.cli.main import run  # noqa: PLC0415  # without the extra `cli` this cannot be imported
     except ModuleNotFoundError as error:

@@ -386,7 +386,7 @@ class TestWrong:
         with Path("/dev/full").open("wb") as full:
             command = [sys.executable, "-m", "tagged_vmstate", "to-json", str(tvm)]
             done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
-        assert (done.returncode, done.stderr) == (2, b"tagged-vmstate: output: No space left on device\n")
+        assert (done.returncode, done.stderr) == (2, b"tagged-vmstate: standard output: No space left on device\n")
         assert "/dev/full: cannot write: No space left on device" in refused("to-json", tvm, "-o", "/dev/full")
         # Coverage keeps its own file, which the limit would hurt.
         plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
@@ -440,5 +440,7 @@ def test_help_and_the_names_of_commands_need_no_command() -> None:
         done = subprocess.run(line, capture_output=True, check=True, text=True, env={**os.environ, **more})
         rooms = {each.split("|")[-1].strip() for each in done.stderr.splitlines() if "|" in each}
         rooms = {room for room in rooms if room.startswith("tagged_vmstate.") or room == "rich"}
-        assert rooms == {f"tagged_vmstate.{room}" for room in ("__main__", "cli", "cli.main", "cli.messages", "version")}
+        assert rooms == {
+            f"tagged_vmstate.{room}" for room in ("__main__", "cli", "cli.main", "cli.messages", "cli.streams", "version")
+        }
         assert all(name in done.stdout for name in ("show", "to-json", "completion"))

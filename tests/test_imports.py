@@ -45,6 +45,7 @@ FLOORS = [
     {"fuzz.targets"},
     {"fuzz.engine", "fuzz.strategies"},
     {"fuzz.coverage"},
+    {"cli.streams"},
     {"cli.messages", "cli.numbers"},
     {"cli.render", "cli.main"},
     {"cli.files"},

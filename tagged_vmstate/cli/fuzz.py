@@ -6,6 +6,7 @@ import keyword
 import multiprocessing
 import operator
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from tagged_vmstate.cli.files import Trouble
-from tagged_vmstate.cli.messages import say
+from tagged_vmstate.cli.messages import clean, say
 from tagged_vmstate.cli.modules import devices, not_named, tables
 from tagged_vmstate.cli.numbers import Integer
 from tagged_vmstate.errors import VMStateError
@@ -53,7 +54,7 @@ def _readers(_context: click.Context, _parameter: click.Parameter, incomplete: s
     help="Where findings go.",
 )
 @click.option("--engine", type=click.Choice(["own", "atheris"]), default="own", show_default=True, help="What makes the inputs.")
-def fuzz_command(target: str, engine: str, **options: Any) -> None:
+def fuzz_command(target: str, engine: str, **options: Any) -> int:
     """Run mutated inputs: TARGET is module:MACHINE, for your own devices, or one of the readers.
 
     The readers are those of a snapshot, of its JSON form (json), of a QEMU stream, of exported tables, and of what QEMU's
@@ -76,13 +77,12 @@ def fuzz_command(target: str, engine: str, **options: Any) -> None:
     try:
         if engine == "atheris":
             _by_atheris(made, plan)
-        else:
-            found = plan.run(made, _Live(made.name)) if plan.jobs == 1 else plan.run_in_processes()
-            sys.exit(_summary(made, found, plan.findings))
+        found = plan.run(made, _Live(made.name)) if plan.jobs == 1 else plan.run_in_processes()
     except OSError as error:
         raise Trouble(f"{error.filename}: {error.strerror}") from None
     except VMStateError as error:
         raise Trouble(f"{target}: cannot be saved to begin with: {error}") from None
+    return _summary(made, found, plan.findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,9 @@ class Plan:
         start = time.monotonic()
         runs = None if self.runs is None else -(-self.runs // self.jobs)
         shares = [replace(self, runs=runs, seed=self.seed + number) for number in range(self.jobs)]
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they inherit it: ^C ends this process, and so them
         with multiprocessing.get_context("spawn").Pool(self.jobs) as pool:
+            signal.signal(signal.SIGINT, before)
             outcomes = pool.map(_job, shares)
         whole = Outcome(seconds=time.monotonic() - start)
         for outcome in outcomes:
@@ -185,7 +187,7 @@ class _Live:
 def _figures(name: str, outcome: Outcome) -> str:
     speed = outcome.runs / outcome.seconds if outcome.seconds else 0
     return (
-        f"{name}: {outcome.runs} runs, {speed:.0f} a second, {len(outcome.behaviours)} behaviours, "
+        f"{clean(name)}: {outcome.runs} runs, {speed:.0f} a second, {len(outcome.behaviours)} behaviours, "
         f"{len(outcome.findings)} finding{'' if len(outcome.findings) == 1 else 's'}"
     )
 

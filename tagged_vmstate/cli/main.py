@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from typing import Final, cast
+from contextlib import suppress
+from typing import Final, NoReturn, cast
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, shell_complete
 from typing_extensions import override
 
+from tagged_vmstate.cli import streams
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.version import __version__
 
 NAME: Final = "tagged-vmstate"
+COMPLETE: Final = "_TAGGED_VMSTATE_COMPLETE"
+"""The variable by which a shell asks what completes a line."""
 TROUBLE: Final = 2
 CLOSED_PIPE: Final = 128 + 13
 """What a shell reports for a program that a closed pipe ended."""
@@ -42,10 +47,6 @@ _COMMANDS: Final = {
 """Command -> its module and its one line of help."""
 
 
-class _ClosedPipe(Exception):  # noqa: N818  # not an error: whoever read our output has seen enough
-    """Standard output goes nowhere any more."""
-
-
 class _Group(click.Group):
     """A group that knows its commands without importing them."""
 
@@ -67,13 +68,6 @@ class _Group(click.Group):
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     @override
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise _ClosedPipe from None  # click would end with 1, which says that a snapshot is damaged
-
-    @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
@@ -93,31 +87,61 @@ def cli() -> None:
       tagged-vmstate import vm.mig -o vm.tvm
       tagged-vmstate to-json vm.tvm | jq '.sections[].device'
 
-    Exit status: 0 done, 1 no or damaged, 2 usage or unreadable input.
+    Exit status: 0 done, yes, the same; 1 no, different, refused, or damaged where that was the question;
+    2 usage, unreadable input, or output that cannot be written; 130 interrupted; 141 the reader of the output is gone.
     """
 
 
-def run() -> None:
+def run() -> NoReturn:
     """Run the command and leave the process with its status; nobody sees a traceback."""
     try:
-        status = cli.main(prog_name=NAME, standalone_mode=False)
+        streams.prepare()
+        status, sentence = _outcome()
+    except KeyboardInterrupt:
+        status, sentence = INTERRUPTED, "interrupted"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done
+    with suppress(OSError):  # where nobody can hear it, the status says it
+        if sentence:
+            say(sentence)
+    streams.release()
+    sys.exit(status)
+
+
+def _outcome() -> tuple[int, str]:
+    """Run the command; its exit status, and what there is to say of it."""
+    try:
+        status = _status()
         sys.stdout.flush()
+    except click.UsageError as error:
+        return error.exit_code, _usage(error)
     except click.ClickException as error:
-        error.show() if isinstance(error, click.UsageError) else say(error.format_message())
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        say("interrupted")
-        sys.exit(INTERRUPTED)
-    except (_ClosedPipe, BrokenPipeError):
-        _drop_output()
-        sys.exit(CLOSED_PIPE)
+        return error.exit_code, error.format_message()
+    except BrokenPipeError:
+        return CLOSED_PIPE, ""
     except OSError as error:
-        _drop_output()
-        say(f"{error.filename or 'output'}: {error.strerror}")
-        sys.exit(TROUBLE)
-    sys.exit(status if isinstance(status, int) else 0)
+        reason = error.strerror or str(error)
+        return TROUBLE, f"{error.filename}: {reason}" if error.filename else reason
+    except SystemExit as end:
+        return TROUBLE, f"what was imported or called ended the program: sys.exit({end.code!r})"
+    return status, ""
 
 
-def _drop_output() -> None:
-    """Let what cannot be written go: Python would try once more at exit, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _status() -> int:
+    asked = os.environ.get(COMPLETE)
+    if asked:
+        return shell_complete(cli, {}, NAME, COMPLETE, asked)
+    try:
+        with cli.make_context(NAME, sys.argv[1:]) as context:
+            found = cli.invoke(context)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return error.exit_code
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    return found if isinstance(found, int) else 0
+
+
+def _usage(error: click.UsageError) -> str:
+    """A sentence for what click writes in lines, and where to look."""
+    sentence = " ".join(error.format_message().split())
+    return f"{sentence} See {error.ctx.command_path} --help" if error.ctx else sentence

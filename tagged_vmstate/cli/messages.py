@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 
+from tagged_vmstate.cli.streams import escape
+
 
 def say(sentence: str) -> None:
     """One sentence for the person, on standard error."""
@@ -17,4 +19,4 @@ def clean(text: str) -> str:
     """Text whose every character can be shown."""
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(char if char.isprintable() else escape(char) for char in text)

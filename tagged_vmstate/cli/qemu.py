@@ -114,7 +114,7 @@ def _report(likeness: Likeness) -> None:
     if likeness.lost:
         count = len(likeness.lost)
         say(f"refused: {count} {'value' if count == 1 else 'values'} in use would be lost; name each with --drop, or by --alias")
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @click.command(short_help="Take a snapshot of a QEMU that runs.")

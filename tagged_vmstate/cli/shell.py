@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from tagged_vmstate.cli.main import NAME, cli
+from tagged_vmstate.cli.main import COMPLETE, NAME, cli
 
 
 @click.command(short_help="Print the completion of this command for a shell.")
@@ -22,4 +22,4 @@ def completion_command(shell: str) -> None:
     made = get_completion_class(shell)
     if made is None:
         raise click.UsageError(f"click completes nothing for {shell}.")
-    click.echo(made(cli, {}, NAME, "_TAGGED_VMSTATE_COMPLETE").source())
+    click.echo(made(cli, {}, NAME, COMPLETE).source())
