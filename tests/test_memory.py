@@ -77,7 +77,9 @@ def test_what_is_wrong_is_said_in_a_sentence(tvm: Path, tmp_path: Path) -> None:
     folder = tmp_path / "memory"
     text = shown("to-json", tvm, "--memory", folder)
     image = folder / "ram#0 pc%2Fram"
-    assert 'say --memory DIR to from-json - at ram#0/"pc/ram" (line 4' in refused("from-json", "-", given=text.encode())
+    assert 'name its folder with from-json --memory DIR - at ram#0/"pc/ram" (line 4' in refused(
+        "from-json", "-", given=text.encode()
+    )
     elsewhere = text.replace("ram#0 pc%2Fram", "../a.tvm").encode()
     assert "the name of a file in the folder" in refused("from-json", "-", "--memory", folder, given=elsewhere)
     image.write_bytes(bytes(16))
