@@ -244,12 +244,11 @@ class JsonForm:
         name = self._members.get(MEMORY)
         if MEMORY not in self._members:
             return None
+        expected = '"memory" as the name of a folder that lies beside it'
         if not is_plain_name(name):
-            raise self._text.error('"memory" as the name of a folder that lies beside it', brief(name))
+            raise self._text.error(expected, brief(name))
         if beside and os.path.islink(beside / name):  # noqa: PTH114
-            raise self._text.error(
-                '"memory" as the name of a folder that lies beside it', "a symbolic link, which is not followed"
-            )
+            raise self._text.error(expected, f"{brief(name)}, a symbolic link, which is not followed")
         return beside and beside / name
 
     def _check_members(self) -> None:

@@ -168,7 +168,7 @@ def restored(field: Any, folder: Path | None) -> Record:
             value = tuple(_run(file, offset, size) for offset, size in runs.items())
     except OSError as error:
         expected = f"the file {brief(name)} in the folder {brief(str(folder))}"
-        raise StateError(expected, f"none that can be read ({error.strerror})", path=(record.name,)) from None
+        raise StateError(expected, str(error.strerror), path=(record.name,)) from None
     except StateError as error:
         error.under(record.name)
         raise

@@ -46,7 +46,7 @@ COMMANDS: Final = (
     "import FILE --defaults SAME -o OUT",
     "export FILE -o OUT",
     "diff FILE SAME",
-    "set FILE ps2kbd scancode_set 3 -o OUT",
+    "set FILE ps2kbd/scancode_set 3 -o OUT",
     "check FILE --against TABLES --unknown ignore",
 )
 """SAME is the file itself, not through a pipe."""

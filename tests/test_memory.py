@@ -123,7 +123,8 @@ def test_nothing_outside_the_folder_is_read_or_written(
     before = secret.read_bytes()
     planted(image)
     sentence = refused("from-json", "-", "--memory", folder, "-o", out, given=text.encode())
-    assert f"expected the file 'ram#0 pc%2Fram' in the folder, JSON has {words} - at ram#0" in sentence
+    assert "expected the file 'ram#0 pc%2Fram' in the folder '" in sentence
+    assert f"JSON has {words} - at ram#0" in sentence
     for target in (out, "-"):
         assert refused("to-json", tvm, "--memory", folder, "-o", target).endswith(f"{image}: cannot write: {words}")
     assert secret.read_bytes() == before
