@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final, cast
@@ -24,6 +25,11 @@ _OTHERS: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x89LZO": "lzop"}
 
 HEAD: Final = 6
 """So many bytes tell."""
+_STEP: Final = 1 << 16
+"""Bytes asked of a decompressor at once where the file may be damaged. The last ones, with which it meets the damage, are lost;
+they are asked for again, one by one."""
+_SMALL_STEP: Final = 1 << 12
+"""The same, where they cannot be asked for again."""
 
 
 def compression_of(head: bytes) -> str | None:
@@ -36,13 +42,19 @@ def is_compressed(head: bytes) -> bool:
     return compression_of(head) is not None
 
 
-def decompressed(file: BinaryIO, head: bytes) -> BinaryIO:
+def decompressed(file: BinaryIO, head: bytes, *, salvage: bool = False) -> BinaryIO:
     """What is in a gzip, xz or bzip2 file whose first bytes are `head`, which are still to be read.
 
-    Reading it raises FormatError where it is damaged; the offset counts what came out.
+    Reading it raises FormatError where it is damaged; the offset counts what came out. With `salvage` it ends there instead,
+    and `damage_of` says what is wrong.
     """
     name = next(name for magic, name in _READERS.items() if head.startswith(magic))
-    return cast("BinaryIO", _Compressed(file, name))
+    return cast("BinaryIO", _Compressed(file, name, salvage=salvage))
+
+
+def damage_of(file: BinaryIO) -> FormatError | None:
+    """What is wrong with a compressed file that was opened with `salvage`, as far as it was read."""
+    return file.damage if isinstance(file, _Compressed) else None
 
 
 @contextlib.contextmanager
@@ -78,12 +90,15 @@ class _Compressed(io.BufferedIOBase):
     looks at the end of it first.
     """
 
-    def __init__(self, file: BinaryIO, module: str) -> None:
+    def __init__(self, file: BinaryIO, module: str, *, salvage: bool) -> None:
         library = importlib.import_module(module)
         self._name = {"lzma": "xz", "bz2": "bzip2"}.get(module, module)
         self._error: type[Exception] = getattr(library, "LZMAError", OSError)
         self._file = file
-        self._inner: Any = library.open(file)
+        self._open: Any = library.open
+        self._inner: Any = self._open(file)
+        self._salvage = salvage
+        self.damage: FormatError | None = None
         self._position = 0
         self._size: int | None = None
         self._end = b""
@@ -111,7 +126,7 @@ class _Compressed(io.BufferedIOBase):
         else:
             if self._inner.tell() != self._position:
                 self._guarded(self._inner.seek, self._position)
-            data = self._guarded(self._inner.read, size)
+            data = self._up_to_damage(size) if self._salvage else self._guarded(self._inner.read, size)
         self._position += len(data)
         return data
 
@@ -120,6 +135,31 @@ class _Compressed(io.BufferedIOBase):
         while block := self.read(BLOCK):
             self._end, last = last, block
         self._size, self._end = self._position, self._end + last
+
+    def _up_to_damage(self, size: int | None) -> bytes:
+        """The next bytes, fewer where the file is damaged: it ends there from now on."""
+        found = bytearray()
+        most = sys.maxsize if size is None or size < 0 else size
+        most = most if self._size is None else min(most, self._size - self._position)
+        step = _STEP if self.seekable() else _SMALL_STEP
+        while len(found) < most:
+            try:
+                piece = self._guarded(self._inner.read1, min(step, most - len(found)))
+            except FormatError as error:
+                error.offset += len(found)
+                if step > 1 and self.seekable():
+                    step = 1
+                    self._file.seek(0)
+                    self._inner = self._open(self._file)
+                    self._guarded(self._inner.seek, error.offset)
+                    continue
+                self.damage = error
+                self._size, self._end = error.offset, b""
+                break
+            if not piece:
+                break
+            found += piece
+        return bytes(found)
 
     def _guarded(self, function: Any, *arguments: object) -> Any:
         try:

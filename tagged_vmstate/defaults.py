@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from tagged_vmstate.records import Record, Records
+from tagged_vmstate.records import Record, Records, encode_plain
 from tagged_vmstate.sections import Section, Sections
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
@@ -62,7 +62,7 @@ class Flagged:
         if record.type == "sparse":
             return record.replace(is_default=list(cast("Runs", record.value)) == self._memory[label, record.name])
         if record.type != "struct":
-            return record.replace(is_default=record.value == reset.value)
+            return record.replace(is_default=_value(record) == _value(reset))
         if record.length is None:
             value, same = self._struct(label, cast("Records | None", record.value), cast("Records | None", reset.value))
             return record.replace(value=value, is_default=same)
@@ -78,3 +78,8 @@ class Flagged:
         known = {record.name: record for record in theirs}
         found = tuple(self._flagged(label, record, known.get(record.name)) for record in ours)
         return found, all(record.is_default for record in found) and len(found) == len(theirs)
+
+
+def _value(record: Record) -> bytes:
+    """A value in a form that is the same wherever it came from."""
+    return encode_plain(record.replace(is_default=False))

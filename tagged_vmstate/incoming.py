@@ -260,7 +260,7 @@ def _sections(source: Source, limits: Limits) -> Iterator[Iterable[Section]]:
         yield (source,)
     elif isinstance(source, str | os.PathLike):
         with Path(source).open("rb") as file:
-            yield open_sections(file, limits=limits)
+            yield open_sections(file, limits=limits, beside=Path(source).parent)
     elif hasattr(source, "raw_attributes") or _is_plain(source):
         yield cast("Iterable[Section]", source)
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
 import sys
 from binascii import hexlify
@@ -17,10 +18,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from tagged_vmstate.errors import FormatError, StateError, VMStateError
+from tagged_vmstate.errors import GATHERED, FormatError, StateError, VMStateError
 from tagged_vmstate.files import Readable, as_file, read_some
 from tagged_vmstate.frames import VERSION, Kind, Lead, label
-from tagged_vmstate.memory import MEMORY, Images, restored
+from tagged_vmstate.memory import MEMORY, Images, is_plain_name, restored
 from tagged_vmstate.overview import Whole, overview
 from tagged_vmstate.paths import PathPart
 from tagged_vmstate.records import Record, head_to_json, is_foreign, wire_type
@@ -36,13 +37,15 @@ _dump: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def to_json(sections: Sections, file: BinaryIO, images: Images | None = None) -> None:
-    """Write sections as JSON, a line for each field; with `images`, memory into files beside it.
+    """Write sections as JSON, a line for each field; with `images`, memory into files.
 
     Raises:
         FormatError: The sections come from damaged bytes.
         OSError: A file cannot be written.
     """
     head = f'"format": "{FORMAT}", "version": {VERSION}, "attributes": {_dump(sections.raw_attributes.to_json())}'
+    if images and images.name:
+        head = f'{head}, "{MEMORY}": {_dump(images.name)}'
     file.write(f'{{{head},\n"sections": ['.encode())
     for number, section in enumerate(sections):
         file.write(b",\n" if number else b"\n")
@@ -146,17 +149,23 @@ def _value(record: Record) -> Json:
     return elements[0] if record.length is None else elements
 
 
-def from_json(source: Readable, memory: Path | None = None) -> JsonForm:
+def from_json(source: Readable, memory: Path | None = None, *, beside: Path | None = None, salvage: bool = False) -> JsonForm:
     """Open a JSON form: its sections can then be iterated, once.
 
     Args:
         source: The text: its bytes, or a file open for reading in binary mode.
-        memory: The folder of the files that hold its memory, where it has such.
+        memory: The folder of the files that hold its memory, unless it is the one that the text names.
+        beside: The folder in which that one lies; no file is read unless one of the two is given.
+        salvage: Go on after a section that is none, and report.
 
     Raises:
         FormatError: This is no JSON form of a snapshot; says where, also while iterating.
     """
-    return JsonForm(as_file(source), memory)
+    return JsonForm(as_file(source), memory, beside, salvage=salvage)
+
+
+_KEYS: Final = frozenset({"format", "version", "attributes", MEMORY})
+"""Of the outermost object, ahead of "sections"; the first two may stand behind them."""
 
 
 class JsonForm:
@@ -165,18 +174,24 @@ class JsonForm:
     Attributes:
         raw_attributes: What stands in the header.
         has_images: Whether memory that was read so far lies in files beside it.
+        damage: With `salvage`, after iterating: what was wrong with sections that are left out. At most 1,000 entries.
+        more_damage: How many more there were.
     """
 
-    def __init__(self, file: BinaryIO, memory: Path | None = None) -> None:
+    def __init__(self, file: BinaryIO, memory: Path | None, beside: Path | None, *, salvage: bool) -> None:
         self.has_images = False
+        self.damage: list[FormatError] = []
+        self.more_damage = 0
+        self._salvage = salvage
         self._text = _Text(file)
-        self._memory = memory
         self._members: dict[str, Json] = {}
         self._text.expect("{", "a JSON object")
         more = self._read_members()
         if not more:
             raise self._text.error('"sections"', "none")
         self.raw_attributes = self._attributes()
+        named = self._named_folder(beside)
+        self._memory = memory or named
 
     def __iter__(self) -> Iterator[Section]:
         text = self._text
@@ -185,12 +200,14 @@ class JsonForm:
         while text.peek() != "]":
             if number:
                 text.expect(",", "a comma or the end of the sections")
-            yield self._read_section(number)
+            section = self._read_section(number)
+            if section:
+                yield section
             number += 1
         text.expect("]", "the end of the sections")
         if text.peek() == ",":
             text.expect(",", "")
-            if self._read_members():
+            if self._read_members(_KEYS - {MEMORY}):
                 raise text.error('"sections" once', "it again")
         else:
             text.expect("}", "a comma or the end of the object")
@@ -198,7 +215,7 @@ class JsonForm:
         if text.peek():
             raise text.error("nothing after the object", brief(text.peek()))
 
-    def _read_members(self) -> bool:
+    def _read_members(self, keys: frozenset[str] = _KEYS) -> bool:
         """Read members of the outermost object; True at the value of "sections", False behind the object."""
         text = self._text
         while text.peek() != "}":
@@ -206,7 +223,7 @@ class JsonForm:
             text.expect(":", "a colon")
             if key == "sections":
                 return True
-            if not isinstance(key, str) or key not in {"format", "version", "attributes"} or key in self._members:
+            if not isinstance(key, str) or key not in keys or key in self._members:
                 raise text.error('"format", "version", "attributes" and "sections", each once', brief(key))
             self._members[key] = text.value("a value")
             if text.peek() != "}":
@@ -222,6 +239,18 @@ class JsonForm:
         except StateError as error:
             raise self._text.error(error.expected, error.found) from None
 
+    def _named_folder(self, beside: Path | None) -> Path | None:
+        """The folder of its memory's files."""
+        name = self._members.get(MEMORY)
+        if MEMORY not in self._members:
+            return None
+        expected = '"memory" as the name of a folder that lies beside it'
+        if not is_plain_name(name):
+            raise self._text.error(expected, brief(name))
+        if beside and os.path.islink(beside / name):  # noqa: PTH114
+            raise self._text.error(expected, f"{brief(name)}, a symbolic link, which is not followed")
+        return beside and beside / name
+
     def _check_members(self) -> None:
         if self._members.get("format") != FORMAT:
             raise self._text.error(f'"format": "{FORMAT}"', brief(self._members.get("format")))
@@ -229,16 +258,24 @@ class JsonForm:
         if type(version) is not int or version != VERSION:  # nor true, nor 1.0
             raise self._text.error(f'"version": {VERSION}', brief(version))
 
-    def _read_section(self, number: int) -> Section:
+    def _read_section(self, number: int) -> Section | None:
+        """The next section; None for one that is noted as damaged."""
         text = self._text
         start = text.mark()
         found = text.value("a section")
+        section = None
         try:
             section = _section(found, self._memory)
             self.has_images = self.has_images or _has_images(found)
         except StateError as error:
             error.section = error.section or f"section {number}"
-            raise text.misfit(error, start) from None
+            misfit = text.misfit(error, start)
+            if not self._salvage:
+                raise misfit from None
+            if len(self.damage) < GATHERED:
+                self.damage.append(misfit)
+            else:
+                self.more_damage += 1
         text.forget()
         return section
 
@@ -389,7 +426,8 @@ class _Text:
                 if self._fill():
                     continue
                 self._at = error.pos
-                raise self.error(what, "nothing more (truncated)" if error.pos >= len(self._text) else error.msg) from None
+                is_cut = error.pos >= len(self._text) or error.msg.startswith("Unterminated")
+                raise self.error(what, "nothing more (truncated)" if is_cut else error.msg) from None
             except RecursionError:
                 raise self.error(what, "values nested too deep") from None
             except _Refused as error:

@@ -26,6 +26,7 @@ from tagged_vmstate.records import LIMITS, Limits, encode
 from tagged_vmstate.rules import Findings, problems
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section, packed
 from tagged_vmstate.snapshot import HELD_BYTES, PART_BYTES, write
+from tagged_vmstate.sources import is_snapshot
 from tagged_vmstate.table import Table
 from tagged_vmstate.untagged import write as write_untagged
 from tagged_vmstate.version import PRODUCER
@@ -280,10 +281,11 @@ def _new(
 
 
 def _read(source: Source) -> Source:
-    """What a buffer holds, or a small file; else what it was."""
+    """What a buffer holds, or a small snapshot at a path; else what it was."""
     if isinstance(source, str | os.PathLike):
         is_small = Path(source).is_file() and Path(source).stat().st_size <= HELD_BYTES
-        return Path(source).read_bytes() if is_small else source
+        found = Path(source).read_bytes() if is_small else b""
+        return found if is_snapshot(found) else source
     data = bytes_of(source)
     return source if data is None else data
 

@@ -15,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self, TypeAlias, cast
+from typing import Any, BinaryIO, Final, Self, TypeAlias, TypeGuard, cast
 from urllib.parse import quote
 
 from tagged_vmstate.errors import StateError
@@ -30,7 +30,7 @@ from tagged_vmstate.wiretype import brief
 Key: TypeAlias = tuple[str, str]
 """A memory: the label of its section, the name of its field."""
 MEMORY: Final = "memory"
-"""The key of a field whose bytes lie in a file."""
+"""The key of a field whose bytes lie in a file, and of the folder of these files."""
 _NAME_BYTES: Final = 140
 """The longest name of an image: eCryptfs takes 143, other file systems more."""
 
@@ -86,9 +86,14 @@ class Images:
     Args:
         folder: Where to.
         stale: What `overwritten` found for the same sections.
+        beside: The folder in which the JSON form lies.
+
+    Attributes:
+        name: The name by which the folder is found beside the JSON form; None where it lies elsewhere.
     """
 
-    def __init__(self, folder: Path, stale: dict[Key, set[int]]) -> None:
+    def __init__(self, folder: Path, stale: dict[Key, set[int]], beside: Path | None = None) -> None:
+        self.name = None if beside is None else _name_beside(folder.absolute(), beside)
         self._folder = folder
         self._stale = stale
         self._passed: dict[Key, int] = {}
@@ -123,6 +128,21 @@ class Images:
         return to_json(record) if is_foreign(record) else {**head_to_json(record), "value": runs, MEMORY: name}
 
 
+def _name_beside(folder: Path, beside: Path) -> str | None:
+    is_beside = os.path.realpath(folder.parent) == os.path.realpath(beside) and not os.path.islink(folder)  # noqa: PTH114
+    return folder.name if is_beside and is_plain_name(folder.name) else None
+
+
+def is_plain_name(name: object) -> TypeGuard[str]:
+    """Whether a JSON form may name a file, or a folder, so: it is no way to anywhere else."""
+    if not isinstance(name, str) or name in {"", ".", ".."} or "/" in name or "\0" in name:
+        return False
+    try:
+        return name.encode() != b""
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+
+
 def restored(field: Any, folder: Path | None) -> Record:
     """The record of a JSON form, with the bytes that lie in a file.
 
@@ -135,18 +155,20 @@ def restored(field: Any, folder: Path | None) -> Record:
     name, runs = field[MEMORY], field.get("value")
     record = from_json({**{key: each for key, each in field.items() if key != MEMORY}, "value": {}})
     try:
-        if not isinstance(name, str) or not name or name != os.path.basename(name) or name in {".", ".."} or "\0" in name:  # noqa: PTH119
+        if not is_plain_name(name):
             raise StateError('"memory" as the name of a file in the folder', brief(name))
         if not isinstance(runs, dict):
             raise StateError("runs as {offset: number of bytes, or hex}", brief(runs))
         if folder is None:
             raise StateError(
-                "the bytes of this memory", f"only the name of their file, {brief(name)}: say --memory DIR to from-json"
+                "the bytes of this memory",
+                f"only the name of their file, {brief(name)}: name its folder with from-json --memory DIR",
             )
         with _opened(folder / name) as file:
             value = tuple(_run(file, offset, size) for offset, size in runs.items())
     except OSError as error:
-        raise StateError(f"the file {brief(name)} in the folder", str(error.strerror), path=(record.name,)) from None
+        expected = f"the file {brief(name)} in the folder {brief(str(folder))}"
+        raise StateError(expected, str(error.strerror), path=(record.name,)) from None
     except StateError as error:
         error.under(record.name)
         raise

@@ -267,7 +267,9 @@ def _places(section: StoredSection, record: Record) -> Iterator[int]:
 
 
 def overview(sections: Iterable[Section]) -> Iterator[Whole]:
-    """Each section when its last part has come. Its memory can be looked at until the next is asked for.
+    """Each section when its last part has come; at the end, those whose last part is lost.
+
+    Its memory can be looked at until the next is asked for.
 
     Raises:
         FormatError: The bytes are damaged.
@@ -279,3 +281,4 @@ def overview(sections: Iterable[Section]) -> Iterator[Whole]:
             whole.add(section)
             if section.kind == "section":
                 yield growing.pop(section.label)
+        yield from growing.values()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from typing_extensions import override
 
-from tagged_vmstate.errors import StateError
+from tagged_vmstate.errors import StateError, VMStateError
 from tagged_vmstate.frames import Kind, Lead, attributes_misfit, label
 from tagged_vmstate.records import Record, Records, all_pieces, decode_all
 from tagged_vmstate.wire import Opaque, Piece, joined
@@ -139,6 +139,19 @@ class Sections(Protocol):
     def __iter__(self) -> Iterator[Section]:
         """The sections in their order."""
         ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """Sections that can be read on after damage.
+
+    Attributes:
+        damage: After iterating: what was wrong that no section's own `damage` tells; at most 1,000 entries.
+        more_damage: How many more there were.
+    """
+
+    damage: Sequence[VMStateError]
+    more_damage: int
 
 
 class PartNames:

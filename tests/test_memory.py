@@ -77,7 +77,9 @@ def test_what_is_wrong_is_said_in_a_sentence(tvm: Path, tmp_path: Path) -> None:
     folder = tmp_path / "memory"
     text = shown("to-json", tvm, "--memory", folder)
     image = folder / "ram#0 pc%2Fram"
-    assert 'say --memory DIR to from-json - at ram#0/"pc/ram" (line 4' in refused("from-json", "-", given=text.encode())
+    assert 'name its folder with from-json --memory DIR - at ram#0/"pc/ram" (line 4' in refused(
+        "from-json", "-", given=text.encode()
+    )
     elsewhere = text.replace("ram#0 pc%2Fram", "../a.tvm").encode()
     assert "the name of a file in the folder" in refused("from-json", "-", "--memory", folder, given=elsewhere)
     image.write_bytes(bytes(16))
@@ -121,7 +123,8 @@ def test_nothing_outside_the_folder_is_read_or_written(
     before = secret.read_bytes()
     planted(image)
     sentence = refused("from-json", "-", "--memory", folder, "-o", out, given=text.encode())
-    assert f"expected the file 'ram#0 pc%2Fram' in the folder, JSON has {words} - at ram#0" in sentence
+    assert "expected the file 'ram#0 pc%2Fram' in the folder '" in sentence
+    assert f"JSON has {words} - at ram#0" in sentence
     for target in (out, "-"):
         assert refused("to-json", tvm, "--memory", folder, "-o", target).endswith(f"{image}: cannot write: {words}")
     assert secret.read_bytes() == before

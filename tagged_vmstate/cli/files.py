@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -19,13 +19,13 @@ from typing_extensions import Buffer
 
 from tagged_vmstate.cli.main import TROUBLE
 from tagged_vmstate.cli.messages import clean
-from tagged_vmstate.compression import HEAD, compression_of, decompressed, seeks_cheaply
+from tagged_vmstate.compression import HEAD, compression_of, damage_of, decompressed, seeks_cheaply
 from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.files import BLOCK, Input, replacing
 from tagged_vmstate.forms import Form, form_of
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import Snapshot, write
-from tagged_vmstate.sources import check_head, is_snapshot, looked, open_sections
+from tagged_vmstate.sources import Salvaged, check_head, is_snapshot, looked, open_sections
 from tagged_vmstate.text import decoded
 
 STANDARD: Final = "-"
@@ -46,16 +46,36 @@ class Refusal(click.ClickException):
 
 
 @contextlib.contextmanager
-def opened(path: str, *, salvage: bool = False, seeks: bool = False) -> Iterator[Sections]:
+def opened(path: str, *, seeks: bool = False) -> Iterator[Sections]:
     """The sections of an input of any kind.
 
     Args:
         path: A path, or ``-``.
-        salvage: Read a snapshot that may be damaged, and report.
-        seeks: It will be read from any place: a pipe is copied.
+        seeks: A snapshot will be read from any place: a pipe is copied.
     """
-    with opened_file(path) as file, _sections(file, path, salvage=salvage, seeks=seeks) as sections:
+    with opened_file(path) as file, _sections(file, path, seeks=seeks) as sections:
         yield sections
+
+
+@contextlib.contextmanager
+def opened_again(path: str) -> Iterator[Callable[[], Sections]]:
+    """What opens the sections of an input of any kind, several times, one after the other."""
+    with opened_file(path) as file, _searchable(file) as source:
+
+        def sections() -> Sections:
+            source.seek(0)
+            return open_sections(source, beside=_folder(path))
+
+        yield sections
+
+
+@contextlib.contextmanager
+def salvaged(path: str) -> Iterator[Salvaged]:
+    """What is intact of an input of any kind, damaged or not."""
+    with _named(path), _reading(path) as file, _searchable(file) as start:
+        unpacked, _ = _decompressed(start, salvage=True)
+        with _searchable(unpacked) as source:
+            yield open_sections(source, salvage=True, beside=_folder(path), around=damage_of(unpacked))
 
 
 @contextlib.contextmanager
@@ -68,9 +88,14 @@ def opened_file(path: str) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[tuple[BinaryIO, str | None]]:
     """The same, and the compression that was undone."""
+    with _named(path), _reading(path) as file:
+        yield _decompressed(file)
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
     try:
-        with _reading(path) as found:
-            yield found
+        yield
     except VMStateError as error:
         raise trouble(path, error) from None
 
@@ -84,28 +109,32 @@ def _name(path: str) -> str:
     return "standard input" if path == STANDARD else path
 
 
+def _folder(path: str) -> Path | None:
+    return None if path == STANDARD else Path(path).parent
+
+
 @contextlib.contextmanager
-def _sections(file: BinaryIO, path: str, *, salvage: bool = False, seeks: bool = False) -> Iterator[Sections]:
+def _sections(file: BinaryIO, path: str, *, seeks: bool = False) -> Iterator[Sections]:
     head, start = looked(file)
-    copies = (salvage or seeks) and is_snapshot(head)
+    copies = seeks and is_snapshot(head)
     with _searchable(start) if copies else contextlib.nullcontext(start) as source:
-        sections = open_sections(source, salvage=salvage)
+        sections = open_sections(source, beside=_folder(path))
         if isinstance(sections, Snapshot):
             sections.name = _name(path)
         yield sections
 
 
 @contextlib.contextmanager
-def _reading(path: str) -> Iterator[tuple[BinaryIO, str | None]]:
+def _reading(path: str) -> Iterator[BinaryIO]:
     if path == STANDARD:
-        yield _decompressed(sys.stdin.buffer)
+        yield sys.stdin.buffer
         return
     try:
         file = Path(path).open("rb")  # noqa: SIM115  # opened here for its own error, closed below
     except OSError as error:
         raise Trouble(f"{path}: {error.strerror}") from None
     with file, _progress(file, path) as watched:
-        yield _decompressed(watched)
+        yield watched
 
 
 @contextlib.contextmanager
@@ -244,12 +273,16 @@ def _progress(file: BinaryIO, path: str) -> Iterator[BinaryIO]:
         yield watched
 
 
-def _decompressed(file: BinaryIO) -> tuple[BinaryIO, str | None]:
+def _decompressed(file: BinaryIO, *, salvage: bool = False) -> tuple[BinaryIO, str | None]:
+    """What is in an input, and the compression that was undone."""
     source = Input(file)
     head = source.peek(HEAD)
     compression = compression_of(head)
     if compression is None:
         return source.as_file(), None
-    first, inner = looked(decompressed(source.as_file(), head))
+    first, inner = looked(decompressed(source.as_file(), head, salvage=salvage))
+    damage = damage_of(inner)
+    if damage and not first:
+        raise damage
     check_head(first)  # before anything is made of it: a few bytes may stand for a GiB
     return inner, compression

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import click
 
-from tagged_vmstate.cli.files import STANDARD, opened, output, print_json
+from tagged_vmstate.cli.files import STANDARD, opened, output, print_json, salvaged
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean, say
 from tagged_vmstate.cli.paths import CANDIDATES, not_found, pattern
@@ -33,7 +33,8 @@ from tagged_vmstate.overview import Whole, overview
 from tagged_vmstate.paths import Path, Pattern, format_path
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section, Sections
-from tagged_vmstate.snapshot import Snapshot, StoredSection
+from tagged_vmstate.snapshot import StoredSection
+from tagged_vmstate.sources import Salvaged
 
 DAMAGED = 1
 FORMATS = click.Choice(["text", "json"])
@@ -110,8 +111,8 @@ def _counted(count: int, total: int, word: str) -> str:
 def info_command(file: str, form: str) -> int:
     """Header, sections, sizes and checksums; damage.
 
-    Works on a damaged FILE and on one of a later version: every section that can be found is listed, and what is
-    wrong is said behind the list.
+    Works on a damaged FILE and on one of a later version: every section that is intact is listed, and what is wrong is said
+    after the list. A snapshot is searched to its end; a stream, a JSON form and what is compressed are read up to the damage.
 
     \b
     Examples:
@@ -120,9 +121,9 @@ def info_command(file: str, form: str) -> int:
 
     Exit status: 0 whole, 1 damaged, 2 unreadable.
     """
-    with opened(file, salvage=True) as sections:
+    with salvaged(file) as sections:
         entries: dict[str, _Entry] = {}
-        version = sections.version if isinstance(sections, Snapshot) else VERSION
+        version = sections.version
         left = GATHERED
         for section in sections:
             entry = entries.setdefault(section.label, _Entry(section))
@@ -130,8 +131,8 @@ def info_command(file: str, form: str) -> int:
             left -= error is not None
             if error and left >= 0:
                 entry.damage = (*entry.damage, str(error))
-        damage = [str(error) for error in sections.damage] if isinstance(sections, Snapshot) else []
-        more = max(-left, 0) + (sections.more_damage if isinstance(sections, Snapshot) else 0)
+        damage = [str(error) for error in sections.damage]
+        more = max(-left, 0) + sections.more_damage
         attributes = sections.raw_attributes.to_json()
         checksums = _checksums(sections)
     damage += [sentence for entry in entries.values() for sentence in entry.damage]
@@ -199,7 +200,7 @@ def _checksum_line(checksums: dict[str, str | None], entries: Sequence[_Entry]) 
 @click.argument("words", metavar="[PATH]", nargs=-1)
 @click.option("--non-default", is_flag=True, help="Only what differs from the defaults of its writer.")
 @click.option("--full", is_flag=True, help="Arrays, buffers and memory to the last byte. Implied by FIELD.")
-@click.option("--salvage", is_flag=True, help="Go on after damage, and tell it on standard error.")
+@click.option("--salvage", is_flag=True, help="Show all that is intact of a damaged FILE; say the rest on standard error.")
 @TABLES_OPTION
 @click.option("--format", "form", type=FORMATS, default="text", show_default=True, help="For a person or a program.")
 def show_command(
@@ -229,7 +230,7 @@ def show_command(
     """
     chosen = _Choice(pattern(words), non_default=non_default)
     known = looks(spec)
-    with opened(file, salvage=salvage) as sections:
+    with (salvaged if salvage else opened)(file) as sections:
         sound = _Sound(sections)
         wholes = chosen.wholes(overview(chosen.sections(sound)))
         if form == "json":
@@ -242,8 +243,9 @@ def show_command(
                     whole, known.get(whole.device, PLAINLY), is_full=full or chosen.names_field(whole.device, whole.instance)
                 )
             )
+    is_damaged = sound.is_damaged()
     chosen.check()
-    return DAMAGED if sound.is_damaged() else 0
+    return DAMAGED if is_damaged else 0
 
 
 class _Sound:
@@ -264,12 +266,13 @@ class _Sound:
 
     def is_damaged(self) -> bool:
         """Whether anything was wrong. What no section told is told now."""
-        lost = self._sections.damage if isinstance(self._sections, Snapshot) else []
-        for error in lost:
+        if not isinstance(self._sections, Salvaged):
+            return False
+        for error in self._sections.damage:
             say(f"damaged: {error}")
-        if isinstance(self._sections, Snapshot) and self._sections.more_damage:
+        if self._sections.more_damage:
             say(f"damaged: {self._sections.more_damage} more")
-        return bool(self._damaged or lost)
+        return bool(self._damaged or self._sections.damage)
 
 
 class _Choice:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
+from tagged_vmstate.errors import FormatError
 from tagged_vmstate.files import BLOCK, Input, Readable, as_file
 from tagged_vmstate.frames import Kind, label
 from tagged_vmstate.qemu import libvirt, stream, vmdesc
@@ -33,12 +34,13 @@ _PIECE: Final = 1 << 19
 """Bytes of the compressed description in the attributes of one frame, which are limited."""
 
 
-def import_stream(source: Readable) -> Import | ImportV2:
+def import_stream(source: Readable, *, salvage: bool = False) -> Import | ImportV2:
     """Open a QEMU migration stream, bare or in libvirt's save image, or a savevm file of version 2.
 
     Args:
         source: The stream: its bytes, or a file open for reading in binary mode. One that can seek is read from its
             description on; a pipe works where there are footers.
+        salvage: It may be damaged: while iterating, all that is intact before the damage comes before the error.
 
     Raises:
         FormatError: This is no stream of savevm version 2 or 3.
@@ -47,21 +49,26 @@ def import_stream(source: Readable) -> Import | ImportV2:
     whole = Input(as_file(source))
     is_old = whole.peek(len(MAGIC_2)) == MAGIC_2
     start = whole.as_file()
-    return ImportV2(start) if is_old else Import(start)
+    return (ImportV2 if is_old else Import)(start, salvage=salvage)
 
 
 class Import:
     """The sections of a stream, once.
+
+    Args:
+        file: The stream.
+        salvage: See `import_stream`.
 
     Attributes:
         raw_attributes: For the header: producer, machine.
         notes: What could not be interpreted and was kept as bytes, a sentence each; complete after iterating.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, salvage: bool = False) -> None:
         self.notes: list[str] = []
+        self._salvage = salvage
         source = Input(file, BLOCK)
-        self._image = libvirt.open_image(source)
+        self._image = libvirt.open_image(source, salvage=salvage)
         if self._image:
             source = self._image.stream
         self._devices: dict[str, list[vmdesc.Struct]] = {}
@@ -87,19 +94,28 @@ class Import:
         waiting: list[stream.Event] = []
         started: set[str] = set()
         unfinished: set[str] = set()
-        for event in self._reader.events():
-            if isinstance(event, stream.Turn) and event.head.type != stream.SECTION_FULL:
-                section = self._turn_section(event)
-                (unfinished.add if section.kind == "part" else unfinished.discard)(section.label)
-                started.add(section.label)
-                yield section
-            else:
-                waiting.append(event)
+        damage = None
+        try:
+            for event in self._reader.events():
+                if isinstance(event, stream.Turn) and event.head.type != stream.SECTION_FULL:
+                    section = self._turn_section(event)
+                    (unfinished.add if section.kind == "part" else unfinished.discard)(section.label)
+                    started.add(section.label)
+                    yield section
+                else:
+                    waiting.append(event)
+        except FormatError as error:
+            if not self._salvage:
+                raise
+            damage = error
         told = next((event.data for event in waiting if isinstance(event, stream.Description)), None)
-        if told != self._description:  # what looked like one from the end is none: only this one goes into the snapshot
+        if told != self._description and not damage:  # what looked like one from the end is none: only this one counts
             self._devices = {}
             self._take_description(told)
         yield from self._waiting_sections(waiting, started)
+        damage = (self._image and self._image.damage()) or damage
+        if damage:
+            raise damage
         for name in sorted(unfinished):
             self.notes.append(f"{name}: the stream never ends this section")
             device, _, instance = name.rpartition("#")

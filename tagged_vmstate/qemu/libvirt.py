@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
-from tagged_vmstate.compression import HEAD, decompressed, is_compressed, other_compression
+from tagged_vmstate.compression import HEAD, damage_of, decompressed, is_compressed, other_compression
+from tagged_vmstate.errors import FormatError
 from tagged_vmstate.files import BLOCK, Input
 from tagged_vmstate.qemu.ram import stream_error, take
 
@@ -32,23 +33,35 @@ class SaveImage:
         header: The magic and the numbers behind it, as they came.
         xml: The domain's description, and libvirt's cookie, as they came.
         stream: The stream, decompressed.
+        unpacked: What undoes its compression, if any.
     """
 
     header: bytes
     xml: bytes
     stream: Input
+    unpacked: BinaryIO | None
+
+    def damage(self) -> FormatError | None:
+        """What is wrong with it, once the stream has been read."""
+        if self.header.startswith(PARTIAL):
+            return _unfinished()
+        return damage_of(self.unpacked) if self.unpacked else None
 
 
-def open_image(source: Input) -> SaveImage | None:
+def open_image(source: Input, *, salvage: bool = False) -> SaveImage | None:
     """Read what stands before the stream; None where this is no save image.
+
+    Args:
+        source: The file.
+        salvage: Read one that may be damaged or unfinished; `SaveImage.damage` tells.
 
     Raises:
         FormatError: The header is cut or odd, or the stream compressed in a way that is not undone here.
     """
     magic = source.peek(len(MAGIC))
-    if magic == PARTIAL:
-        raise stream_error("a finished save image", "one that libvirt never finished", source.position)
-    if magic != MAGIC:
+    if magic == PARTIAL and not salvage:
+        raise _unfinished()
+    if magic not in {MAGIC, PARTIAL}:
         return None
     header = take(source, len(MAGIC) + 4 * _NUMBERS, "the header of a libvirt save image")
     size = int.from_bytes(header[len(MAGIC) + 4 :][:4], _order(header))
@@ -61,8 +74,13 @@ def open_image(source: Input) -> SaveImage | None:
         found = f"{compression}: decompress what follows these bytes first"
         raise stream_error("a stream, plain or in gzip, bzip2 or xz", found, source.position)
     if is_compressed(head):
-        return SaveImage(header, xml, Input(decompressed(source.as_file(), head), BLOCK))
-    return SaveImage(header, xml, source)
+        unpacked = decompressed(source.as_file(), head, salvage=salvage)
+        return SaveImage(header, xml, Input(unpacked, BLOCK), unpacked)
+    return SaveImage(header, xml, source, None)
+
+
+def _unfinished() -> FormatError:
+    return stream_error("a finished save image", "one that libvirt never finished", 0)
 
 
 def compression_said(header: bytes) -> tuple[str | None, bytes]:

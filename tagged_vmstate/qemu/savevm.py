@@ -74,6 +74,10 @@ def untagged(section: Section) -> tuple[int, bytes, int] | None:
 class ImportV2:
     """The sections of a savevm file of version 2, once. Each is a buffer: nothing in the file describes it.
 
+    Args:
+        file: The file, at its magic.
+        salvage: It may be cut: whole records come before the error.
+
     Attributes:
         raw_attributes: For the header.
         notes: What was odd, a sentence each; complete after iterating.
@@ -82,14 +86,14 @@ class ImportV2:
         FormatError: While iterating: a length lies, or a name is none.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, salvage: bool = False) -> None:
         self.notes: list[str] = []
         self.raw_attributes = Opaque.of({"producer": PRODUCER, "qemu": {"stream": VERSION}})
         self._source = Input(file)
         self._source.read(len(MAGIC_2))
         at = self._source.position
         self._size = int.from_bytes(take(self._source, 8, "the length of all records"), "big")
-        if self._source.size is not None and self._size > self._source.size - self._source.position:
+        if not salvage and self._source.size is not None and self._size > self._source.size - self._source.position:
             left = self._source.size - self._source.position
             raise stream_error("records of the length that is told", f"{self._size} bytes told, {left} there", at)
 
@@ -115,11 +119,13 @@ class ImportV2:
         head = take(self._source, 12, "a record's instance, version and length")
         instance, version, size = struct.unpack(">III", head)
         start = self._source.position
-        if size > end - start:
-            error = stream_error(f"a record inside the {self._size} bytes that are told", f"{size} bytes", start - 4)
+        try:
+            if size > end - start:
+                raise stream_error(f"a record inside the {self._size} bytes that are told", f"{size} bytes", start - 4)
+            data = take(self._source, size, "a record")
+        except FormatError as error:
             error.section = label(name, instance)
-            raise error
-        data = take(self._source, size, "a record")
+            raise
         attributes = {"version": version, "offset": start, "described": False, "record": offset}
         return Section(name, instance, [Record(UNDESCRIBED, "buffer", len(data), data)], attributes={"qemu": attributes})
 
