@@ -33,7 +33,7 @@ from tagged_vmstate.overview import Whole, overview
 from tagged_vmstate.paths import Path, Pattern, format_path
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section, Sections
-from tagged_vmstate.snapshot import StoredSection
+from tagged_vmstate.snapshot import Snapshot, StoredSection
 from tagged_vmstate.sources import Salvaged
 
 DAMAGED = 1
