@@ -12,7 +12,7 @@ PACKAGE = Path(tagged_vmstate.__file__).parent
 # From the ground up; a room may import any room of a line above its own.
 FLOORS = [
     {"version", "errors", "sums", "straight"},
-    {"wire", "files", "template"},
+    {"wire", "files", "template", "qemu.qmp"},
     {"wiretype", "compression"},
     {"blocks"},
     {"types"},

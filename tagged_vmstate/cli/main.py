@@ -46,6 +46,10 @@ class _ClosedPipe(Exception):  # noqa: N818  # not an error: whoever read our ou
     """Standard output goes nowhere any more."""
 
 
+class _Interrupted(Exception):  # noqa: N818  # the same: a person has seen enough
+    """^C."""
+
+
 class _Group(click.Group):
     """A group that knows its commands without importing them."""
 
@@ -72,6 +76,10 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise _ClosedPipe from None  # click would end with 1, which says that a snapshot is damaged
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                raise  # click ends the line where ^C is shown
+            raise _Interrupted from None
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -105,7 +113,7 @@ def run() -> None:
     except click.ClickException as error:
         error.show() if isinstance(error, click.UsageError) else say(error.format_message())
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, _Interrupted):
         say("interrupted")
         sys.exit(INTERRUPTED)
     except (_ClosedPipe, BrokenPipeError):

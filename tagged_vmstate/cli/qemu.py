@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,11 +16,14 @@ from tagged_vmstate.cli.files import STANDARD, Trouble, opened_snapshot, output
 from tagged_vmstate.cli.globs import fits, not_found
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.errors import StateError, VMStateError
+from tagged_vmstate.qemu.capture import TIMEOUT, capture
 from tagged_vmstate.qemu.export import export
 
 if TYPE_CHECKING:
     from tagged_vmstate.qemu.capture import Progress
     from tagged_vmstate.qemu.like import Likeness
+
+_PORT_DIGITS: Final = 5
 
 
 @click.command(short_help="Make a QEMU migration stream from a snapshot.")
@@ -100,34 +105,63 @@ def _report(likeness: Likeness) -> None:
 @click.argument("socket")
 @click.option("-o", "--output", "out", required=True, metavar="OUT", help="Where to.")
 @click.option("--live", is_flag=True, help="Let the guest run while its memory is sent.")
-@click.option("--stay-paused", is_flag=True, help="Leave the guest paused behind it.")
-def capture_command(socket: str, out: str, *, live: bool, stay_paused: bool) -> None:
+@click.option("--stay-paused", is_flag=True, help="Leave the guest paused afterwards.")
+@click.option(
+    "--timeout",
+    type=click.IntRange(1, 3600),
+    default=TIMEOUT,
+    metavar="SECONDS",
+    help=f"How long QEMU may take to answer, or a migration to get any further; {TIMEOUT} unless given.",
+)
+def capture_command(socket: str, out: str, *, live: bool, stay_paused: bool, timeout: int) -> None:
     """Take a snapshot of a QEMU over its QMP socket: a path, or HOST:PORT. The guest goes on as it was.
 
-    QEMU must have been started with -qmp, for instance -qmp unix:qmp.sock,server=on,wait=off.
+    QEMU must have been started with -qmp, for instance -qmp unix:qmp.sock,server=on,wait=off. Where QEMU does not answer,
+    or ^C ends the command, nothing is written and a guest that ran runs on.
 
     \b
     Examples:
       tagged-vmstate capture qmp.sock -o vm.tvm
       tagged-vmstate capture localhost:4444 --live -o vm.tvm
     """
-    try:
-        from tagged_vmstate.qemu.capture import capture  # noqa: PLC0415  # an extra
-    except ModuleNotFoundError:
-        raise Trouble("capture needs the package qemu.qmp: pip install 'tagged-vmstate[qmp]'") from None
     host, colon, port = socket.rpartition(":")
-    address = (host, int(port)) if colon and port.isdecimal() and "/" not in socket else socket
-    try:
-        with output(out, is_text=False) as target, _progress() as progress:
-            found = capture(address, target, live=live, stay_paused=stay_paused, progress=progress)
-    except VMStateError as error:
-        raise Trouble(f"{socket}: {error}") from None
+    is_tcp = colon and port.isdecimal() and len(port) <= _PORT_DIGITS and "/" not in socket
+    address = (host, int(port)) if is_tcp else socket
+    with _ended_by(signal.SIGTERM, signal.SIGHUP), output(out, is_text=False) as target:
+        try:
+            with _progress() as progress:
+                found = capture(address, target, live=live, stay_paused=stay_paused, timeout=timeout, progress=progress)
+        except VMStateError as error:
+            raise Trouble("; ".join([f"{socket}: {error}", *_notes(error)])) from None
+        except BaseException as error:
+            for note in _notes(error):
+                say(f"{socket}: {note}")
+            raise
     for note in found.notes:
         say(f"note: {note}")
     if found.paused is not None:
         say(f"the guest stood still for {found.paused:.2f} s")
     elif not found.is_running:
         say("the guest is paused")
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
+
+
+@contextlib.contextmanager
+def _ended_by(*signals: signal.Signals) -> Iterator[None]:
+    """Let signals end the command as an interrupt does, cleaning up; but not those that it was started to ignore."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = {each: signal.signal(each, end) for each in signals if signal.getsignal(each) is not signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @contextlib.contextmanager
