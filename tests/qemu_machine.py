@@ -84,6 +84,9 @@ class Machine:
         """As the machine room's fuse does."""
         self._process.kill()
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def registers(self) -> str:
         """The first processor's, once the incoming stream is there."""
         for _ in range(500):

@@ -23,7 +23,7 @@ import tagged_vmstate as tv
 from tagged_vmstate import Finding, FormatError, LimitError, LoadError, StateError, TableError, VMStateError
 from tagged_vmstate.jsonform import from_json, to_json
 from tagged_vmstate.qemu.bridge import import_stream
-from tagged_vmstate.qemu.capture import CaptureError
+from tagged_vmstate.qemu.qmp import CaptureError, RefusedError
 from tagged_vmstate.wire import TruncatedError
 
 
@@ -55,6 +55,7 @@ SAMPLES: list[VMStateError] = [
     LoadError(FINDINGS[:1]),
     LoadError(FINDINGS),
     CaptureError("QEMU has gone"),
+    RefusedError("QEMU refuses"),
     UserError(7, reason="none"),
 ]
 for _sample in SAMPLES:

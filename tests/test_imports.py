@@ -14,7 +14,7 @@ FLOORS = [
     {"text"},
     {"version", "paths", "sums", "straight"},
     {"errors"},
-    {"wire", "files", "template"},
+    {"wire", "files", "template", "qemu.qmp"},
     {"wiretype", "compression"},
     {"blocks"},
     {"types"},

@@ -47,6 +47,14 @@ _COMMANDS: Final = {
 """Command -> its module and its one line of help."""
 
 
+class Ended(SystemExit):
+    """A signal ends the command, which cleans up on its way out."""
+
+    def __init__(self, number: int) -> None:
+        self.status = 128 + number
+        super().__init__(self.status)
+
+
 class _Group(click.Group):
     """A group that knows its commands without importing them."""
 
@@ -121,6 +129,8 @@ def _outcome() -> tuple[int, str]:
     except OSError as error:
         reason = error.strerror or str(error)
         return TROUBLE, f"{error.filename}: {reason}" if error.filename else reason
+    except Ended as end:
+        return end.status, ""
     except SystemExit as end:
         return TROUBLE, f"what was imported or called ended the program: sys.exit({end.code!r})"
     return status, ""

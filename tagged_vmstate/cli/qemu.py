@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from tagged_vmstate.cli.files import STANDARD, Refusal, Trouble, lines, opened_snapshot, output, trouble
+from tagged_vmstate.cli.main import Ended
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.cli.paths import alias, check_names, usage
 from tagged_vmstate.errors import StateError, VMStateError
 from tagged_vmstate.paths import Aliases, Pattern
+from tagged_vmstate.qemu.capture import TIMEOUT, capture
 from tagged_vmstate.qemu.export import Encode, Said, export
 from tagged_vmstate.sections import Section
 from tagged_vmstate.text import integer
@@ -23,6 +27,8 @@ from tagged_vmstate.wiretype import brief
 if TYPE_CHECKING:
     from tagged_vmstate.qemu.capture import Progress
     from tagged_vmstate.qemu.like import Likeness
+
+_PORT_DIGITS: Final = 5
 
 
 @click.command(short_help="Make a QEMU migration stream from a snapshot.")
@@ -121,27 +127,36 @@ def _report(likeness: Likeness) -> None:
 @click.argument("socket")
 @click.option("-o", "--output", "out", required=True, metavar="OUT", help="Where to.")
 @click.option("--live", is_flag=True, help="Let the guest run while its memory is sent.")
-@click.option("--stay-paused", is_flag=True, help="Leave the guest paused behind it.")
-def capture_command(socket: str, out: str, *, live: bool, stay_paused: bool) -> None:
+@click.option("--stay-paused", is_flag=True, help="Leave the guest paused afterwards.")
+@click.option(
+    "--timeout",
+    type=click.IntRange(1, 3600),
+    default=TIMEOUT,
+    metavar="SECONDS",
+    help=f"How long QEMU may take to answer, or a migration to get any further; {TIMEOUT} unless given.",
+)
+def capture_command(socket: str, out: str, *, live: bool, stay_paused: bool, timeout: int) -> None:
     """Take a snapshot of a QEMU over its QMP socket: a path, or HOST:PORT. The guest goes on as it was.
 
-    QEMU must have been started with -qmp, for instance -qmp unix:qmp.sock,server=on,wait=off.
+    QEMU must have been started with -qmp, for instance -qmp unix:qmp.sock,server=on,wait=off. Where QEMU does not answer,
+    or ^C ends the command, nothing is written and a guest that ran runs on.
 
     \b
     Examples:
       tagged-vmstate capture qmp.sock -o vm.tvm
       tagged-vmstate capture localhost:4444 --live -o vm.tvm
     """
-    try:
-        from tagged_vmstate.qemu.capture import capture  # noqa: PLC0415  # an extra
-    except ModuleNotFoundError:
-        raise Trouble("capture needs the package qemu.qmp: pip install qemu.qmp") from None
     address = _address(socket)
-    try:
-        with output(out, is_text=False) as target, _progress() as progress:
-            found = capture(address, target, live=live, stay_paused=stay_paused, progress=progress)
-    except VMStateError as error:
-        raise Trouble(f"{socket}: {error}") from None
+    with _ended_by(signal.SIGTERM, signal.SIGHUP), output(out, is_text=False) as target:
+        try:
+            with _progress() as progress:
+                found = capture(address, target, live=live, stay_paused=stay_paused, timeout=timeout, progress=progress)
+        except VMStateError as error:
+            raise Trouble("; ".join([f"{socket}: {error}", *_notes(error)])) from None
+        except BaseException as error:
+            for note in _notes(error):
+                say(f"{socket}: {note}")
+            raise
     for note in found.notes:
         say(f"note: {note}")
     if found.paused is not None:
@@ -162,6 +177,25 @@ def _address(socket: str) -> str | tuple[str, int]:
     if not 0 < number < 1 << 16:
         raise Trouble(f"{host}: expected a port of 1 to 65535, not {brief(port)}")
     return host, number
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
+
+
+@contextlib.contextmanager
+def _ended_by(*signals: signal.Signals) -> Iterator[None]:
+    """Let signals end the command as an interrupt does, cleaning up; but not those that it was started to ignore."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise Ended(number)
+
+    before = {each: signal.signal(each, end) for each in signals if signal.getsignal(each) is not signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @contextlib.contextmanager

@@ -1,47 +1,39 @@
-"""A QEMU that runs, migrated into a snapshot over QMP (the package qemu.qmp), and then going on as it was.
+"""A QEMU that runs, migrated into a snapshot over QMP, and then going on as it was.
 
-QEMU writes its stream into a pipe, whose other end comes to it over the Unix socket, or over TCP into a socket that
-listens here; a thread converts while it streams. Whatever fails, the guest runs on if it ran before.
+QEMU writes its stream into a socket: one of a pair, which comes to it over the Unix socket of QMP, or one that it opens to
+a socket that listens here. One thread does all: where the conversion waits for more of the stream, QEMU is asked how far it
+is. So an interrupt ends it anywhere, and every wait has its limit. Whatever fails, a guest that ran runs on.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
+import io
 import socket
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, TypeAlias, cast
+from typing import BinaryIO, Final, TypeAlias, cast
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from typing_extensions import Buffer, override
 
-from tagged_vmstate.errors import FormatError, VMStateError
+from tagged_vmstate.errors import FormatError
 from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.qemu.qmp import Address, CaptureError, Connection, Message, RefusedError, connected, ready, shown
 from tagged_vmstate.snapshot import write
 
-Address: TypeAlias = str | tuple[str, int]
-"""The path of a Unix socket, or host and port."""
 Progress: TypeAlias = Callable[[int, int], None]
 """Gets the bytes of memory that were sent, and how many there are in all."""
 
+TIMEOUT: Final = 10
+"""Seconds to wait for QEMU where nobody chooses."""
 POLL_SECONDS: Final = 0.05
-GREETING_SECONDS: Final = 10
+SETTLE_SECONDS: Final = 1
+"""How long a migration that was cancelled is given to end."""
 _FD_NAME: Final = "tagged-vmstate"
 _RUNNING: Final = "running"
-_UNDER_WAY: Final = {"active", "setup", "cancelling", "device", "pre-switchover"}
-_POLLS: Final = 100
-
-
-class CaptureError(VMStateError):
-    """QEMU could not be reached, or could not migrate."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__("", sentence)
-        self.sentence = sentence
-
-    def __str__(self) -> str:
-        return self.sentence
+_GIVEN_UP: Final = {"failed", "cancelled"}
+_OVER: Final = {*_GIVEN_UP, "completed", "none"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,223 +52,243 @@ class Captured:
 
 
 def capture(
-    address: Address, target: BinaryIO, *, live: bool = False, stay_paused: bool = False, progress: Progress | None = None
+    address: Address,
+    target: BinaryIO,
+    *,
+    live: bool = False,
+    stay_paused: bool = False,
+    timeout: float = TIMEOUT,
+    progress: Progress | None = None,
 ) -> Captured:
     """Write a snapshot of a QEMU that listens on a QMP socket.
+
+    Where it fails or is interrupted, the guest is left as it was within `timeout` once more; an error after which the guest
+    may be paused has a note that says so.
 
     Args:
         address: Of the QMP socket.
         target: Where to.
         live: Let the guest run while its memory is sent; it stands still for the rest only.
         stay_paused: Leave the guest paused; else one that ran runs on.
+        timeout: Seconds to wait for an answer, or for the migration to get any further.
         progress: Told now and then how far it is.
 
     Raises:
-        CaptureError: The socket is not there or closes, or the guest cannot migrate.
+        CaptureError: The socket is not there or closes, an answer is late or malformed, or the guest cannot migrate.
         FormatError: QEMU sent what cannot be read (a capability that changes the stream).
         OSError: The target does not take it.
     """
-    return asyncio.run(_capture(address, target, live=live, stay_paused=stay_paused, progress=progress))
-
-
-async def _capture(address: Address, target: BinaryIO, *, live: bool, stay_paused: bool, progress: Progress | None) -> Captured:
-    async with _connected(address) as qmp:
-        ran = (await _ask(qmp, "query-status"))["status"] == _RUNNING
-        async with _guest_as_it_was(qmp, ran=ran, stay_paused=stay_paused):
-            if ran and not live:
-                await _ask(qmp, "stop")
-            notes = await _migrate(qmp, address, target, progress)
+    pause = _Pause()
+    with connected(address, timeout, pause.take) as qmp:
+        ran = qmp.ask("query-status").text("status") == _RUNNING
         goes_on = ran and not stay_paused
-        return Captured(notes, _stood_still(qmp) if goes_on else None, goes_on)
-
-
-@contextlib.asynccontextmanager
-async def _connected(address: Address) -> AsyncIterator[QMPClient]:
-    qmp = QMPClient("tagged-vmstate")
-    try:
-        await asyncio.wait_for(qmp.connect(address), GREETING_SECONDS)
-    except TimeoutError:
-        hint = "QMP speaks to one at a time: is somebody else connected?"
-        raise CaptureError(f"no QMP greeting there in {GREETING_SECONDS} s; {hint}") from None
-    except (QMPError, OSError) as error:
-        hint = "start QEMU with -qmp unix:PATH,server=on,wait=off"
-        raise CaptureError(f"no QMP there ({_reason(error)}); {hint}") from None
-    try:
-        yield qmp
-    except (QMPError, EOFError) as error:
-        raise CaptureError(f"QEMU closed the connection ({_reason(error)})") from None
-    finally:
-        with contextlib.suppress(QMPError, EOFError, OSError):
-            await qmp.disconnect()
-
-
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__
-
-
-async def _ask(qmp: QMPClient, command: str, **arguments: object) -> Any:
-    try:
-        return await qmp.execute(command, arguments)
-    except ExecuteError as error:
-        raise CaptureError(f"QEMU refuses `{command}`: {error}") from None
-
-
-def _stood_still(qmp: QMPClient) -> float | None:
-    """Seconds from the first STOP to the RESUME behind it, by QEMU's events."""
-    stopped = None
-    for message in qmp.events.clear():
-        stamp = cast("dict[str, int]", message["timestamp"])
-        moment = stamp["seconds"] + stamp["microseconds"] / 1e6
-        if message["event"] == "STOP" and stopped is None:
-            stopped = moment
-        elif message["event"] == "RESUME" and stopped is not None:
-            return moment - stopped
-    return None
-
-
-@contextlib.asynccontextmanager
-async def _guest_as_it_was(qmp: QMPClient, *, ran: bool, stay_paused: bool) -> AsyncIterator[None]:
-    """A guest that ran runs on, whatever happens."""
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(CaptureError, QMPError, EOFError):
-            await _go_on(qmp, ran=ran)
-        raise
-    await _go_on(qmp, ran=ran and not stay_paused)
-
-
-async def _go_on(qmp: QMPClient, *, ran: bool) -> None:
-    if ran and (await _ask(qmp, "query-status"))["status"] != _RUNNING:
-        await _ask(qmp, "cont")
-
-
-async def _migrate(qmp: QMPClient, address: Address, target: BinaryIO, progress: Progress | None) -> list[str]:
-    """Migrate into the target; return the notes of the import."""
-    with contextlib.ExitStack() as stack:
-        if isinstance(address, str):
-            reader, uri = await _pipe(qmp, stack)
-        else:
-            reader, uri = _listening(qmp, stack)
-        await _ask(qmp, "migrate", uri=uri)
-        converted = asyncio.create_task(asyncio.to_thread(_convert, reader, target))
         try:
-            await _until_sent(qmp, converted, progress)
-            return await converted
+            if ran and not live:
+                qmp.ask("stop")
+            notes = _migrated(qmp, address, target, progress)
+            if goes_on:
+                _run(qmp)
         except BaseException as error:
-            if isinstance(error, _EndedError):
-                await _why(qmp)
-            with contextlib.suppress(CaptureError, QMPError, EOFError):
-                await _cancelled(qmp)
-            reader.stop()
-            await asyncio.gather(converted, return_exceptions=True)
-            if isinstance(error, _EndedError):
-                raise error.error from None
+            if ran:
+                _run_after(error, qmp)
             raise
+    return Captured(notes, pause.seconds if goes_on else None, goes_on)
 
 
-async def _until_sent(qmp: QMPClient, converted: asyncio.Task[list[str]], progress: Progress | None) -> None:
-    """Wait until QEMU has sent all, or the conversion fails. Raises CaptureError where QEMU gives up."""
-    while not (converted.done() and converted.exception()):
-        state = await _ask(qmp, "query-migrate")
-        status = state.get("status")
-        if status in {"failed", "cancelled"}:
-            raise CaptureError(f"QEMU could not migrate: {state.get('error-desc', status)}")
-        memory = state.get("ram")
-        if progress and memory:
-            progress(memory["total"] - memory["remaining"], memory["total"])
-        if status == "completed":
-            return
-        await asyncio.wait([converted], timeout=POLL_SECONDS)
-        if converted.done():
-            await asyncio.sleep(POLL_SECONDS)  # QEMU says so a moment later
+class _Pause:
+    """How long the guest stood still: from the first STOP to the RESUME after it, by QEMU's events.
 
-
-async def _why(qmp: QMPClient) -> None:
-    """Raise CaptureError where QEMU says why its stream has ended."""
-    for _ in range(_POLLS):
-        state = await _ask(qmp, "query-migrate")
-        if state.get("status") == "failed":
-            raise CaptureError(f"QEMU could not migrate: {state.get('error-desc', 'it does not say why')}")
-        await asyncio.sleep(POLL_SECONDS)
-
-
-async def _cancelled(qmp: QMPClient) -> None:
-    """Let no migration go on."""
-    await _ask(qmp, "migrate_cancel")
-    for _ in range(_POLLS):
-        if (await _ask(qmp, "query-migrate")).get("status") not in _UNDER_WAY:
-            return
-        await asyncio.sleep(POLL_SECONDS)
-
-
-class _Reader:
-    """Where the stream comes in.
-
-    Args:
-        fd: Opens the reading end; waits for it, where it is a socket that listens.
-        cancel: Makes the waiting and the reading end.
+    Attributes:
+        seconds: None until it goes on.
     """
 
-    def __init__(self, fd: Callable[[], BinaryIO], cancel: Callable[[], None]) -> None:
-        self.open = fd
-        self.stop = cancel
+    def __init__(self) -> None:
+        self._stopped: int | None = None
+        self.seconds: float | None = None
+
+    def take(self, event: Message) -> None:
+        """Take an event."""
+        name = event.text("event")
+        if name == "STOP" and self._stopped is None:
+            self._stopped = _microseconds(event)
+        elif name == "RESUME" and self._stopped is not None and self.seconds is None:
+            self.seconds = (_microseconds(event) - self._stopped) / 1e6
 
 
-async def _pipe(qmp: QMPClient, stack: contextlib.ExitStack) -> tuple[_Reader, str]:
-    """A pipe, its writing end given to QEMU."""
-    reading, writing = os.pipe()
-    file = stack.enter_context(os.fdopen(reading, "rb"))
+def _microseconds(event: Message) -> int:
+    stamp = event.part("timestamp")
+    return stamp.number("seconds") * 1_000_000 + stamp.number("microseconds")
+
+
+def _run(qmp: Connection) -> None:
+    """Let the guest run, by more than one attempt: QEMU refuses while it ends a migration. Raises CaptureError."""
+    end = time.monotonic() + qmp.seconds
+    while qmp.ask("query-status", seconds=end - time.monotonic()).text("status") != _RUNNING:
+        try:
+            qmp.ask("cont", seconds=end - time.monotonic())
+        except RefusedError:
+            if time.monotonic() + POLL_SECONDS > end:
+                raise
+            time.sleep(POLL_SECONDS)
+
+
+def _run_after(error: BaseException, qmp: Connection) -> None:
+    """Let the guest run after an error, which gets a note where it may not; so does an interrupt meanwhile."""
+    doubt = "the guest may be paused: `cont` in QEMU's monitor lets it run on"
     try:
-        qmp.send_fd_scm(writing)
-        await _ask(qmp, "getfd", fdname=_FD_NAME)
-    finally:
-        os.close(writing)
-    return _Reader(lambda: file, lambda: None), f"fd:{_FD_NAME}"
-
-
-def _listening(qmp: QMPClient, stack: contextlib.ExitStack) -> tuple[_Reader, str]:
-    """A socket that listens where QEMU can reach it: on the address that its QMP connection comes from."""
-    writer = qmp._writer  # noqa: SLF001  # the package tells its own address nowhere else
-    host = cast("tuple[str, int]", writer.get_extra_info("sockname"))[0] if writer else "127.0.0.1"
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    server = stack.enter_context(socket.create_server((host, 0), family=family))
-
-    def accept() -> BinaryIO:
-        connection, _ = server.accept()
-        stack.enter_context(connection)
-        return cast("BinaryIO", stack.enter_context(connection.makefile("rb")))
-
-    def stop() -> None:
-        with contextlib.suppress(OSError):
-            server.shutdown(socket.SHUT_RDWR)
-
-    named = f"[{host}]" if ":" in host else host
-    return _Reader(accept, stop), f"tcp:{named}:{server.getsockname()[1]}"
-
-
-class _EndedError(Exception):
-    """The stream ended in the middle: QEMU knows why."""
-
-    def __init__(self, error: FormatError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _convert(reader: _Reader, target: BinaryIO) -> list[str]:
-    """Convert what comes; on failure close it, so that QEMU does not wait for ever."""
-    file = reader.open()
-    try:
-        stream = import_stream(file)
-        write(stream, target)
-    except FormatError as error:
-        if not file.read(1):
-            raise _EndedError(error) from None
-        file.close()
+        _run(qmp)
+    except CaptureError:
+        error.add_note(doubt)
+    except BaseException as interrupt:
+        interrupt.add_note(doubt)
         raise
+
+
+def _migrated(qmp: Connection, address: Address, target: BinaryIO, progress: Progress | None) -> list[str]:
+    """Migrate into the target; return the notes of the import."""
+    channel, uri = _pair(qmp) if isinstance(address, str) else _listening(qmp)
+    stream = _Stream(qmp, channel, is_listening=not isinstance(address, str), progress=progress)
+    try:
+        with io.BufferedReader(stream) as file:
+            qmp.send("migrate", uri=uri)
+            return _converted(qmp, cast("BinaryIO", file), target, stream)
+    except RefusedError:
+        raise  # a migration that goes on is somebody else's
     except BaseException:
-        file.close()
+        with contextlib.suppress(CaptureError):
+            qmp.ask("migrate_cancel", seconds=SETTLE_SECONDS)
+            _ended(qmp, SETTLE_SECONDS)
         raise
-    return stream.notes
+
+
+def _converted(qmp: Connection, file: BinaryIO, target: BinaryIO, stream: _Stream) -> list[str]:
+    try:
+        sections = import_stream(file)
+        write(sections, target)
+    except FormatError:
+        if stream.has_ended:
+            _ended(qmp, qmp.seconds)  # raises where QEMU knows why
+        raise
+    if (status := _ended(qmp, qmp.seconds)) != "completed":
+        raise CaptureError(f"QEMU sent a whole stream, but says that the migration is `{shown(status)}`")
+    return sections.notes
+
+
+def _ended(qmp: Connection, seconds: float) -> str:
+    """The status of the migration once it is over, or when time is up. Raises CaptureError where QEMU has given up."""
+    end = time.monotonic() + seconds
+    while True:
+        status = _status(qmp.ask("query-migrate", seconds=end - time.monotonic()))
+        if status in _OVER or time.monotonic() + POLL_SECONDS > end:
+            return status
+        time.sleep(POLL_SECONDS)
+
+
+def _status(state: Message) -> str:
+    status = state.text("status", "none")
+    if status in _GIVEN_UP:
+        raise CaptureError(f"QEMU could not migrate: {shown(state.text('error-desc', status))}")
+    return status
+
+
+def _pair(qmp: Connection) -> tuple[socket.socket, str]:
+    """A socket whose other end QEMU has got."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            qmp.ask("getfd", fd=theirs.fileno(), fdname=_FD_NAME)
+        except BaseException:
+            ours.close()
+            raise
+    return ours, f"fd:{_FD_NAME}"
+
+
+def _listening(qmp: Connection) -> tuple[socket.socket, str]:
+    """A socket that listens where QEMU can reach it: on the address that its QMP connection comes from."""
+    host = qmp.host
+    family, named = (socket.AF_INET6, f"[{host}]") if ":" in host else (socket.AF_INET, host)
+    server = socket.create_server((host, 0), family=family)
+    server.settimeout(0)
+    return server, f"tcp:{named}:{server.getsockname()[1]}"
+
+
+class _Stream(io.RawIOBase):
+    """The stream of the migration, as a file. While it is read, QEMU is asked how far it is.
+
+    Args:
+        qmp: Where a command that starts the migration has been given.
+        channel: Where the stream comes from; closed with this file.
+        is_listening: The channel has yet to be opened by QEMU.
+        progress: Told how far it is.
+
+    Attributes:
+        has_ended: QEMU has closed it.
+    """
+
+    def __init__(self, qmp: Connection, channel: socket.socket, *, is_listening: bool, progress: Progress | None) -> None:
+        self._qmp = qmp
+        self._channel = channel
+        self._is_listening = is_listening
+        self._progress = progress
+        self._answered: float | None = None
+        self._state: dict[str, object] = {}
+        self.has_ended = False
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def close(self) -> None:
+        self._channel.close()
+        super().close()
+
+    @override
+    def readinto(self, buffer: Buffer, /) -> int:
+        end = time.monotonic() + self._qmp.seconds
+        while time.monotonic() < end:
+            found = ready(self._channel, self._qmp, seconds=POLL_SECONDS)
+            if self._qmp in found and self._has_moved():
+                end = time.monotonic() + self._qmp.seconds
+            self._ask_again()
+            if self._channel in found:
+                if not self._is_listening:
+                    return self._received(buffer)
+                self._accept()
+        raise CaptureError(f"the migration got no further for {self._qmp.seconds:g} s")
+
+    def _received(self, buffer: Buffer) -> int:
+        try:
+            count = self._channel.recv_into(buffer)
+        except ConnectionError:
+            count = 0
+        self.has_ended = not count
+        return count
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # who came has gone again
+            connection, _ = self._channel.accept()
+            self._channel.close()
+            self._channel, self._is_listening = connection, False
+
+    def _ask_again(self) -> None:
+        """Ask QEMU how far it is, once it has answered what it was asked last, a moment ago."""
+        if self._answered is not None and time.monotonic() >= self._answered + POLL_SECONDS:
+            self._answered = None
+            self._qmp.send("query-migrate")
+
+    def _has_moved(self) -> bool:
+        """Whether there is an answer, and it is another than the last. Raises CaptureError where QEMU has given up."""
+        state = self._qmp.answer()
+        if state is None:
+            return False
+        self._answered = time.monotonic()
+        _status(state)
+        if "ram" in state:
+            memory = state.part("ram")
+            total = memory.number("total")
+            done = total - memory.number("remaining")
+            if self._progress:
+                self._progress(done, total)
+        before, self._state = self._state, {name: value for name, value in state.members.items() if "time" not in name}
+        return self._state != before  # time goes on in any case
