@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import STANDARD, Trouble, opened, opened_file, output
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.defaults import Flagged
@@ -22,7 +23,9 @@ _OUTPUT = click.option("-o", "--output", "out", default=STANDARD, metavar="OUT",
 @click.argument("file")
 @_OUTPUT
 @click.option("--values", is_flag=True, help="The short form: {device: {field: value}}. It has no way back.")
-@click.option("--memory", metavar="DIR", type=click.Path(path_type=Path), help="Write memory as image files into DIR.")
+@click.option(
+    "--memory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Write memory as image files into DIR."
+)
 def to_json_command(file: str, out: str, memory: Path | None, *, values: bool) -> None:
     """Write the JSON form, from which from-json makes the same snapshot again, byte for byte.
 
@@ -59,7 +62,12 @@ def _with_images(file: str, out: str, folder: Path, *, values: bool) -> None:
 @click.command(short_help="Make a snapshot from its JSON form.")
 @click.argument("file")
 @_OUTPUT
-@click.option("--memory", metavar="DIR", type=click.Path(path_type=Path), help="Where to-json --memory put the image files.")
+@click.option(
+    "--memory",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to-json --memory put the image files.",
+)
 def from_json_command(file: str, out: str, memory: Path | None) -> None:
     """Make a snapshot from its JSON form; what does not fit its type is told with its line.
 
@@ -76,7 +84,11 @@ def from_json_command(file: str, out: str, memory: Path | None) -> None:
 @click.argument("file", metavar="STREAM")
 @_OUTPUT
 @click.option(
-    "--tables", "spec", metavar="TABLES", help="Read by these what nothing in STREAM describes: module:MACHINE, or JSON."
+    "--tables",
+    "spec",
+    metavar="TABLES",
+    shell_complete=complete.tables,
+    help="Read by these what nothing in STREAM describes: module:MACHINE, or JSON.",
 )
 @click.option("--defaults", "reset", metavar="RESET", help="Flag what is as in this stream of the machine at its reset.")
 def import_command(file: str, out: str, spec: str | None, reset: str | None) -> None:

@@ -18,6 +18,8 @@ from tagged_vmstate.cli.messages import say
 from tagged_vmstate.version import __version__
 
 NAME: Final = "tagged-vmstate"
+COMPLETE: Final = "_TAGGED_VMSTATE_COMPLETE"
+"""The variable by which a shell asks for completion."""
 TROUBLE: Final = 2
 CLOSED_PIPE: Final = 128 + 13
 """What a shell reports for a program that a closed pipe ended."""
@@ -99,8 +101,10 @@ def cli() -> None:
 
 def run() -> None:
     """Run the command and leave the process with its status; nobody sees a traceback."""
+    if COMPLETE in os.environ:
+        importlib.import_module("tagged_vmstate.cli.shell")
     try:
-        status = cli.main(prog_name=NAME, standalone_mode=False)
+        status = cli.main(prog_name=NAME, complete_var=COMPLETE, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show() if isinstance(error, click.UsageError) else say(error.format_message())

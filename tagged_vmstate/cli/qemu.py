@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import STANDARD, Refusal, Trouble, lines, opened_snapshot, output, trouble
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.cli.paths import alias, check_names, usage
@@ -34,10 +35,24 @@ if TYPE_CHECKING:
     "aliases",
     multiple=True,
     metavar="PATH=NAME",
+    shell_complete=complete.at_file,
     help="A field of REFERENCE, or a device, that has another name in FILE; @FILE has one a line.",
 )
-@click.option("--drop", "drops", multiple=True, metavar="PATH", help="May be lost: DEVICE or DEVICE/FIELD; globs.")
-@click.option("--tables", "spec", metavar="TABLES", help="Write by these what import read by them: module:MACHINE, or JSON.")
+@click.option(
+    "--drop",
+    "drops",
+    multiple=True,
+    metavar="PATH",
+    shell_complete=complete.path,
+    help="May be lost: DEVICE or DEVICE/FIELD; globs.",
+)
+@click.option(
+    "--tables",
+    "spec",
+    metavar="TABLES",
+    shell_complete=complete.tables,
+    help="Write by these what import read by them: module:MACHINE, or JSON.",
+)
 def export_command(
     file: str, out: str, *, like: str | None, aliases: tuple[str, ...], drops: tuple[str, ...], spec: str | None
 ) -> None:
