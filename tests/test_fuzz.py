@@ -147,12 +147,6 @@ def test_a_planted_bug_of_a_reader_is_shown_by_its_line(target: str, tmp_path: P
     assert clean.returncode == 0, "only while the bug is there"
 
 
-def test_the_names_of_readers_complete() -> None:
-    words = {"COMP_WORDS": "tagged-vmstate fuzz t", "COMP_CWORD": "2", "_TAGGED_VMSTATE_COMPLETE": "bash_complete"}
-    done = run("fuzz", env={**os.environ, **words})
-    assert done.stdout == b"plain,tables\n"
-
-
 def test_one_error_is_one_behaviour_whatever_it_quotes() -> None:
     kinds = {
         kind_of(tv.FormatError(f"`section` or `part` of {number} bytes", found, offset=number))

@@ -50,7 +50,7 @@ FLOORS = [
     {"cli.messages", "cli.numbers"},
     {"cli.render", "cli.main"},
     {"cli.files"},
-    {"cli.modules", "cli.paths", "cli.ci"},
+    {"cli.modules", "cli.paths", "cli.ci", "cli.complete"},
     {"cli.looks"},
     {"cli.inspect", "cli.convert", "cli.shell", "cli.tables", "cli.diff", "cli.set", "cli.qemu", "cli.fuzz"},
 ]

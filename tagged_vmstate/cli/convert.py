@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import STANDARD, Trouble, opened, opened_again, opened_file, output
 from tagged_vmstate.cli.messages import say
 from tagged_vmstate.defaults import Flagged
@@ -25,7 +26,9 @@ _OUTPUT = click.option("-o", "--output", "out", default=STANDARD, metavar="OUT",
 @click.argument("file")
 @_OUTPUT
 @click.option("--values", is_flag=True, help="The short form: {device: {field: value}}. It has no way back.")
-@click.option("--memory", metavar="DIR", type=click.Path(path_type=Path), help="Write memory as image files into DIR.")
+@click.option(
+    "--memory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Write memory as image files into DIR."
+)
 def to_json_command(file: str, out: str, memory: Path | None, *, values: bool) -> None:
     """Write the JSON form, from which from-json makes the same snapshot again, byte for byte.
 
@@ -63,7 +66,9 @@ def _with_images(file: str, out: str, folder: Path, *, values: bool) -> None:
 @click.command(short_help="Make a snapshot from its JSON form.")
 @click.argument("file")
 @_OUTPUT
-@click.option("--memory", metavar="DIR", type=click.Path(path_type=Path), help="The image files, unless beside FILE.")
+@click.option(
+    "--memory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="The image files, unless beside FILE."
+)
 def from_json_command(file: str, out: str, memory: Path | None) -> None:
     """Make a snapshot from its JSON form; what does not fit its type is told with its line.
 
@@ -85,7 +90,13 @@ def from_json_command(file: str, out: str, memory: Path | None) -> None:
 @click.command(short_help="Make a snapshot from a QEMU migration stream.")
 @click.argument("file")
 @_OUTPUT
-@click.option("--tables", "spec", metavar="TABLES", help="Read by these what nothing in FILE describes: module:MACHINE, or JSON.")
+@click.option(
+    "--tables",
+    "spec",
+    metavar="TABLES",
+    shell_complete=complete.tables,
+    help="Read by these what nothing in FILE describes: module:MACHINE, or JSON.",
+)
 @click.option("--defaults", "reset", metavar="RESET", help="Flag what is as in RESET, a FILE of the machine at its reset.")
 def import_command(file: str, out: str, spec: str | None, reset: str | None) -> None:
     """Make a snapshot from a QEMU migration stream (savevm version 3), bare or in libvirt's save image.

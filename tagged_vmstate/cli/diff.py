@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import STANDARD, opened_snapshot, print_json
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean
@@ -39,7 +40,14 @@ DIFFERENT = 1
 @click.command(short_help="What differs between two snapshots.")
 @click.argument("old")
 @click.argument("new")
-@click.option("--ignore", "paths", multiple=True, metavar="PATH", help="Leave out a device, or DEVICE/FIELD; several.")
+@click.option(
+    "--ignore",
+    "paths",
+    multiple=True,
+    metavar="PATH",
+    shell_complete=complete.path,
+    help="Leave out a device, or DEVICE/FIELD; several.",
+)
 @click.option("--max", "most", type=Integer(min=0), metavar="N", help="Tell at most N differences, and how many more there are.")
 @TABLES_OPTION
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to tell it.")

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import Trouble
 from tagged_vmstate.cli.messages import clean, say
 from tagged_vmstate.cli.modules import devices, not_named, tables
@@ -36,7 +37,7 @@ _READERS: Final[dict[str, Callable[[], Target]]] = {
 
 
 def _readers(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in _READERS if name.startswith(incomplete)]
+    return [*(name for name in _READERS if name.startswith(incomplete)), *complete.modules(incomplete)]
 
 
 @click.command(short_help="Fuzz the readers, or devices.")

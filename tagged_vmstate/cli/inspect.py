@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import click
 
+from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import STANDARD, opened, output, print_json, salvaged
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean, say
@@ -197,7 +198,7 @@ def _checksum_line(checksums: dict[str, str | None], entries: Sequence[_Entry]) 
 
 @click.command(short_help="The values, as a tree.")
 @click.argument("file")
-@click.argument("words", metavar="[PATH]", nargs=-1)
+@click.argument("words", metavar="[PATH]", nargs=-1, shell_complete=complete.place)
 @click.option("--non-default", is_flag=True, help="Only what differs from the defaults of its writer.")
 @click.option("--full", is_flag=True, help="Arrays, buffers and memory to the last byte. Implied by FIELD.")
 @click.option("--salvage", is_flag=True, help="Show all that is intact of a damaged FILE; say the rest on standard error.")

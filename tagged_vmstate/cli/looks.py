@@ -7,12 +7,14 @@ from typing import Final
 
 import click
 
+from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.render import Look
 
 TABLES_OPTION: Final = click.option(
     "--tables",
     "spec",
     metavar="TABLES",
+    shell_complete=complete.tables,
     help="module:MACHINE, or tables exported as JSON: print integers as their fields say (hex, flags, names). Text only.",
 )
 

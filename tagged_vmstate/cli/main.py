@@ -129,16 +129,16 @@ def _outcome() -> tuple[int, str]:
     except OSError as error:
         reason = error.strerror or str(error)
         return TROUBLE, f"{error.filename}: {reason}" if error.filename else reason
-    except Ended as end:
-        return end.status, ""
     except SystemExit as end:
-        return TROUBLE, f"what was imported or called ended the program: sys.exit({end.code!r})"
+        sentence = f"what was imported or called ended the program: sys.exit({end.code!r})"
+        return (end.status, "") if isinstance(end, Ended) else (TROUBLE, sentence)
     return status, ""
 
 
 def _status() -> int:
     asked = os.environ.get(COMPLETE)
     if asked:
+        importlib.import_module("tagged_vmstate.cli.shell")  # where the shells are registered
         return shell_complete(cli, {}, NAME, COMPLETE, asked)
     try:
         with cli.make_context(NAME, sys.argv[1:]) as context:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import STANDARD, Refusal, Trouble, lines, opened_snapshot, output, trouble
 from tagged_vmstate.cli.main import Ended
 from tagged_vmstate.cli.messages import say
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from tagged_vmstate.qemu.capture import Progress
     from tagged_vmstate.qemu.like import Likeness
 
-_PORT_DIGITS: Final = 5
-
 
 @click.command(short_help="Make a QEMU migration stream from a snapshot.")
 @click.argument("file")
@@ -40,10 +39,24 @@ _PORT_DIGITS: Final = 5
     "aliases",
     multiple=True,
     metavar="PATH=NAME",
+    shell_complete=complete.at_file,
     help="A field of REFERENCE, or a device, that has another name in FILE; @FILE has one a line.",
 )
-@click.option("--drop", "drops", multiple=True, metavar="PATH", help="May be lost: DEVICE or DEVICE/FIELD; globs.")
-@click.option("--tables", "spec", metavar="TABLES", help="Write by these what import read by them: module:MACHINE, or JSON.")
+@click.option(
+    "--drop",
+    "drops",
+    multiple=True,
+    metavar="PATH",
+    shell_complete=complete.path,
+    help="May be lost: DEVICE or DEVICE/FIELD; globs.",
+)
+@click.option(
+    "--tables",
+    "spec",
+    metavar="TABLES",
+    shell_complete=complete.tables,
+    help="Write by these what import read by them: module:MACHINE, or JSON.",
+)
 def export_command(
     file: str, out: str, *, like: str | None, aliases: tuple[str, ...], drops: tuple[str, ...], spec: str | None
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import click
 
+from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import Trouble, opened_in_its_form, output_at_once
 from tagged_vmstate.cli.paths import not_found, pattern
 from tagged_vmstate.edit import Target, changed, fields, laid_over, located
@@ -29,7 +30,7 @@ from tagged_vmstate.wiretype import brief
 
 @click.command(short_help="Change a value.")
 @click.argument("file")
-@click.argument("words", metavar="PATH", nargs=-1, required=True)
+@click.argument("words", metavar="PATH", nargs=-1, required=True, shell_complete=complete.place)
 @click.argument("value")
 @click.option("-o", "--output", "out", required=True, metavar="OUT", help="Where to; FILE itself is replaced as a whole.")
 def set_command(file: str, words: tuple[str, ...], value: str, out: str) -> None:

@@ -11,7 +11,7 @@ import click
 
 from tagged_vmstate import compat
 from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change
-from tagged_vmstate.cli import ci
+from tagged_vmstate.cli import ci, complete
 from tagged_vmstate.cli.files import STANDARD, Trouble, lines, opened, print_json
 from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.cli.modules import any_tables, tables
@@ -40,7 +40,14 @@ FORMAT_OPTION = click.option(
 
 @click.command(short_help="Can these tables load this snapshot?")
 @click.argument("file")
-@click.option("--against", "spec", required=True, metavar="TABLES", help="module:MACHINE, or tables exported as JSON.")
+@click.option(
+    "--against",
+    "spec",
+    required=True,
+    metavar="TABLES",
+    shell_complete=complete.tables,
+    help="module:MACHINE, or tables exported as JSON.",
+)
 @click.option(
     "--unknown",
     type=click.Choice(["error", "ignore", "keep"]),
@@ -149,7 +156,7 @@ _LACKING = (("check", "check", "checks"), ("predicate", "predicate", "predicates
 
 
 @click.command(short_help="Export tables as JSON.")
-@click.argument("spec", metavar="MODULE:MACHINE")
+@click.argument("spec", metavar="MODULE:MACHINE", shell_complete=complete.tables)
 @click.option("-o", "--output", "out", default=STANDARD, metavar="OUT", help="Where to; standard output unless given.")
 def tables_command(spec: str, out: str) -> None:
     """Export the tables of a machine as JSON, to keep beside every release.
@@ -163,8 +170,8 @@ def tables_command(spec: str, out: str) -> None:
 
 
 @click.command(short_help="What an upgrade and a downgrade would meet.")
-@click.argument("old")
-@click.argument("new")
+@click.argument("old", shell_complete=complete.tables)
+@click.argument("new", shell_complete=complete.tables)
 @click.option(
     "--direction", type=click.Choice(["both", *DIRECTIONS]), default="both", show_default=True, help="Which to look at."
 )
