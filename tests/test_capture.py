@@ -48,7 +48,7 @@ class Peer:
     def __enter__(self) -> Self:
         line = [sys.executable, qmp_peer.__file__, self._address, json.dumps(self._script)]
         self._process = subprocess.Popen(line, stdout=subprocess.PIPE, bufsize=0)
-        address = self._line()
+        address = self.next()
         self.address: Address = ("127.0.0.1", int(address)) if self._address == "0" else address
         self.name = f"127.0.0.1:{address}" if self._address == "0" else address
         return self
@@ -56,9 +56,10 @@ class Peer:
     def until(self, command: str) -> None:
         """Wait until it has got a command."""
         while command not in self.commands:
-            self.commands.append(self._line())
+            self.commands.append(self.next())
 
-    def _line(self) -> str:
+    def next(self) -> str:
+        """Wait for what it says next."""
         assert self._process.stdout
         line = self._process.stdout.readline().decode().strip()
         assert line, "it has gone"
@@ -399,6 +400,7 @@ class TestTheCommand:
             capturing = Capturing(peer, tmp_path, preexec_fn=nohup)
             peer.until("query-migrate")
             capturing.send(signal.SIGHUP)
+            assert {peer.next() for _ in range(10)} == {"query-migrate"}
             capturing.send(signal.SIGINT)
             assert capturing.ends() == INTERRUPTED
 
