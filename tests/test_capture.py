@@ -327,9 +327,6 @@ class TestNobodyThere:
                 with pytest.raises(CaptureError, match=r"no QMP greeting there in 1 s; .* is somebody else connected\?"):
                     capture(server.getsockname(), io.BytesIO(), timeout=SHORT)
 
-    def test_a_port_of_many_digits_is_a_path(self, tmp_path: Path) -> None:
-        assert "no QMP there" in refused("capture", f"localhost:{'9' * 5000}", "-o", tmp_path / "vm.tvm")
-
 
 class Capturing:
     """The command in a process of its own, with the folder that it writes to."""

@@ -111,7 +111,7 @@ def test_what_pip_is_told_to_install_is_there() -> None:
         r"\bpip install((?: +(?:-\w+|'[^'\n]+'|\.(?=`)|\w[\w.-]*\b))+)", "".join(path.read_text() for path in sources)
     )
     wanted = {each for line in lines for each in shlex.split(line) if not each.startswith("-")}
-    assert {".", ".[cli]", ".[fast]", "click", "qemu.qmp", "atheris"} <= wanted <= here | names
+    assert {".", ".[cli]", ".[fast]", "click", "atheris"} <= wanted <= here | names
 
 
 def test_the_transcripts_of_the_command_are_what_it_prints() -> None:
