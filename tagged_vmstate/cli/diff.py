@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tagged_vmstate.cli.files import STANDARD, opened_snapshot
+from tagged_vmstate.cli.files import STANDARD, opened_snapshot, print_json
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.cli.numbers import Integer
@@ -72,7 +72,7 @@ def diff_command(old: str, new: str, *, paths: tuple[str, ...], most: int | None
     cut = count - len(shown)
     if form == "json":
         rows = [_as_json(difference) for difference in shown]
-        print(json.dumps({"report": "diff", "same": not count, "differences": rows, "cut": cut}, indent=1, ensure_ascii=False))
+        print_json({"report": "diff", "same": not count, "differences": rows, "cut": cut})
     else:
         show_lines(_lines(shown, cut, known))
     return DIFFERENT if count else 0

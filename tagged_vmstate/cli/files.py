@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
+import json
 import os
 import shutil
 import sys
@@ -12,8 +15,10 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 import click
+from typing_extensions import Buffer
 
 from tagged_vmstate.cli.main import TROUBLE
+from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.compression import HEAD, compression_of, decompressed, seeks_cheaply
 from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.files import BLOCK, Input, replacing
@@ -156,18 +161,58 @@ def _as_snapshot(sections: Sections) -> Iterator[Snapshot]:
 
 @contextlib.contextmanager
 def output(path: str, *, is_text: bool) -> Iterator[BinaryIO]:
-    """Where a command writes: standard output for ``-``, else a file that is there whole or not at all."""
-    if path == STANDARD:
-        if not is_text and sys.stdout.isatty():
-            raise click.UsageError("a snapshot is no text: name a file with -o, or redirect the output.")
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
+    """Where a command writes: standard output for ``-``, else a file that is there whole or not at all.
+
+    On a terminal, text is JSON with everything escaped that cannot be shown there; anything else is refused.
+    """
     try:
-        with replacing(path) as file:
-            yield file
+        with contextlib.nullcontext(sys.stdout.buffer) if path == STANDARD else replacing(path) as file:
+            if not file.isatty():
+                yield file
+            elif is_text:
+                yield cast("BinaryIO", _Shown(file))
+            else:
+                raise click.UsageError("a snapshot is no text: name a file with -o, or redirect the output.")
+            file.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
+        if path == STANDARD:
+            raise
         raise Trouble(f"{path}: cannot write: {error.strerror}") from None
+
+
+def print_json(value: object, path: str = STANDARD) -> None:
+    """Write a report or tables as JSON: UTF-8 whatever the locale, and on a terminal nothing that drives it."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    with output(path, is_text=True) as target:
+        target.write(f"{text}\n".encode(errors="backslashreplace"))  # half a surrogate pair, in JSON's own words
+
+
+class _Shown(io.RawIOBase):
+    """JSON on its way to a terminal: what cannot be shown is escaped, which means the same."""
+
+    def __init__(self, terminal: BinaryIO) -> None:
+        self._terminal = terminal
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._is_utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Buffer) -> int:
+        data = bytes(data)
+        text = self._decoder.decode(data)
+        self._terminal.write("".join(char if self._can_show(char) else _json_escape(char) for char in text).encode())
+        return len(data)
+
+    def _can_show(self, char: str) -> bool:
+        return char == "\n" or (char.isprintable() and (self._is_utf8 or char.isascii()))
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 @contextlib.contextmanager
@@ -191,9 +236,11 @@ def _progress(file: BinaryIO, path: str) -> Iterator[BinaryIO]:
         yield file
         return
     from rich.console import Console  # noqa: PLC0415  # only where a person waits
+    from rich.markup import escape  # noqa: PLC0415  # the same
     from rich.progress import wrap_file  # noqa: PLC0415  # only where a person waits
 
-    with wrap_file(file, size, description=Path(path).name, console=Console(stderr=True), transient=True) as watched:
+    name = escape(clean(Path(path).name))
+    with wrap_file(file, size, description=name, console=Console(stderr=True), transient=True) as watched:
         yield watched
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import click
 
-from tagged_vmstate.cli.files import STANDARD, opened, output
+from tagged_vmstate.cli.files import STANDARD, opened, output, print_json
 from tagged_vmstate.cli.looks import TABLES_OPTION, looks
 from tagged_vmstate.cli.messages import clean, say
 from tagged_vmstate.cli.paths import CANDIDATES, not_found, pattern
@@ -140,8 +139,7 @@ def info_command(file: str, form: str) -> int:
     if form == "json":
         rows = [entry.as_json() for entry in entries.values()]
         found = {"report": "info", "version": version, "attributes": attributes, "checksums": checksums}
-        json.dump({**found, "sections": rows, "damage": damage}, sys.stdout, indent=1)
-        print()
+        print_json({**found, "sections": rows, "damage": damage})
     else:
         show_lines(_info_lines(version, attributes, checksums, list(entries.values()), damage))
     return DAMAGED if damage else 0

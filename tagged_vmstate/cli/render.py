@@ -70,14 +70,14 @@ def show_lines(lines: Iterable[Line]) -> None:
     """Print lines, with colours where standard output is a terminal that has them."""
     if not sys.stdout.isatty():
         for line in lines:
-            print("".join(text for text, _ in line).rstrip())
+            print("".join(clean(text) for text, _ in line).rstrip())
         return
     from rich.console import Console  # noqa: PLC0415  # only for a terminal
     from rich.text import Text  # noqa: PLC0415  # only for a terminal
 
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:
-        console.print(Text.assemble(*line))
+        console.print(Text.assemble(*((clean(text), style) for text, style in line)))
 
 
 def size_text(size: int) -> str:

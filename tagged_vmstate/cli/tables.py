@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from tagged_vmstate import compat
 from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change
 from tagged_vmstate.cli import ci
-from tagged_vmstate.cli.files import STANDARD, Trouble, lines, opened, output
+from tagged_vmstate.cli.files import STANDARD, Trouble, lines, opened, print_json
 from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.cli.modules import any_tables, tables
 from tagged_vmstate.cli.paths import alias, not_found
@@ -77,7 +76,7 @@ def check_command(file: str, spec: str, unknown: Unknown, form: str) -> int:
             "findings": [_finding_json(finding) for finding in report.findings],
             "more": report.more_problems + report.more,
         }
-        print(json.dumps(result, indent=1, ensure_ascii=False))
+        print_json(result)
     elif form in ci.FORMATS:
         tests = [format_path(entry.label, ()) for entry in entries]
         ci.show(form, "check", [ci.Suite(Path(file).name, tests, list(_check_notes(report, lacking)))])
@@ -160,9 +159,7 @@ def tables_command(spec: str, out: str) -> None:
       tagged-vmstate tables board:MACHINE -o release-1.2.json
       tagged-vmstate compat release-1.2.json board:MACHINE
     """
-    text = json.dumps(tables_to_json(tables(spec)), indent=1, ensure_ascii=False)
-    with output(out, is_text=True) as target:
-        target.write(f"{text}\n".encode())
+    print_json(tables_to_json(tables(spec)), out)
 
 
 @click.command(short_help="What an upgrade and a downgrade would meet.")
@@ -200,7 +197,7 @@ def compat_command(
     bad = {REFUSED, WHILE} if strict else {REFUSED}
     changes = {name: _changes(before, after, name) for name in DIRECTIONS if direction in {"both", name}}
     if form == "json":
-        print(json.dumps({"report": "compat", **{name: _compat_json(found) for name, found in changes.items()}}, indent=1))
+        print_json({"report": "compat", **{name: _compat_json(found) for name, found in changes.items()}})
     elif form in ci.FORMATS:
         tests = _tests(before, after)
         suites = [
