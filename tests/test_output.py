@@ -137,8 +137,8 @@ def to_a_closed_pipe(*arguments: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_module_that_ends_the_program_is_no_yes() -> None:
-    Path("script.py").write_text("import sys; sys.exit(0)")
+def test_a_hook_that_ends_the_program_is_no_yes() -> None:
+    Path("script.py").write_text(BOARD.replace("if self.n != 7:", "raise SystemExit(0)\n        if 0:"))
     assert "sys.exit(0)" in refused("check", "good.tvm", "--against", "script:MACHINE")
 
 
