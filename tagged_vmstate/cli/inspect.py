@@ -113,7 +113,8 @@ def info_command(file: str, form: str) -> int:
     """Header, sections, sizes and checksums; damage.
 
     Works on a damaged FILE and on one of a later version: every section that is intact is listed, and what is wrong is said
-    after the list. A snapshot is searched to its end; a stream, a JSON form and what is compressed are read up to the damage.
+    after the list. A snapshot is searched to its end, a JSON form is read past a section that is wrong; a stream, and what is
+    compressed, are read up to the damage.
 
     \b
     Examples:
@@ -135,7 +136,7 @@ def info_command(file: str, form: str) -> int:
         damage = [str(error) for error in sections.damage]
         more = max(-left, 0) + sections.more_damage
         attributes = sections.raw_attributes.to_json()
-        checksums = _checksums(sections)
+        checksums = _checksums(sections.sections)
     damage += [sentence for entry in entries.values() for sentence in entry.damage]
     damage += [f"{more} more"] if more else []
     if form == "json":
