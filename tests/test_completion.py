@@ -42,7 +42,7 @@ ODD = [
     "!x",
     "y`z",
 ]
-QUOTED = {each: json.dumps(each) for each in ('e"f', "g*h", "p\tq", "-s", "@t")}
+QUOTED = {each: json.dumps(each) for each in ('e"f', "g*h", "[1]", "p\tq", "-s", "@t")}
 """Those that name themselves only in double quotes."""
 BOARD = """
 import logging
@@ -171,10 +171,11 @@ def test_tab_makes_words_that_the_shell_passes_on(shell: Shell, folder: Path, ty
 
 def test_names_with_every_odd_character_arrive_as_they_are(shell: Shell) -> None:
     for name in ODD:
-        start = f'"{name[0]}' if name in {"-s", "@t"} else name[0]
+        start = f'"{name[0]}' if name in {"[1]", "-s", "@t"} else name[0]
         start = re.sub(r"\W", r"\\\g<0>", start)
-        [*_, device] = shell.words(shell.line(f"tagged-vmstate show odd.tvm {start}"))
-        assert device == QUOTED.get(name, name)
+        line = shell.line(f"tagged-vmstate show odd.tvm {start}")
+        assert shell.words(line)[-1] == QUOTED.get(name, name)
+        assert [each["device"] for each in json.loads(shell.run(f"{line}--format json"))["sections"]] == [name]
 
 
 def test_redirections_are_the_shell_s_own(shell: Shell) -> None:

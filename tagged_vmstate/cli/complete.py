@@ -28,7 +28,7 @@ ELEMENTS: Final = 1 << 10
 """Elements of an array that are offered."""
 SOURCE_BYTES: Final = 4 << 20
 """Of a module that is looked at."""
-_UNLIKE_ITSELF: Final = re.compile(r'[*?"]|\A[-@]|\A\Z')
+_UNLIKE_ITSELF: Final = re.compile(r'[*?"]|\A[-@\[]|\A\Z')
 """What a name holds that must be quoted to name only itself."""
 _NO_MACHINE: Final = (ast.Constant, ast.JoinedStr, ast.Dict, ast.DictComp, ast.Set, ast.SetComp, ast.Compare)
 
