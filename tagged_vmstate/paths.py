@@ -88,7 +88,7 @@ class Pattern:
                 levels[-1] = _ALL_LEVELS
             else:
                 levels[-1] += _expression(match)
-            if match[1] and match[1] != "*" and at == len(text):
+            if match[1] and match[1] != "*" and match.start() and at == len(text):
                 self.indexed = Pattern(text[: match.start()]), integer(match[1])
         self._prefixes = [re.compile(_joined(levels[:count]), re.DOTALL) for count in range(1, len(levels) + 1)]
         self._covers = re.compile(f"(?:{self._prefixes[-1].pattern})(?:[{_LEVEL}{_INDEX}].*)?", re.DOTALL)

@@ -75,6 +75,7 @@ def test_any_text_is_a_pattern_or_a_value_error(text: str, device: str, path: tu
         ('"a#1"', "a#1#0", ()),
         ('a/"x\\u000ay"', "a#0", ("x\ny",)),
         ('a/""', "a#0", ("",)),
+        ("[1]", "[1]#0", ()),
     ],
 )
 def test_patterns(text: str, section: str, path: tuple[str | int, ...]) -> None:
