@@ -129,7 +129,7 @@ def test_what_show_prints_can_be_chosen(tvm: Path) -> None:
         "int32",
         "0",
     ]
-    assert "86 80 37 12" in shown("show", tvm, "0000:00:00.0/I440FX", "config[0]")
+    assert "86 80 37 12" in shown("show", tvm, "0000:00:00.0/I440FX", "parent_obj/config[0]")
     assert "no device `ps2kb`; near it: ps2kbd#0" in refused("show", tvm, "ps2kb")
     assert "no field `ps2kbd/scancode`; near it: ps2kbd#0/scancode_set" in refused("show", tvm, "ps2kbd", "scancode")
     found = json.loads(shown("show", tvm, "ps2kbd", "translate", "--format", "json"))
@@ -189,7 +189,7 @@ class TestMemory:
             head = f"ram#0{parts}\n└─ pc.ram  sparse[64]  5 bytes in 2 runs"
             assert shown("show", path) == f"{head}, at 0x0: 01 02 ee ee\n\n"
             assert shown("show", path, "ram", "pc.ram") == f"{head}\n{self.DUMP}\n"
-            [found] = json.loads(shown("show", path, "--format", "json"))
+            [found] = json.loads(shown("show", path, "--format", "json"))["sections"]
             assert found["fields"] == [
                 {"name": "pc.ram", "type": "sparse", "length": 64, "value": {"0x0": "0102eeee", "0x20": "07"}}
             ]
@@ -201,7 +201,7 @@ class TestMemory:
         path.write_bytes(self.ZEROED)
         for options in ([], ["--full"]):
             assert shown("show", path, *options) == "ram#0  2 parts\n└─ pc.ram  sparse[64]  all zero\n\n"
-        [found] = json.loads(shown("show", path, "--format", "json"))
+        [found] = json.loads(shown("show", path, "--format", "json"))["sections"]
         assert (found["parts"], found["fields"][0]["value"]) == (2, {})
         assert json.loads(shown("to-json", path, "--values")) == {"ram": {"pc.ram": {"length": 64, "stored": 0}}}
 
@@ -236,7 +236,7 @@ class TestMemory:
         assert re.search(r"a\.ram .* 01  default\n", shown("show", "-", given=data))
         assert "a.ram" not in shown("show", "-", "--non-default", given=data)
         found = json.loads(shown("show", "-", "a", "--non-default", "--format", "json", given=data))
-        assert [field["name"] for field in found[0]["fields"]] == ["b.ram", "c.ram"]
+        assert [field["name"] for field in found["sections"][0]["fields"]] == ["b.ram", "c.ram"]
 
 
 class TestDamaged:

@@ -26,7 +26,7 @@ OTHERWISE = (
     (r"--runs 100000", "--runs 100"),
 )
 """What is done otherwise: not everyone has jq and another host, and nobody that much time."""
-SNAPSHOTS = ("vm.tvm", "before.tvm", "after.tvm", "a.tvm", "b.tvm")
+SNAPSHOTS = ("vm.tvm", "before.tvm", "after.tvm", "a.tvm", "b.tvm", "captured.tvm", "reset.tvm")
 
 
 @pytest.fixture(scope="module")

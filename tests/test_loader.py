@@ -136,7 +136,7 @@ class TestTheRules:
 
     def test_a_value_beyond_its_bounds_is_a_problem_at_any_depth(self) -> None:
         wrong = Record("b", "int32", None, 10)
-        words = "expected `int32` of at most 9, snapshot has 10 - at dev#0 "
+        words = "expected `int32` of at most 9, snapshot has 10 - at dev#0/"
         assert problems(struct("inner", wrong)) == [f"{words}inner/b"]
         assert problems(struct("maybe", wrong)) == [f"{words}maybe/b"]
         assert problems(Record("many", "struct", 2, [(), (wrong,)])) == [f"{words}many[1]/b"]

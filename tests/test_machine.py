@@ -287,7 +287,7 @@ def test_a_device_whose_old_state_cannot_be_fetched_can_still_be_loaded() -> Non
     with pytest.raises(LoadError) as caught:
         Machine([Device(state, table=table), Refusing()]).load(data)
     assert (state, pushed) == ({"x": 1}, [2])
-    assert "what odd#0/had pushed outward is not restored: expected `pre_save` of `odd`" in caught.value.__notes__[0]
+    assert "what odd#0 had pushed outward is not restored: expected `pre_save` of `odd`" in caught.value.__notes__[0]
     Machine([Device(state, table=table)]).load(data, unknown="ignore")
     assert (state, pushed) == ({"x": 2}, [2, 2])
 

@@ -30,6 +30,7 @@ import tagged_vmstate as tv
 from tagged_vmstate import Field, Length, MaxLength, Table, TableError
 from tagged_vmstate.devices import Entry
 from tagged_vmstate.fieldtype import SparseMemory
+from tagged_vmstate.paths import format_name
 from tagged_vmstate.tablejson import tables_to_json
 
 pytestmark = pytest.mark.usefixtures("path")
@@ -744,7 +745,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
 
 @pytest.mark.parametrize(("make", "words"), WRONG, ids=[words[:60] for _, words in WRONG])
 def test_what_is_wrong_is_said_when_it_is_made(make: Callable[[], object], words: str) -> None:
-    with pytest.raises(TableError, match=f"({words}).* - at Broken/{getattr(make, 'culprit', 'culprit')}"):
+    with pytest.raises(TableError, match=f"({words}).* - at Broken/{format_name(getattr(make, 'culprit', 'culprit'))}"):
         make()
 
 

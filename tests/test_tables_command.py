@@ -482,7 +482,7 @@ class TestSet:
             ("ps2kbd", "translate", "-1", "translate  int32  0 → -1"),
             ("configuration", "name", "pc", "name  string  pc-i440fx-7.2 → pc"),
             ("ram", "pc.ram[0x7c00]", "eb fe", "pc.ram  sparse[2097152]  1 range, 2 bytes"),
-            ("0000:00:00.0/I440FX", "parent_obj/config[0][1]", "ff", "parent_obj/config[0]  pci config[256]  1 range, 1 byte"),
+            ("0000:00:00.0/I440FX", "parent_obj/config[0][1]", "ff", 'parent_obj/"config[0]"  pci config[256]  1 range, 1 byte'),
         ],
     )
     def test_every_kind(self, tmp_path: Path, device: str, field: str, value: str, line: str) -> None:

@@ -66,17 +66,17 @@ class TestUtf16:
         old, new, aliases = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "aliases"
         old.write_bytes(by_powershell(dump))
         new.write_bytes(by_powershell(dump.replace('"field": "isr"', '"field": "status"')))
-        aliases.write_bytes(by_powershell("# what changed\n\nhpet.isr=status\n"))
+        aliases.write_bytes(by_powershell("# what changed\n\nhpet/isr=status\n"))
         changed = run("compat", old, new, "--direction", "upgrade").stdout
         assert b"qemu-field-renamed" in changed
         assert b"hpet" not in run("compat", old, new, "--direction", "upgrade", "--aliases", aliases).stdout
 
     def test_of_aliases_of_export(self, tmp_path: Path) -> None:
         aliases = tmp_path / "aliases"
-        aliases.write_bytes(by_powershell("# what changed\n\nhpet.num_timers=num_timers_save\n"))
+        aliases.write_bytes(by_powershell("# what changed\n\nhpet/num_timers=num_timers_save\n"))
         newer, reset = DATA / "pc-qemu10.0.mig.xz", DATA / "pc-qemu7.2-reset.mig.xz"
-        drops = ("--drop", "globalstate.*")
-        for alias in ("hpet.num_timers=num_timers_save", f"@{aliases}"):
+        drops = ("--drop", "globalstate/*")
+        for alias in ("hpet/num_timers=num_timers_save", f"@{aliases}"):
             done = run("export", newer, "--like", reset, "--alias", alias, *drops, "-o", tmp_path / "out.mig")
             assert (done.returncode, b"renamed: hpet#0" in done.stderr) == (0, True), done.stderr
 

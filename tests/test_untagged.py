@@ -225,7 +225,7 @@ class TestWrong:
             (
                 DEEP,
                 "0005 05 05 07 6465762f737562 00000008 06",
-                r"version 5 to 7 of `dev/sub`, section has version 8 - at dev/sub",
+                r"version 5 to 7 of `dev/sub`, section has version 8 - at \"dev/sub\"",
             ),
             (
                 DEEP,

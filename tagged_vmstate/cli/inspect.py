@@ -224,7 +224,7 @@ def show_command(
     Examples:
       tagged-vmstate show vm.tvm
       tagged-vmstate show vm.mig ps2kbd
-      tagged-vmstate show vm.mig '0000:00:0*/config*'
+      tagged-vmstate show vm.mig '0000:00:0*/**/config*'
       tagged-vmstate show vm.tvm --non-default
       tagged-vmstate show board.tvm --tables board:MACHINE
 

@@ -48,7 +48,8 @@ def not_found(wanted: Pattern, places: Iterable[tuple[str, Path]], what: str = "
     """
     found = list(islice(places, CANDIDATES))
     what = what or ("field" if any(path for _, path in found) else "device")
-    near = get_close_matches(wanted.text, dict.fromkeys(format_path(*place) for place in found), 3, 0.5)
+    names = dict.fromkeys(format_path(*place) for place in found)
+    near = get_close_matches(wanted.text, names, 3, 0.5) or get_close_matches(wanted.text.partition("/")[0], names, 3, 0.5)
     hint = f"; near it: {', '.join(near)}" if near else ""
     return Trouble(f"no {what} `{wanted.text}`{hint}")
 
