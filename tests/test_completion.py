@@ -169,6 +169,7 @@ def test_tab_makes_words_that_the_shell_passes_on(shell: Shell, folder: Path, ty
     assert line.endswith(" ") is (expected[-1] == " ") or "'my f" in typed  # zsh keeps a file's quotes open
 
 
+@pytest.mark.long
 def test_names_with_every_odd_character_arrive_as_they_are(shell: Shell) -> None:
     for name in ODD:
         start = f'"{name[0]}' if name in {"[1]", "-s", "@t"} else name[0]

@@ -54,6 +54,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command", ["", *(each for each in cli.list_commands(click.Context(cli)) if each != "capture")]
 )  # it needs a guest

@@ -137,6 +137,7 @@ class TestMemory:
             assert (tmp_path / "images" / "ram#0 pc").read_bytes() == image
             assert run("from-json", "-", "--memory", tmp_path / "images", given=expected.encode()).stdout == snapshot_of(stream)
 
+    @pytest.mark.long
     def test_every_command_finds_it_beside_the_json_form(self, tvm: Path, text: Path, tmp_path: Path) -> None:
         assert json.loads(text.read_text())["memory"] == "images"
         (tmp_path / "board.py").write_text(BOARD)
@@ -285,6 +286,7 @@ class TestDamage:
         assert len(list(sections)) == 4
         assert (len(sections.damage), sections.more_damage) == (1_000, 3)
 
+    @pytest.mark.long
     @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress])
     def test_what_is_compressed(self, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
         for plain in (STREAM, snapshot_of(STREAM), json_of(snapshot_of(STREAM))):

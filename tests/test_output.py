@@ -102,6 +102,7 @@ ENDS: Final[dict[str, list[tuple[int, str]]]] = {
 """Command -> statuses, each with the arguments that end so."""
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("command", ENDS)
 def test_every_command_ends_with_the_status_that_is_documented(command: str) -> None:
@@ -215,7 +216,10 @@ C_LOCALE: Final = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("encoding", "environment"),
-    [("ascii", C_LOCALE), *((name, {"PYTHONIOENCODING": name}) for name in ("latin-1", "cp1252"))],
+    [
+        ("ascii", C_LOCALE),
+        *(pytest.param(name, {"PYTHONIOENCODING": name}, marks=pytest.mark.long) for name in ("latin-1", "cp1252")),
+    ],
 )
 def test_what_an_encoding_lacks_is_written_in_ascii(encoding: str, environment: dict[str, str]) -> None:
     """Guides and arrows as such, all else escaped: nothing crashes."""
@@ -253,6 +257,7 @@ def test_json_is_utf8_whatever_the_locale() -> None:
 
 @pytest.mark.usefixtures("here")
 class TestDescriptors:
+    @pytest.mark.long
     def test_a_file_of_the_shell_is_written_where_it_stands(self) -> None:
         for command in (
             "set good.tvm a n 9",
@@ -281,6 +286,7 @@ class TestDescriptors:
         for place in ("/dev/stdout", "-"):
             assert to_a_closed_pipe("set", "good.tvm", "a", "n", "9", "-o", place) == (141, b"")
 
+    @pytest.mark.long
     def test_inputs_too(self) -> None:
         expected = shown("show", "good.tvm")
         for command in ("show /dev/stdin < good.tvm", "show <(cat good.tvm)", "show /dev/fd/7 7< good.tvm", "show - < good.tvm"):
@@ -339,6 +345,7 @@ def test_json_on_a_terminal_does_not_drive_it(environment: dict[str, str]) -> No
         assert text.isascii() if environment else expected in text, text
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("here")
 def test_text_does_not_drive_a_terminal_either() -> None:
     for command in (
@@ -403,6 +410,7 @@ main()
 """
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("command", ["from-json good.json -o out.tvm", "info nosuch", "show --help"])
 def test_an_interrupt_at_any_line_is_one_line(command: str) -> None:

@@ -124,7 +124,7 @@ def test_aliases() -> None:
 ODD = ["a/b", "n[0]", "two words", "line\nbreak", "x" * 255, '"quoted"', "#1", "*", "é\u202e", "-o", "@f", "a=b"]
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", [*ODD[:3], *(pytest.param(name, marks=pytest.mark.long) for name in ODD[3:])])
 def test_an_odd_name_in_every_command(name: str, tmp_path: Path) -> None:
     def snapshot(value: int) -> Path:
         path = tmp_path / f"{value}.tvm"

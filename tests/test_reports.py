@@ -258,6 +258,7 @@ def said(*arguments: object) -> Any:
 class TestSchemas:
     """What info, show and tables print fits its schema, and little else does."""
 
+    @pytest.mark.long
     @pytest.mark.parametrize("name", ["isapc-qemu7.2", "pc-qemu7.2"])
     def test_of_real_streams_in_all_forms(self, name: str, stream_path: Callable[[str], Path], tmp_path: Path) -> None:
         stream, snapshot, text = stream_path(name), tmp_path / "vm.tvm", tmp_path / "vm.json"
