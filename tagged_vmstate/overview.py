@@ -91,7 +91,7 @@ class Memory:
 
     Attributes:
         length: Bytes in all.
-        is_default: All of its parts are flagged as the default.
+        is_default: All of its parts that write something are flagged as the default.
         source: Where its bytes lie.
     """
 
@@ -104,6 +104,13 @@ class Memory:
     def record(self, name: str) -> Record:
         """Its record, without any bytes."""
         return Record(name, "sparse", self.length, (), self.is_default)
+
+    def flag(self, *, is_default: bool, is_written: bool) -> None:
+        """Take in the flag of one more part, before its runs. A part that writes nothing says nothing, if another part writes."""
+        if self._starts:
+            self.is_default = self.is_default and (is_default or not is_written)
+        else:
+            self.is_default = is_default and (is_written or self.is_default)
 
     def write(self, start: int, size: int, place: int) -> None:
         """Take in one more run, later than all others. Its bytes lie at a place of the source."""
@@ -253,8 +260,8 @@ class Whole:
         memory = self.memory.get(record.name)
         if memory is None:
             memory = self.memory[record.name] = Memory(record.length or 0, stored.snapshot if stored else self._kept)
-        memory.is_default = memory.is_default and record.is_default
         runs = cast("Runs", record.value)
+        memory.flag(is_default=record.is_default, is_written=bool(runs))
         places = _places(stored, record) if stored else (self._kept.add(data) for _, data in runs)
         for (offset, data), place in zip(runs, places, strict=True):
             memory.write(offset, len(data), place)

@@ -238,6 +238,26 @@ class TestMemory:
         found = json.loads(shown("show", "-", "a", "--non-default", "--format", "json", given=data))
         assert [field["name"] for field in found["sections"][0]["fields"]] == ["b.ram", "c.ram"]
 
+    @pytest.mark.parametrize(
+        ("parts", "is_default"),
+        [
+            ([(False, ()), (True, ((0, b"\1"),))], True),
+            ([(True, ((0, b"\1"),)), (False, ())], True),
+            ([(True, ((0, b"\1"),)), (False, ((4, b"\2"),))], False),
+            ([(False, ((0, b"\1"),)), (True, ((4, b"\2"),))], False),
+            ([(True, ()), (False, ())], False),
+            ([(True, ()), (True, ())], True),
+        ],
+    )
+    def test_a_part_that_writes_nothing_does_not_make_it_news(self, parts: list[tuple[bool, Runs]], *, is_default: bool) -> None:
+        file = io.BytesIO()
+        with SnapshotWriter(file) as writer:
+            for number, (flag, runs) in enumerate(parts):
+                kind: Kind = "section" if number == len(parts) - 1 else "part"
+                writer.write(Section("ram", 0, [Record("m", "sparse", 9, runs, is_default=flag)], kind=kind))
+        text = shown("show", "-", "--non-default", given=file.getvalue())
+        assert text == "" if is_default else "sparse[9]" in text
+
 
 class TestDamaged:
     @pytest.fixture
