@@ -35,11 +35,11 @@ class _Process:
 
 
 def _processes(stream: str) -> dict[str, _Process]:
-    completion = {"_TAGGED_VMSTATE_COMPLETE": "bash_complete", "COMP_WORDS": "tagged-vmstate sh", "COMP_CWORD": "1"}
+    completion = {"_TAGGED_VMSTATE_COMPLETE": "bash_complete"}
     return {
         _EMPTY: _Process([sys.executable, "-c", "pass"], b""),
         "--help": _Process([_COMMAND, "--help"], b"to-json"),
-        "completion of `sh`": _Process([_COMMAND], b"show", completion),
+        "completion of `sh`": _Process([_COMMAND, "tagged-vmstate sh", ":="], b"show", completion),
         "info": _Process([_COMMAND, "info", stream], b"ps2kbd#0"),
         "show, one field": _Process([_COMMAND, "show", stream, "ps2kbd", "scancode_set"], b"int32"),
         "to-json": _Process([_COMMAND, "to-json", stream], b"ps2kbd"),
