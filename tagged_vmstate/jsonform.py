@@ -74,6 +74,7 @@ def whole_text(whole: Whole) -> Iterator[bytes]:
     """A section with all its parts as JSON: its memory is what is not zero in the end."""
     attributes = whole.raw_attributes.to_json()
     head = {"device": whole.device, "instance": whole.instance, "parts": whole.parts, "attributes": attributes}
+    head |= {"incomplete": True} if whole.is_incomplete and whole.memory else {}
     texts = [_field_text(memory.record(name), _sparse_text(memory.pieces())) for name, memory in whole.memory.items()]
     yield f'{_dump(head)[:-1]}, "fields": ['.encode()
     for number, text in enumerate(chain(texts, map(_record_text, whole.records))):
@@ -391,6 +392,7 @@ class _Text:
         self._line = 1
         self._is_all = False
         self._usual = 0
+        self._odd: int | None = None
         head = b""
         while len(head) < MARK_BYTES and (data := read_some(file, MARK_BYTES - len(head))):
             head += data
@@ -417,7 +419,7 @@ class _Text:
         """Pass a value. Raises FormatError where there is none."""
         if not self.peek():
             raise self.error(what, "nothing more (truncated)")
-        if len(self._text) - self._at < self._usual:
+        if len(self._text) - self._at < self._usual and self._odd is None:
             self._fill()
         while True:
             try:
@@ -527,6 +529,9 @@ class _Text:
 
         As much as the section before took, or the more the more there is, so that long values stay linear.
         """
+        if self._odd is not None:
+            self._at = len(self._text)
+            raise self.error(self._encoding.upper(), f"the byte 0x{self._odd:02x}")
         if self._is_all:
             return False
         data = read_some(self._file, max(_CHUNK, self._usual, len(self._text)))
@@ -539,8 +544,7 @@ class _Text:
             self._text += self._decoder.decode(data, final=self._is_all)
         except UnicodeDecodeError as error:
             self._text += error.object[: error.start].decode(self._encoding)
-            self._at = len(self._text)
-            raise self.error(self._encoding.upper(), f"the byte 0x{error.object[error.start]:02x}") from None
+            self._odd = error.object[error.start]  # an error once the text before it is used up
 
 
 _BLANKS: Final = re.compile(r"[ \t\n\r]*")

@@ -235,6 +235,7 @@ class Whole:
         records: Its fields but the sparse ones.
         memory: Name -> its sparse fields.
         parts: How many frames it came in.
+        is_incomplete: Parts of it are lost: what it says of memory may not be all.
     """
 
     def __init__(self, first: Section, kept: Kept) -> None:
@@ -244,6 +245,7 @@ class Whole:
         self.records: list[Record] = []
         self.memory: dict[str, Memory] = {}
         self.parts = 0
+        self.is_incomplete = False
         self._kept = kept
 
     def add(self, section: Section) -> None:
@@ -288,4 +290,6 @@ def overview(sections: Iterable[Section]) -> Iterator[Whole]:
             whole.add(section)
             if section.kind == "section":
                 yield growing.pop(section.label)
-        yield from growing.values()
+        for whole in growing.values():
+            whole.is_incomplete = True
+            yield whole

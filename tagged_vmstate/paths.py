@@ -74,20 +74,23 @@ class Pattern:
         self.text = text
         self.indexed: tuple[Pattern, int] | None = None
         levels = [""]
+        is_quoted = False
         at = 0
         while at < len(text):
             if text[at] == '"' and not levels[-1]:
                 name, at = _quoted(text, at)
                 levels[-1] = re.escape(name) or "(?:)"
+                is_quoted = True
                 continue
             match = cast("re.Match[str]", _TOKEN.match(text, at))
             at = match.end()
             if match[0] == "/":
                 levels.append("")
+                is_quoted = False
             elif match[0] == _ALL_LEVELS and not levels[-1] and text[at : at + 1] in {"/", ""}:
                 levels[-1] = _ALL_LEVELS
             else:
-                levels[-1] += _expression(match)
+                levels[-1] += _expression(match, is_quoted=is_quoted)
             if match[1] and match[1] != "*" and match.start() and at == len(text):
                 self.indexed = Pattern(text[: match.start()]), integer(match[1])
         self._prefixes = [re.compile(_joined(levels[:count]), re.DOTALL) for count in range(1, len(levels) + 1)]
@@ -156,15 +159,15 @@ def _quoted(text: str, at: int) -> tuple[str, int]:
     return str(name), match.end()
 
 
-def _expression(match: re.Match[str]) -> str:
-    """The regular expression of a token."""
+def _expression(match: re.Match[str], *, is_quoted: bool) -> str:
+    """The regular expression of a token; after a quoted name, an index or instance is no part of the name."""
     part = match[0]
     if match[1]:
         index = r"\d+" if match[1] == "*" else str(integer(match[1]))
         inside = f"{_INSIDE}*" if match[1] == "*" else re.escape(match[1])
-        return rf"(?:{_INDEX}{index}|\[{inside}\])"
+        return f"{_INDEX}{index}" if is_quoted else rf"(?:{_INDEX}{index}|\[{inside}\])"
     if part == "#":
-        return f"(?:{_INSTANCE}|#)"
+        return _INSTANCE if is_quoted else f"(?:{_INSTANCE}|#)"
     if part.startswith("*"):
         return f"{_INSIDE}*"
     return _INSIDE if part == "?" else re.escape(part)

@@ -45,6 +45,11 @@ class Salvaged:
         self.more_damage = 0
         self._around = () if around is None else (around,)
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether bytes were lost so far, of whatever section."""
+        return isinstance(self.sections, Reporting) and bool(self.sections.damage)
+
     def __iter__(self) -> Iterator[Section]:
         last: Sequence[VMStateError] = ()
         try:

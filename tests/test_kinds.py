@@ -325,3 +325,34 @@ class TestDamage:
     def test_from_json_names_who_takes_the_others(self) -> None:
         for given in (STREAM, snapshot_of(STREAM)):
             assert "expected a JSON form, file has another kind: import takes it" in refused("from-json", "-", given=given)
+
+
+class TestWhatIsLost:
+    def test_memory_that_is_lost_is_not_zero(self, tmp_path: Path) -> None:
+        path = tmp_path / "damaged.tvm"
+        with path.open("wb") as file, SnapshotWriter(file) as writer:
+            writer.write(Section("ram", 0, [Record("m", "sparse", 64, ((0, b"lost"),))], kind="part"))
+            writer.write(Section("ram", 0, [Record("m", "sparse", 64, ())]))
+        path.write_bytes(path.read_bytes().replace(b"lost", b"LOST"))
+        done = run("show", "--salvage", path)
+        assert (done.returncode, "ram#0  incomplete" in done.stdout.decode()) == (1, True)
+        assert "nothing intact" in done.stdout.decode()
+        [section] = json.loads(run("show", "--salvage", path, "--format", "json").stdout)["sections"]
+        assert section["incomplete"] is True
+
+    def test_a_description_that_cannot_be_read_is_damage(self) -> None:
+        place = STREAM.rindex(b'"one"')
+        for odd, words in ((b"\xff", "no UTF-8: the byte 0xff"), (b"}", "no JSON from byte")):
+            stream = STREAM[:place] + odd + STREAM[place + 1 :]
+            for command in (("info",), ("show", "--salvage")):
+                done = run(*command, "-", given=stream)
+                assert (done.returncode, b"one#0" in done.stdout) == (1, True)
+                told = done.stdout + done.stderr
+                assert f"a description that can be read, stream has {words}" in told.decode()
+
+    def test_sections_before_a_byte_that_is_no_text_are_intact(self) -> None:
+        text = json_of(snapshot_of(STREAM))
+        place = text.index(b'"two"')
+        done = run("info", "-", given=text[:place] + b"\xff" + text[place:])
+        assert (done.returncode, b"one#0" in done.stdout) == (1, True)
+        assert b"expected UTF-8, JSON has the byte 0xff" in done.stdout

@@ -96,6 +96,8 @@ def test_patterns(text: str, section: str, path: tuple[str | int, ...]) -> None:
         ('a/"b/c"', "a#0", ("b", "c")),
         ('"a/b"/c', "a#0", ("b", "c")),
         ('a/"b*"', "a#0", ("bc",)),
+        ('a/"b"[0]', "a#0", ("b[0]",)),
+        ('"a"#1', "a#1#0", ()),
         ("a/b.c", "a#0", ("bxc",)),
     ],
 )
@@ -149,6 +151,16 @@ def test_an_odd_name_in_every_command(name: str, tmp_path: Path) -> None:
     assert shown("diff", tmp_path / "set.tvm", new) == ""
     assert f"- at {place}\n" in run("set", old, place, "256", "-o", tmp_path / "set.tvm").stderr.decode()
     assert f"near it: {place}" in refused("show", old, f"{place[:-1]}?{place[-1]}" if place.endswith('"') else f"{place}?")
+
+
+def test_of_several_fields_that_fit_one_is_printed_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.tvm"
+    with path.open("wb") as file, SnapshotWriter(file) as writer:
+        for device, instance in (("d", 1), ("d#1", 0)):
+            writer.write(Section(device, instance, [Record("a", "uint8", None, 1)]))
+    shown("set", path, "d#1/a", "2", "-o", path)
+    assert "uint8  2" in shown("show", path, '"d"#1/a')
+    assert "uint8  1" in shown("show", path, '"d#1"#0/a')
 
 
 def test_what_names_nothing_is_an_error_everywhere(tmp_path: Path) -> None:

@@ -450,6 +450,15 @@ class TestLike:
         with pytest.raises(StateError, match="take that of a machine with as much memory, got 8192 - at ram#0/r"):
             self.like(small(), larger)
 
+    def test_what_an_aliased_device_loses_is_dropped_by_either_name(self) -> None:
+        new = small(field("a", "uint8", 1), field("n", "uint8", 1), data=b"\1\2").replace(b"\3dev", b"\3DEV")
+        new = new.replace(b'"name": "dev"', b'"name": "DEV"')
+        old = small(field("a", "uint8", 1), data=b"\0")
+        for name in ("dev/n", "DEV#0/n"):
+            likeness = self.like(new, old, drop=name, dev="DEV")
+            assert self.told(likeness) == [("renamed", "dev#0"), ("dropped", "dev#0/n")]
+            assert [pattern.text for pattern in likeness.dropped] == [name]
+
     def test_qemu_10_for_qemu_7(self, tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
         new, old, out = stream_path("pc-qemu10.0"), stream_path("pc-qemu7.2-reset"), tmp_path / "out.mig"
         done = run("export", new, "--like", old, "-o", out)

@@ -20,7 +20,7 @@ from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import Trouble
 from tagged_vmstate.cli.messages import clean, say
 from tagged_vmstate.cli.modules import devices, not_named, tables
-from tagged_vmstate.cli.numbers import Integer
+from tagged_vmstate.cli.numbers import Integer, Seconds
 from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.fuzz import Devices, Dumps, Json, Limits, Outcome, Snapshots, Streams, Tables, Target, fuzz
 from tagged_vmstate.fuzz.coverage import fuzz_by_coverage
@@ -42,7 +42,7 @@ def _readers(_context: click.Context, _parameter: click.Parameter, incomplete: s
 
 @click.command(short_help="Fuzz the readers, or devices.")
 @click.argument("target", metavar="TARGET", shell_complete=_readers)
-@click.option("--time", "seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds to run.")
+@click.option("--time", "seconds", type=Seconds(min=0), default=60.0, show_default=True, help="Seconds to run.")
 @click.option("--runs", type=Integer(min=1), help="Inputs to run, at the most.")
 @click.option("--seed", type=Integer(), default=0, show_default=True, help="The same seed runs the same inputs.")
 @click.option("--jobs", type=Integer(min=1, max=256), default=1, show_default=True, help="Processes, each with its seed.")

@@ -217,7 +217,7 @@ def show_command(
 ) -> int:
     """The values, as a tree.
 
-    PATH is DEVICE or DEVICE/FIELD (or the two as two words), with globs: dma#1, ps2kbd/queue/count, 'cpu/env.*',
+    PATH is DEVICE or DEVICE/FIELD (or the two as two words), with globs: dma#1, hpet/timer[1]/cmp, 'cpu/env.*',
     '**/count' at any depth. See docs/paths.md.
 
     \b
@@ -234,7 +234,7 @@ def show_command(
     known = looks(spec)
     with (salvaged if salvage else opened)(file) as sections:
         sound = _Sound(sections)
-        wholes = chosen.wholes(overview(chosen.sections(sound)))
+        wholes = chosen.wholes(sound.marked(overview(chosen.sections(sound))))
         if form == "json":
             _print_json(wholes)
         else:
@@ -255,16 +255,23 @@ class _Sound:
 
     def __init__(self, sections: Sections) -> None:
         self._sections = sections
-        self._damaged = 0
+        self._damaged: set[str] = set()
         self.raw_attributes = sections.raw_attributes
 
     def __iter__(self) -> Iterator[Section]:
         for section in self._sections:
             if isinstance(section, StoredSection) and section.damage:
-                self._damaged += 1
+                self._damaged.add(section.label)
                 say(f"left out: {section.damage}")
             else:
                 yield section
+
+    def marked(self, wholes: Iterable[Whole]) -> Iterator[Whole]:
+        """Sections with all their parts, marked where some of them are lost, or may be."""
+        for whole in wholes:
+            lost = isinstance(self._sections, Salvaged) and self._sections.has_gaps
+            whole.is_incomplete = whole.is_incomplete or lost or label(whole.device, whole.instance) in self._damaged
+            yield whole
 
     def is_damaged(self) -> bool:
         """Whether anything was wrong. What no section told is told now."""

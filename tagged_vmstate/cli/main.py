@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from contextlib import suppress
 from typing import Final, NoReturn, cast
 
@@ -104,6 +105,7 @@ def run() -> NoReturn:
     """Run the command and leave the process with its status; nobody sees a traceback."""
     try:
         streams.prepare()
+        warnings.showwarning = _note
         status, sentence = _outcome()
     except KeyboardInterrupt:
         status, sentence = INTERRUPTED, "interrupted"
@@ -113,6 +115,11 @@ def run() -> NoReturn:
             say(sentence)
     streams.release()
     sys.exit(status)
+
+
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning of a person's own module, or of ours about it."""
+    say(f"note: {message}")
 
 
 def _outcome() -> tuple[int, str]:

@@ -21,8 +21,8 @@ CANDIDATES: Final = 10_000
 
 def pattern(words: Iterable[str]) -> Pattern | None:
     """What is named by one word, or by DEVICE and FIELD; None for no word. Raises UsageError."""
-    text = "/".join(words)
-    return usage(Pattern, text) if text else None
+    given = tuple(words)
+    return usage(Pattern, "/".join(given)) if given else None
 
 
 def alias(text: str) -> tuple[Pattern, str]:

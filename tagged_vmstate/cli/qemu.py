@@ -92,7 +92,8 @@ def export_command(
             for pattern in named.unused:
                 check_names(pattern, reference)
             for pattern in lossy:
-                check_names(pattern, snapshot)
+                if pattern not in likeness.dropped:
+                    check_names(pattern, snapshot)
             _report(likeness)
             with output(out, is_text=False) as target:
                 likeness.write(target)

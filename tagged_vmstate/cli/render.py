@@ -105,8 +105,10 @@ def section_lines(whole: Whole, look: Look = PLAINLY, *, is_full: bool) -> Itera
         (format_name(whole.device), DEVICE),
         (f"#{whole.instance}", DIM),
         (f"  {whole.parts} parts" if whole.parts > 1 else "", DIM),
+        ("  incomplete" if whole.is_incomplete and whole.memory else "", BAD),
     ]
-    nodes = [_memory_node(format_name(name), memory, is_full=is_full) for name, memory in whole.memory.items()]
+    zeros = "nothing intact" if whole.is_incomplete else "all zero"
+    nodes = [_memory_node(format_name(name), memory, zeros, is_full=is_full) for name, memory in whole.memory.items()]
     yield from _tree([*nodes, *(_node(record, look, is_full=is_full) for record in whole.records)], "")
     yield []
 
@@ -139,9 +141,9 @@ def _tree(nodes: Sequence[_Node], indent: str) -> Iterator[Line]:
         yield from _tree(node.below, below)
 
 
-def _memory_node(name: str, memory: Memory, *, is_full: bool) -> _Node:
+def _memory_node(name: str, memory: Memory, zeros: str, *, is_full: bool) -> _Node:
     use = memory.use()
-    value = "all zero"
+    value = zeros
     dump: Iterable[str] = ()
     if use.count:
         value = f"{size_text(use.count)} in {use.ranges} {'run' if use.ranges == 1 else 'runs'}"

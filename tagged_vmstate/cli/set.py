@@ -39,7 +39,7 @@ def set_command(file: str, words: tuple[str, ...], value: str, out: str) -> None
     OUT is of the kind that FILE is: a snapshot, its JSON form or a QEMU stream (bare or in libvirt's save image), compressed
     as FILE is. JSON whose memory lies in image files is refused.
 
-    PATH is DEVICE/FIELD, or DEVICE and FIELD as two words: ps2kbd/queue/count, dma#1/regs[3], ram/pc.ram[0x1000]. VALUE is
+    PATH is DEVICE/FIELD, or DEVICE and FIELD as two words: hpet/timer[1]/cmp, dma#1/regs[3], ram/pc.ram[0x1000]. VALUE is
     a number (10, 0xa), true or false, text, bytes in hex or @FILE for buffers and memory, a JSON list for a whole array. A
     negative number stands after --.
 
@@ -84,6 +84,8 @@ def _find(snapshot: Snapshot, wanted: Pattern) -> tuple[StoredSection, Target]:
     sections = list(snapshot)
     chosen = [section for section in sections if wanted.may_lie_in(section.label)]
     found = {format_path(section.label, each.path): (section, each) for section in chosen for each in located(section, wanted)}
+    if wanted.text in found:
+        return found[wanted.text]
     if len(found) > 1:
         few = ", ".join(islice(found, 3)) + (", ..." if len(found) > 3 else "")
         raise Trouble(f"`{wanted.text}` names {len(found)} fields: name one of {few}")

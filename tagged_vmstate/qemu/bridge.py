@@ -67,6 +67,7 @@ class Import:
     def __init__(self, file: BinaryIO, *, salvage: bool = False) -> None:
         self.notes: list[str] = []
         self._salvage = salvage
+        self._undescribed: str | None = None
         source = Input(file, BLOCK)
         self._image = libvirt.open_image(source, salvage=salvage)
         if self._image:
@@ -111,9 +112,14 @@ class Import:
         told = next((event.data for event in waiting if isinstance(event, stream.Description)), None)
         if told != self._description and not damage:  # what looked like one from the end is none: only this one counts
             self._devices = {}
+            self._undescribed = None
             self._take_description(told)
         yield from self._waiting_sections(waiting, started)
         damage = (self._image and self._image.damage()) or damage
+        if self._salvage and self._undescribed and not damage:
+            found = f"{self._undescribed}: the fields of devices are kept as bytes"
+            place = next(event.offset for event in waiting if isinstance(event, stream.Description))
+            damage = FormatError("a description that can be read", found, offset=place, source="stream")
         if damage:
             raise damage
         for name in sorted(unfinished):
@@ -147,6 +153,7 @@ class Import:
         try:
             description = vmdesc.parse(data)
         except ValueError as error:
+            self._undescribed = str(error)
             self.notes.append(f"the description cannot be read: {error}")
             return None
         self._devices = vmdesc.structs_by_section(description.devices)

@@ -62,6 +62,7 @@ class Likeness:
 
     Attributes:
         moves: Everything that does not go over as it is.
+        dropped: Those of `drops` that named something that would be lost.
 
     Raises:
         StateError: One of the two did not come from a QEMU stream, or they are of different architectures.
@@ -76,6 +77,8 @@ class Likeness:
             self._like_structs = self._like.structs()
         self._aliases = aliases
         self._drops = drops
+        self._ours: dict[str, str] = {}
+        self.dropped: list[Pattern] = []
         self._left_out = set(self._memory_left_out())
         self._sections = dict(self._merged())
         commands = {said["command"] for _, said in self._like.of_type(stream.COMMAND)}
@@ -150,6 +153,7 @@ class Likeness:
             candidates = ours.get(label(alias or head.name, head.instance))
             if candidates:
                 if alias:
+                    self._ours[head.label] = label(alias, head.instance)
                     self._note("renamed", head.label, (), f"`{alias}` in the snapshot")
                 records = self._struct(head.label, (), records, candidates.popleft().records())
             else:
@@ -225,7 +229,10 @@ class Likeness:
 
     def _lose(self, section: str, path: Path, said: str, *, is_default: bool) -> bool:
         """Note that something has no place; return whether it may go."""
-        may_go = is_default or any(pattern.covers(section, path) for pattern in self._drops)
+        places = [section, self._ours[section]] if section in self._ours else [section]
+        named = [pattern for pattern in self._drops if any(pattern.covers(place, path) for place in places)]
+        self.dropped += (pattern for pattern in named if pattern not in self.dropped)
+        may_go = is_default or bool(named)
         self._note("dropped" if may_go else "lost", section, path, said + (", at its default" if is_default else ""))
         return may_go
 

@@ -143,8 +143,10 @@ def parse(data: bytes) -> Description:
 def _loaded(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise
+    except UnicodeDecodeError as error:
+        raise ValueError(f"no UTF-8: the byte 0x{data[error.start]:02x} at {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON from byte {error.pos} on") from None
     except ValueError:  # what Python does not convert, as that would take long
         raise ValueError(f"an integer of more than {sys.get_int_max_str_digits()} digits") from None
 
