@@ -21,6 +21,7 @@ from picture import PICTURE, ROOT, drawn
 from test_command import run
 from transcripts import FILE, PAGE, renewed
 
+import tagged_vmstate
 from tagged_vmstate.records import decode_all, encode_plain, from_json, to_json
 from tagged_vmstate.snapshot import Snapshot
 
@@ -106,7 +107,7 @@ def test_what_pip_is_told_to_install_is_there() -> None:
     needed = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
     names = {re.split(r"[^\w.-]", each)[0] for each in needed} - {project["name"]}
     here = {"."} | {f".[{extra}]" for extra in extras}
-    sources = [*PAGES, *(ROOT / "tagged_vmstate").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    sources = [*PAGES, *Path(tagged_vmstate.__file__).parent.rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
     lines = re.findall(
         r"\bpip install((?: +(?:-\w+|'[^'\n]+'|\.(?=`)|\w[\w.-]*\b))+)", "".join(path.read_text() for path in sources)
     )
