@@ -102,7 +102,7 @@ def interrupted(work: Callable[[], object], at: int) -> tuple[bool, int, int]:
 
 
 def interrupt_loads(many: int, step: int) -> str:
-    """Interrupt loads at random places, and from where states are changed at every so manieth bytecode; say how many there were."""
+    """Interrupt loads at random places, and from where states are changed at every nth bytecode; say how many there were."""
     data = io.BytesIO()
     Machine([*_devices(7), Device({"x": 1}, table=UNKNOWN)]).save(data, {"machine": "theirs"})
 

@@ -233,7 +233,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def run(rooms: Sequence[str], every: int) -> str:
-    """Run all mutants of some modules, or every so manieth; assert that the bar holds, and say how many there were."""
+    """Run all mutants of some modules, or every nth; assert that the bar holds, and say how many there were."""
     (original, *_), *_ = everything = [[*mutants(room)] for room in rooms]
     assert survives(original), "the tests fail without a mutant"
     found = [mutant for _, *others in everything for mutant in others][::every]
@@ -250,7 +250,7 @@ def run(rooms: Sequence[str], every: int) -> str:
 
 def _main() -> None:
     arguments = Arguments(__doc__)
-    arguments.add_argument("--every", metavar="N", type=int, default=1, help="only every so manieth")
+    arguments.add_argument("--every", metavar="N", type=int, default=1, help="only every nth")
     arguments.add_argument("rooms", metavar="ROOM", nargs="*", type=one_of(ROOMS, "room"), help="all unless given")
     said = arguments.parse_args()
     if said.every < 1:

@@ -304,8 +304,8 @@ class TestTwoInputs:
         flipped = data[: where.end - 1] + bytes((data[where.end - 1] ^ 1,)) + data[where.end :]
         twice = io.BytesIO()
         write(_Odd(Snapshot.read(data)), twice)
-        hurt = tmp_path / "hurt.tvm"
-        hurt.write_bytes(
+        damaged = tmp_path / "damaged.tvm"
+        damaged.write_bytes(
             {
                 "fields": flipped,
                 "order": data[: where.offset] + data[where.end :],
@@ -314,13 +314,13 @@ class TestTwoInputs:
                 "attributes": twice.getvalue(),
             }[fault]
         )
-        commands: list[tuple[object, ...]] = [("export", hurt, "--like", reset), ("export", tvm, "--like", hurt)]
+        commands: list[tuple[object, ...]] = [("export", damaged, "--like", reset), ("export", tvm, "--like", damaged)]
         if fault != "attributes":  # which diff does not look into
-            commands += [("diff", hurt, reset), ("diff", reset, hurt)]
+            commands += [("diff", damaged, reset), ("diff", reset, damaged)]
         for command in commands:
-            assert refused(*command).startswith(f"tagged-vmstate: {hurt}: expected "), command
-            given = ["-" if each == hurt else each for each in command]
-            assert refused(*given, given=hurt.read_bytes()).startswith("tagged-vmstate: standard input: expected "), command
+            assert refused(*command).startswith(f"tagged-vmstate: {damaged}: expected "), command
+            given = ["-" if each == damaged else each for each in command]
+            assert refused(*given, given=damaged.read_bytes()).startswith("tagged-vmstate: standard input: expected "), command
 
     def test_what_is_not_from_qemu_is_named(self, tvm: Path, tmp_path: Path) -> None:
         other = tmp_path / "other.tvm"
@@ -408,7 +408,7 @@ class TestWrong:
             done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
         assert (done.returncode, done.stderr) == (2, b"tagged-vmstate: standard output: No space left on device\n")
         assert "/dev/full: cannot write: No space left on device" in refused("to-json", tvm, "-o", "/dev/full")
-        # Coverage keeps its own file, which the limit would hurt.
+        # Coverage keeps its own file, which the limit would damaged.
         plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
         cut = run("to-json", tvm, "-o", tmp_path / "out.json", preexec_fn=_limit_files, env=plain)
         assert (cut.returncode, cut.stderr.count(b"\n")) == (2, 1)

@@ -214,11 +214,11 @@ class TestChecksums:
     def test_of_a_damaged_one(self, data: bytes, place: Callable[[bytes], int], line: str) -> None:
         header, *_, end = self.crcs(data)
         at = place(data)
-        hurt = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-        lines = run("info", "-", given=hurt).stdout.decode().splitlines()
+        damaged = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        lines = run("info", "-", given=damaged).stdout.decode().splitlines()
         assert f"checksums  {line.format(header=header, end=end)}: damaged" in lines
         assert ("  1 of 2 intact  damaged" in "\n".join(lines)) is ("2 of 3" in line)
-        found = json.loads(run("info", "-", "--format", "json", given=hurt).stdout)
+        found = json.loads(run("info", "-", "--format", "json", given=damaged).stdout)
         said = found["checksums"]["header"], found["checksums"]["end"]
         assert said == (f"0x{header}" if "header 0x" in line else None, f"0x{end}" if "end 0x" in line else None)
         assert [part["intact"] for part in found["sections"][0]["checksums"]] == [True, "2 of 3" not in line]

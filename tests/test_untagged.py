@@ -457,7 +457,7 @@ class TestVersion2Files:
     def test_a_record_whose_length_lies(self, tmp_path: Path) -> None:
         lie = self.THREE.replace(struct.pack(">I", 12) + V3, struct.pack(">I", 99999) + V3)
         (tmp_path / "old.vm").write_bytes(lie)
-        assert "expected a record inside the 79 bytes that are told, stream has 99999 bytes - at ps2kbd#0 (byte 31)" in refused(
+        assert "expected a record within the 79 bytes declared, stream has 99999 bytes - at ps2kbd#0 (byte 31)" in refused(
             "import", tmp_path / "old.vm", "-o", tmp_path / "new.tvm"
         )
 

@@ -251,7 +251,7 @@ def show_command(
 
 
 class _Sound:
-    """Sections without the damaged ones, which are told on standard error."""
+    """Sections without the damaged ones, which are reported on standard error."""
 
     def __init__(self, sections: Sections) -> None:
         self._sections = sections

@@ -121,7 +121,7 @@ class ImportV2:
         start = self._source.position
         try:
             if size > end - start:
-                raise stream_error(f"a record inside the {self._size} bytes that are told", f"{size} bytes", start - 4)
+                raise stream_error(f"a record within the {self._size} bytes declared", f"{size} bytes", start - 4)
             data = take(self._source, size, "a record")
         except FormatError as error:
             error.section = label(name, instance)
