@@ -3,7 +3,8 @@
 The script, JSON, has a list of behaviours for "greeting" and any command, one for each time it comes and the last for
 all times after it: {"return": ...}, {"error": ...}, {"raw": text}, {"endless": text}, "silence", "close" or "usual". What it does not mention is
 done as QEMU does it. "stream" says what `migrate` sends: {"path", "step": bytes at once, "pause": seconds between, "holds": open
-for ever}. It prints where it listens, "connected", each command that it gets, and in the end how the guest is.
+for ever}; "capabilities" which are on. It prints where it listens, "connected", each command that it gets, and in the end the
+capabilities that were on in the migration and are on now, and how the guest is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Peer:
         self.script = script
         self.guest = script.get("guest", "running")
         self.migration: dict[str, Any] = {}
+        self.capabilities: dict[str, bool] = {"events": True, **script.get("capabilities", {})}
+        self.sent: dict[str, bool] = {}
         self._lock = threading.Lock()
         self._descriptors: list[int] = []
 
@@ -39,6 +42,10 @@ class Peer:
                 result: object = {"status": self.guest, "running": self.guest == "running"}
             elif name == "query-migrate":
                 result = self.migration
+            elif name == "query-migrate-capabilities":
+                result = [{"capability": each, "state": state} for each, state in self.capabilities.items()]
+            elif name == "query-version":
+                result = {"qemu": {"major": 7, "minor": 2, "micro": 22}, "package": "Debian"}
             else:
                 result = {}
             if self.act(name, {"return": result}, command["id"]):
@@ -83,7 +90,10 @@ class Peer:
         if name in {"stop", "cont"}:
             self.guest, event = ("paused", "STOP") if name == "stop" else ("running", "RESUME")
             self.event(event)
+        elif name == "migrate-set-capabilities":
+            self.capabilities |= {each["capability"]: each["state"] for each in arguments["capabilities"]}
         elif name == "migrate":
+            self.sent = dict(self.capabilities)
             threading.Thread(target=self.migrate, args=(arguments["uri"],), daemon=True).start()
         elif name == "migrate_cancel" and self.migration.get("status") == "active":
             self.migration = {"status": "cancelled"}
@@ -130,7 +140,9 @@ def main(address: str, script: dict[str, Any]) -> None:
     peer = Peer(connection, script)
     with connection, contextlib.suppress(OSError):
         peer.run()
-    print(peer.guest)
+    print(
+        *(",".join(name for name, state in each.items() if state) for each in (peer.sent, peer.capabilities)), peer.guest, sep=">"
+    )
 
 
 if __name__ == "__main__":

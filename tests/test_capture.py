@@ -14,9 +14,10 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pytest
 import qmp_peer
@@ -26,7 +27,8 @@ from tagged_vmstate.errors import FormatError
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.qemu.capture import Captured, capture
 from tagged_vmstate.qemu.qmp import LINE_BYTES, Address, CaptureError
-from tagged_vmstate.snapshot import write
+from tagged_vmstate.snapshot import Snapshot, write
+from tagged_vmstate.wire import Opaque
 
 SHORT = 1
 """The limit where something will not come: long enough for what does on a busy machine, short enough to be waited for."""
@@ -34,19 +36,20 @@ HANGS = 60
 """Seconds after which something hangs for ever."""
 WAYS = ("unix", "tcp")
 NOTHING_MOVES = {"stream": {"holds": True}}
+REFUSED = {"error": {"class": "GenericError", "desc": "not\x1b[2J\nnow"}}
 
 
 class Peer:
-    """`with Peer(folder, {"query-status": ["silence"]}) as peer: ...`; what it got is known after it."""
+    """`with Peer(folder, {"query-status": ["silence"]}) as peer: ...`; what it got, and how it is, is known after it."""
 
     def __init__(self, folder: Path, script: dict[str, Any], way: str = "unix") -> None:
         self._address = "0" if way == "tcp" else str(folder / "peer.sock")
         self._script = script
         self.commands: list[str] = []
-        self.guest = ""
+        self.guest = self.sent = self.capabilities = ""
 
     def __enter__(self) -> Self:
-        line = [sys.executable, qmp_peer.__file__, self._address, json.dumps(self._script)]
+        line = [sys.executable, qmp_peer.__file__, self._address, json.dumps(self._script), "-object", "secret,data=hush"]
         self._process = subprocess.Popen(line, stdout=subprocess.PIPE, bufsize=0)
         address = self.next()
         self.address: Address = ("127.0.0.1", int(address)) if self._address == "0" else address
@@ -68,7 +71,8 @@ class Peer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None:
-                *said, self.guest = self._process.communicate(timeout=HANGS)[0].decode().split()
+                *said, end = self._process.communicate(timeout=HANGS)[0].decode().split()
+                self.sent, self.capabilities, self.guest = end.split(">")
                 self.commands += said
         finally:
             self.kill()
@@ -100,6 +104,17 @@ def imported(stream: Path) -> bytes:
     return file.getvalue()
 
 
+def split(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """What a capture notes of its origin, and the snapshot without it."""
+    file = io.BytesIO()
+    with Snapshot(io.BytesIO(data)) as snapshot:
+        attributes = snapshot.raw_attributes.decode()
+        origin = attributes.pop("capture")
+        snapshot.raw_attributes = Opaque.of(attributes)
+        write(snapshot, file)
+    return origin, file.getvalue()
+
+
 class TestThePeerItself:
     """What behaves as QEMU does is captured: the cases below fail for the reason that they name."""
 
@@ -110,7 +125,11 @@ class TestThePeerItself:
         with Peer(tmp_path, {"stream": {"path": str(stream)}}, way) as peer:
             found = captured(peer, target, live=live)
         assert (found.paused, found.is_running) == (None if live else 0, True)
-        assert target.getvalue() == imported
+        origin, rest = split(target.getvalue())
+        assert rest == imported
+        assert (origin["qemu"], origin["guest"], origin["live"]) == ("7.2.22 (Debian)", "running", live)
+        assert datetime.fromisoformat(origin["time"]).utcoffset() == timedelta(0)
+        assert origin.get("command", [])[-2:] == (["-object", "secret"] if way == "unix" else [])
         assert peer.guest == "running"
         assert ("stop" in peer.commands) is not live
         assert "migrate_cancel" not in peer.commands
@@ -129,7 +148,7 @@ class TestSlow:
         slow = {"path": str(stream), "step": stream.stat().st_size // 4 + 1, "pause": SHORT / 2}
         with Peer(tmp_path, {"stream": slow}, way) as peer:
             captured(peer, target, timeout=SHORT)
-        assert target.getvalue() == imported
+        assert split(target.getvalue())[1] == imported
 
     def test_so_does_a_migration_whose_state_changes(self, tmp_path: Path) -> None:
         """It sends nothing in the end: that is what fails, and not that it takes several times the limit."""
@@ -159,20 +178,64 @@ class TestSlow:
         assert peer.commands.count("cont") == 3
 
 
+class TestCapabilities:
+    """What somebody has switched on that changes the stream is off in the migration, and on afterwards."""
+
+    ON: ClassVar = {"return-path": True, "new-in-qemu": True, "xbzrle": False}
+
+    def test_they_are_off_and_on_again(self, tmp_path: Path, stream: Path) -> None:
+        with Peer(tmp_path, {"capabilities": self.ON, "stream": {"path": str(stream)}}) as peer:
+            notes = captured(peer).notes
+        assert notes[:1] == ["off during the capture: QEMU's migration capabilities `return-path`, `new-in-qemu`"]
+        assert (peer.sent, peer.capabilities, peer.guest) == ("events", "events,return-path,new-in-qemu", "running")
+
+    def test_so_they_are_after_a_failure(self, tmp_path: Path) -> None:
+        with Peer(tmp_path, {"capabilities": self.ON, **NOTHING_MOVES}) as peer, pytest.raises(CaptureError):
+            captured(peer, timeout=SHORT)
+        assert (peer.sent, peer.capabilities, peer.guest) == ("events", "events,return-path,new-in-qemu", "running")
+
+    def test_qemu_takes_them_only_later(self, tmp_path: Path, stream: Path) -> None:
+        script = {"migrate-set-capabilities": ["usual", REFUSED, REFUSED, "usual"], "stream": {"path": str(stream)}}
+        with Peer(tmp_path, {"capabilities": self.ON, **script}) as peer:
+            captured(peer)
+        assert peer.capabilities == "events,return-path,new-in-qemu"
+
+    @pytest.mark.parametrize("answer", ["silence", REFUSED])
+    def test_where_they_may_be_off_the_error_says_so(self, answer: Any, tmp_path: Path, stream: Path) -> None:
+        script = {"migrate-set-capabilities": ["usual", answer], "stream": {"path": str(stream)}}
+        with Peer(tmp_path, {"capabilities": {"multifd": True}, **script}) as peer, pytest.raises(CaptureError) as caught:
+            captured(peer, timeout=SHORT)
+        assert caught.value.__notes__ == [
+            "QEMU's migration capability `multifd` may be off now: `migrate_set_capability` in QEMU's monitor"
+        ]
+
+    @pytest.mark.parametrize(("name", "value", "needed"), [("tls-creds", "tls0", "empty"), ("mode", "cpr-reboot", "`normal`")])
+    def test_a_parameter_that_changes_the_stream_is_refused(self, name: str, value: str, needed: str, tmp_path: Path) -> None:
+        script = {"query-migrate-parameters": [{"return": {name: value}}]}
+        peer = failed(tmp_path, script, f"parameter `{name}` is `{value}`: for a capture it must be {needed}")
+        assert "stop" not in peer.commands
+
+
 SILENT = {
     "greeting": "no QMP greeting there in 1 s; QMP speaks to one at a time: is somebody else connected?",
     "qmp_capabilities": "QEMU did not answer `qmp_capabilities` in 1 s",
     "query-status": "QEMU did not answer `query-status` in 1 s",
-    "getfd": "QEMU did not answer `getfd` in 1 s",
+    **{
+        command: f"QEMU did not answer `{command}` in 1 s"
+        for command in ("query-migrate-parameters", "query-migrate-capabilities", "query-version", "getfd")
+    },
     "migrate": "the migration got no further for 1 s",
     "query-migrate": "the migration got no further for 1 s",
 }
-REFUSED = {"error": {"class": "GenericError", "desc": "not\x1b[2J\nnow"}}
 BROKEN = {
     "a list for an answer": ("query-status", {"return": []}, "QEMU's answer to `query-status` has no object `return`"),
     "no answer": ("query-status", {}, "QEMU's answer to `query-status` has no object `return`"),
     "no status": ("query-status", {"return": {}}, "QEMU's answer to `query-status` has no text `status`"),
     "a status that is no text": ("query-status", {"return": {"status": 1}}, "has no text `status`"),
+    "capabilities that are an object": ("query-migrate-capabilities", {"return": {}}, "has no list `return`"),
+    "a capability that is text": ("query-migrate-capabilities", {"return": ["xbzrle"]}, "has no object `item`"),
+    "a capability without a state": ("query-migrate-capabilities", {"return": [{"capability": "x"}]}, "has no boolean `state`"),
+    "a version that is text": ("query-version", {"return": {"qemu": "7.2"}}, "has no object `qemu`"),
     "an error that is text": ("query-status", {"error": "no"}, "has no object `error`"),
     "an error of no words": ("query-status", {"error": {"desc": ["no"]}}, "has no text `desc`"),
     "an error to nobody": ("stop", {"raw": '{"error": {"desc": "cannot parse"}}'}, "QEMU refuses `stop`: cannot parse"),

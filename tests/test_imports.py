@@ -15,7 +15,7 @@ FLOORS = [
     {"version", "paths", "sums", "straight"},
     {"errors"},
     {"wire", "files", "template", "qemu.qmp"},
-    {"wiretype", "compression"},
+    {"wiretype", "compression", "qemu.migration"},
     {"blocks"},
     {"types"},
     {"records"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -170,6 +171,23 @@ class TestCapture:
             assert run("capture", machine.second, "-o", tmp_path / "vm.tvm").returncode == 0
             assert machine("query-status")["running"] is False
         assert not (tmp_path / "no.tvm").exists()
+
+    def test_what_somebody_has_switched_on_is_off_meanwhile(self, running: Machine, tmp_path: Path) -> None:
+        """Each of these makes a stream that is none, waits for an answer, or stops halfway."""
+        names = ["multifd", "postcopy-ram", "return-path", "pause-before-switchover"]
+        with running as machine:
+            machine("migrate-set-capabilities", capabilities=[{"capability": name, "state": True} for name in names])
+            done = run("capture", machine.second, "--live", "-o", tmp_path / "vm.tvm")
+            assert done.returncode == 0, done.stderr
+            assert all(f"`{name}`".encode() in done.stderr for name in names)
+            states = machine("query-migrate-capabilities")
+            assert sorted(names) == sorted(each["capability"] for each in states if each["state"] and each["capability"] in names)
+            assert machine("query-status")["status"] == "running"
+            version = machine("query-version")
+        attributes = json.loads(shown("info", tmp_path / "vm.tvm", "--format", "json"))["attributes"]
+        assert attributes["capture"]["qemu"].endswith(f"({version['package']})")
+        assert attributes["capture"]["command"][-1] == str(tmp_path / "bios")
+        assert (attributes["capture"]["guest"], attributes["capture"]["live"]) == ("running", True)
 
     def test_a_full_disk_leaves_the_guest_running(self, running: Machine, tmp_path: Path) -> None:
         with running as machine:

@@ -13,25 +13,31 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias, cast
 
 from typing_extensions import Buffer, override
 
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.qemu.migration import POLL_SECONDS, after, check_parameters, insist, readable
 from tagged_vmstate.qemu.qmp import Address, CaptureError, Connection, Message, RefusedError, connected, ready, shown
 from tagged_vmstate.snapshot import write
+from tagged_vmstate.wire import Opaque
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Gets the bytes of memory that were sent, and how many there are in all."""
 
 TIMEOUT: Final = 10
 """Seconds to wait for QEMU where nobody chooses."""
-POLL_SECONDS: Final = 0.05
 SETTLE_SECONDS: Final = 1
 """How long a migration that was cancelled is given to end."""
 _FD_NAME: Final = "tagged-vmstate"
 _RUNNING: Final = "running"
+COMMAND_BYTES: Final = 1 << 16
+"""Of a command line, the part that is recorded."""
 _GIVEN_UP: Final = {"failed", "cancelled"}
 _OVER: Final = {*_GIVEN_UP, "completed", "none"}
 
@@ -62,6 +68,10 @@ def capture(
 ) -> Captured:
     """Write a snapshot of a QEMU that listens on a QMP socket.
 
+    The header's attribute ``capture`` records QEMU's version, its command line where the system shows it, the time in UTC, the
+    status of the guest before, and whether it ran meanwhile. Migration capabilities that somebody has set and that would change
+    the stream are off for as long as it takes; a note names them.
+
     Where it fails or is interrupted, the guest is left as it was within `timeout` once more; an error after which the guest
     may be paused has a note that says so.
 
@@ -80,19 +90,47 @@ def capture(
     """
     pause = _Pause()
     with connected(address, timeout, pause.take) as qmp:
-        ran = qmp.ask("query-status").text("status") == _RUNNING
+        status = qmp.ask("query-status").text("status")
+        ran = status == _RUNNING
         goes_on = ran and not stay_paused
-        try:
-            if ran and not live:
-                qmp.ask("stop")
-            notes = _migrated(qmp, address, target, progress)
-            if goes_on:
-                _run(qmp)
-        except BaseException as error:
-            if ran:
-                _run_after(error, qmp)
-            raise
+        check_parameters(qmp)
+        with readable(qmp) as switched:
+            try:
+                origin = _origin(qmp, status, is_live=live)
+                if ran and not live:
+                    qmp.ask("stop")
+                notes = [*switched, *_migrated(qmp, address, target, progress, origin)]
+                if goes_on:
+                    _run(qmp)
+            except BaseException as error:
+                if ran:
+                    after(error, lambda: _run(qmp), "the guest may be paused: `cont` in QEMU's monitor lets it run on")
+                raise
     return Captured(notes, pause.seconds if goes_on else None, goes_on)
+
+
+def _origin(qmp: Connection, status: str, *, is_live: bool) -> dict[str, object]:
+    """What the stream cannot say of itself: which QEMU wrote it, how that was started, when, and what its guest did."""
+    found = qmp.ask("query-version")
+    version = found.part("qemu")
+    numbers = ".".join(str(version.number(each)) for each in ("major", "minor", "micro"))
+    package = found.text("package", "")
+    origin: dict[str, object] = {"qemu": shown(f"{numbers} ({package})" if package else numbers)}
+    command = _command(qmp.process)
+    if command:
+        origin["command"] = command
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**origin, "time": now, "guest": shown(status), "live": is_live}
+
+
+def _command(process: int | None) -> list[str]:
+    """The command line of a process, without secrets; empty where the system does not show it."""
+    try:
+        data = Path(f"/proc/{process}/cmdline").read_bytes()[:COMMAND_BYTES]
+    except OSError:
+        return []
+    words = [each.decode(errors="backslashreplace") for each in data.rstrip(b"\0").split(b"\0")]
+    return ["secret" if before == "-object" and "secret" in word else word for before, word in pairwise(["", *words])]
 
 
 class _Pause:
@@ -121,37 +159,26 @@ def _microseconds(event: Message) -> int:
 
 
 def _run(qmp: Connection) -> None:
-    """Let the guest run, by more than one attempt: QEMU refuses while it ends a migration. Raises CaptureError."""
-    end = time.monotonic() + qmp.seconds
+    """Let the guest run. Raises CaptureError."""
+    insist(qmp, lambda seconds: _cont(qmp, seconds))
+
+
+def _cont(qmp: Connection, seconds: float) -> None:
+    end = time.monotonic() + seconds
     while qmp.ask("query-status", seconds=end - time.monotonic()).text("status") != _RUNNING:
-        try:
-            qmp.ask("cont", seconds=end - time.monotonic())
-        except RefusedError:
-            if time.monotonic() + POLL_SECONDS > end:
-                raise
-            time.sleep(POLL_SECONDS)
+        qmp.ask("cont", seconds=end - time.monotonic())
 
 
-def _run_after(error: BaseException, qmp: Connection) -> None:
-    """Let the guest run after an error, which gets a note where it may not; so does an interrupt meanwhile."""
-    doubt = "the guest may be paused: `cont` in QEMU's monitor lets it run on"
-    try:
-        _run(qmp)
-    except CaptureError:
-        error.add_note(doubt)
-    except BaseException as interrupt:
-        interrupt.add_note(doubt)
-        raise
-
-
-def _migrated(qmp: Connection, address: Address, target: BinaryIO, progress: Progress | None) -> list[str]:
+def _migrated(
+    qmp: Connection, address: Address, target: BinaryIO, progress: Progress | None, origin: dict[str, object]
+) -> list[str]:
     """Migrate into the target; return the notes of the import."""
     channel, uri = _pair(qmp) if isinstance(address, str) else _listening(qmp)
     stream = _Stream(qmp, channel, is_listening=not isinstance(address, str), progress=progress)
     try:
         with io.BufferedReader(stream) as file:
             qmp.send("migrate", uri=uri)
-            return _converted(qmp, cast("BinaryIO", file), target, stream)
+            return _converted(qmp, cast("BinaryIO", file), target, stream, origin)
     except RefusedError:
         raise  # a migration that goes on is somebody else's
     except BaseException:
@@ -161,9 +188,10 @@ def _migrated(qmp: Connection, address: Address, target: BinaryIO, progress: Pro
         raise
 
 
-def _converted(qmp: Connection, file: BinaryIO, target: BinaryIO, stream: _Stream) -> list[str]:
+def _converted(qmp: Connection, file: BinaryIO, target: BinaryIO, stream: _Stream, origin: dict[str, object]) -> list[str]:
     try:
         sections = import_stream(file)
+        sections.raw_attributes = Opaque.of({**sections.raw_attributes.decode(), "capture": origin})
         write(sections, target)
     except FormatError:
         if stream.has_ended:
@@ -279,9 +307,10 @@ class _Stream(io.RawIOBase):
 
     def _has_moved(self) -> bool:
         """Whether there is an answer, and it is another than the last. Raises CaptureError where QEMU has given up."""
-        state = self._qmp.answer()
-        if state is None:
+        answer = self._qmp.answer()
+        if answer is None:
             return False
+        state = answer.part("return")
         self._answered = time.monotonic()
         _status(state)
         if "ram" in state:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import selectors
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -24,7 +25,7 @@ _READ_BYTES: Final = 1 << 16
 _SHOWN: Final = 500
 """Characters of a text of QEMU's that a sentence shows."""
 _INTEGERS: Final = range(-(1 << 63), 1 << 64)
-_NAMES: Final = {str: "text", int: "number", dict: "object"}
+_NAMES: Final = {str: "text", int: "number", bool: "boolean", dict: "object", list: "list"}
 _HINT: Final = "start QEMU with -qmp unix:PATH,server=on,wait=off"
 _Found = TypeVar("_Found")
 
@@ -85,9 +86,18 @@ class Message:
         """An integer of 64 bits."""
         return self._taken(member, int)
 
+    def flag(self, member: str) -> bool:
+        """A boolean."""
+        return self._taken(member, bool)
+
     def part(self, member: str) -> Message:
         """An object in this one."""
         return Message(self._name, self._taken(member, dict))
+
+    def parts(self, member: str) -> list[Message]:
+        """A list of objects."""
+        items = self._taken(member, list)
+        return [Message(self._name, {"item": each}).part("item") for each in items]
 
     def _taken(self, member: str, kind: type[_Found]) -> _Found:
         value = self.members.get(member)
@@ -121,6 +131,14 @@ class Connection:
         return self._socket.fileno()
 
     @property
+    def process(self) -> int | None:
+        """The process that listens on a Unix socket, where the system tells; None over TCP."""
+        if self._socket.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+            return None
+        size = struct.calcsize("3i")
+        return int(struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0]) or None
+
+    @property
     def host(self) -> str:
         """The address of this end of a TCP connection: where QEMU can reach what listens here."""
         return str(self._socket.getsockname()[0])
@@ -131,7 +149,14 @@ class Connection:
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, *, seconds: float | None = None, fd: int | None = None, **arguments: object) -> Message:
-        """Give a command and wait for what it returns, for `seconds`, if they are fewer. Raises CaptureError."""
+        """Give a command and wait for the object that it returns, for `seconds`, if they are fewer. Raises CaptureError."""
+        return self._asked(command, seconds, fd, arguments).part("return")
+
+    def ask_list(self, command: str) -> list[Message]:
+        """The same for a command that returns a list of objects."""
+        return self._asked(command, None, None, {}).parts("return")
+
+    def _asked(self, command: str, seconds: float | None, fd: int | None, arguments: dict[str, object]) -> Message:
         self.send(command, fd=fd, **arguments)
         late = f"QEMU did not answer `{command}` in {self.seconds:g} s"
         return self._within(self.seconds if seconds is None else seconds, self.answer, late)
@@ -145,13 +170,13 @@ class Connection:
             self._socket.sendall(data[sent:])
 
     def answer(self) -> Message | None:
-        """What the last command returned, if it is in what can be read now. Raises CaptureError, also if it was refused."""
+        """The answer to the last command, if it is in what can be read now. Raises CaptureError, also if it was refused."""
         for members in self._received():
             if members.get("id") == self._id or ("error" in members and "id" not in members):
                 message = Message(f"QEMU's answer to `{self._command}`", members)
                 if "error" in message:
                     raise RefusedError(f"QEMU refuses `{self._command}`: {shown(message.part('error').text('desc'))}")
-                return message.part("return")
+                return message
         return None
 
     def _greeting(self) -> Message | None:
