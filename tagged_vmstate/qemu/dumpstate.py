@@ -265,7 +265,8 @@ def compare(writer: Dump, reader: Dump) -> list[Change]:
         unknown = tuple(f"Unknown {kind}section or instance '{ours.name}' 0" for kind in ("savevm ", ""))
         if theirs is None:
             condition = "the machine has none"
-            found.append(Change(DEVICE_UNKNOWN, device, (), "it", "nothing", WHILE, condition, ours.name, unknown))
+            phrases = (*unknown, f"'{device}' is not a valid device model name")
+            found.append(Change(DEVICE_UNKNOWN, device, (), "it", "nothing", WHILE, condition, ours.name, phrases))
             continue
         if theirs.name != ours.name:
             words = f"`{ours.name}`", f"`{theirs.name}`"
