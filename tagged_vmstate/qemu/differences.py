@@ -136,7 +136,8 @@ class Description:
         version: What is written.
         minimum: What is still read.
         leaves: Its fields in their order.
-        subsections: Structs and name -> what it is, those of structs inside included.
+        subsections: Structs and name -> what it is, those of structs inside included. The second of a name has a number,
+            `name[1]`: QEMU always reads the first.
         holder: For a subsection, the description that it belongs to.
     """
 
@@ -204,9 +205,11 @@ def _sections(site: _Site, ours: Description, theirs: Description) -> Iterator[C
         yield site.change(VERSION_OLD, (), words, _REFUSED, (f"{incoming} old for local minimum version_id",))
     version = min(ours.version, theirs.version)
     yield from _Fields(site, ours.at(ours.version), theirs.at(version)).changes()
-    names = {each.name: each for each in theirs.subsections.values()}
+    names: dict[str, Description] = {}
+    for each in theirs.subsections.values():
+        names.setdefault(each.name, each)
     for path, inner in ours.subsections.items():
-        other = theirs.subsections.get(path) or names.get(inner.name)
+        other = theirs.subsections.get((*path[:-1], inner.name)) or names.get(inner.name)
         if other is not None:
             yield from _sections(site.inside(path), inner, other)
             continue
@@ -240,7 +243,7 @@ class _Fields:
                 yield from self._replaced(*run)
             known = {id(leaf) for run in runs for side in run for leaf in side}
             rest = [[leaf for leaf in side if id(leaf) not in known] for side in (left, right)]
-            if all(rest) and any(map(_is_unused, rest)) and not all(leaf.is_known for side in rest for leaf in side):
+            if all(rest) and _may_fit(*rest):
                 yield self._unknown(*rest)
             else:
                 lost += rest[0]
@@ -394,6 +397,13 @@ def _runs(left: list[Leaf], right: list[Leaf]) -> list[tuple[Sequence[Leaf], Seq
 
 def _is_unused(leaves: Sequence[Leaf]) -> bool:
     return all(leaf.is_unused for leaf in leaves)
+
+
+def _may_fit(left: Sequence[Leaf], right: Sequence[Leaf]) -> bool:
+    """Whether fields may be as many bytes as others, for all that the dumps contain."""
+    both = *left, *right
+    is_any_size = any(leaf.size is None for leaf in both)
+    return is_any_size or ((_is_unused(left) or _is_unused(right)) and not all(leaf.is_known for leaf in both))
 
 
 def _unless(ours: Leaf, theirs: Leaf) -> _Verdict:

@@ -1,15 +1,15 @@
 """What QEMU's `-dump-vmstate` writes of two builds, compared: what each difference does to a migration.
 
-A dump has every type of device that a build knows, whether a machine has it or not, but not what registers its section by itself, as
-CPUs and some old devices do. The size of a struct in it is that of its memory, not of its bytes: its fields count. How many elements
-an array has is in the dumps of QEMU 8.1 and later.
+A dump has every type of device that a build knows, whether a machine has it or not, but not what registers its section by itself,
+as CPUs and some old devices do. The size of a struct in it is that of its memory, not of its bytes: its fields count. How many
+elements an array has is in the dumps of QEMU 8.1 and later.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
 from tagged_vmstate.changes import REFUSED, WHILE, Change, ChangeRule, Effect
@@ -209,6 +209,7 @@ class _Opening:
         self._place = place
         self._nesting = nesting
         self._names: Counter[str] = Counter()
+        self._subsections: Counter[tuple[str, ...]] = Counter()
 
     def leaves(self, value: Mapping[str, Any], outer: _Level) -> Iterator[Leaf]:
         """The fields in their order."""
@@ -230,7 +231,11 @@ class _Opening:
             path = (*outer.path, name)
             try:
                 inner = _description(each, self._place.inside(path), self._nesting - 1, owner)
-                self.subsections[self._place.names(path)] = inner
+                *structs, name = self._place.names(path)
+                again = self._subsections[*structs, name]
+                key = *structs, f"{name}[{again}]" if again else name
+                self.subsections[key] = replace(inner, name=name)
+                self._subsections[*structs, name] += 1
             except FormatError as error:
                 error.under(name)
                 raise
