@@ -167,8 +167,16 @@ class TestStructs:
         """QEMU reads a struct as of its own description's version, whatever the writer had: a later version does not help."""
         new = machine(struct("scanout", field("id"), field("fb", 8, since=2), version=2), field("tail"))
         for changes in compared(self.OLD, new):
-            [change] = changes
+            change, version = changes
             assert (change.place, change.effect, change.rule.remedy) == ("nic-pci/scanout/fb", "refused", IN_STRUCT)
+            assert (version.rule.id, version.effect) == ("qemu-struct-version", "fine")
+
+    def test_a_condition_may_ask_for_their_version(self) -> None:
+        """In QEMU's `esp`, `mig_ti_cmd` is there for versions 5 and 6 of the struct."""
+        inner = struct("bus", field("id"), field("ti_cmd", conditional=True))
+        old, new = (machine(struct("esp", inner, version=version)) for version in (6, 7))
+        text = "nic-pci/esp: loads while no condition of its fields asks for the version"
+        assert both(old, new)[0] == [f"{text} (qemu-struct-version: written version 6, read version 7)"]
 
     def test_what_is_above_their_version_is_never_there(self) -> None:
         new = machine(struct("scanout", field("id"), field("fb", 8, since=2)), field("tail"))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby, pairwise
 from typing import Final, TypeAlias
 
@@ -55,6 +55,11 @@ LENGTH_UNKNOWN: Final = ChangeRule(
 )
 STRUCT_MOVED: Final = ChangeRule(
     "qemu-struct-moved", "the same fields inside a struct, or out of one", "nothing has to be done: the bytes are the same"
+)
+STRUCT_VERSION: Final = ChangeRule(
+    "qemu-struct-version",
+    "a struct of another version, which the stream does not carry",
+    "see in QEMU's source which conditions of its fields ask for the version",
 )
 CONDITION_CHANGED: Final = ChangeRule(
     "qemu-condition-changed", "a condition on one side only", "see that the condition holds for this machine"
@@ -139,6 +144,7 @@ class Description:
         subsections: Structs and name -> what it is, those of structs inside included. The second of a name has a number,
             `name[1]`: QEMU always reads the first.
         holder: For a subsection, the description that it belongs to.
+        structs: Structs that it holds -> the version of each.
     """
 
     name: str
@@ -147,6 +153,7 @@ class Description:
     leaves: tuple[Leaf, ...]
     subsections: Mapping[tuple[str, ...], Description]
     holder: str = ""
+    structs: Mapping[tuple[str, ...], int] = field(default_factory=dict)
 
     def at(self, version: int) -> list[Leaf]:
         """The fields that a section of a version has."""
@@ -205,6 +212,7 @@ def _sections(site: _Site, ours: Description, theirs: Description) -> Iterator[C
         yield site.change(VERSION_OLD, (), words, _REFUSED, (f"{incoming} old for local minimum version_id",))
     version = min(ours.version, theirs.version)
     yield from _Fields(site, ours.at(ours.version), theirs.at(version)).changes()
+    yield from _struct_versions(site, ours, theirs)
     names: dict[str, Description] = {}
     for each in theirs.subsections.values():
         names.setdefault(each.name, each)
@@ -219,6 +227,24 @@ def _sections(site: _Site, ours: Description, theirs: Description) -> Iterator[C
         )
         verdict = _REFUSED if site.is_sent else _UNLESS_NEEDED
         yield site.change(SUBSECTION_UNKNOWN, path, ("a subsection", "nothing"), verdict, phrases)
+
+
+def _struct_versions(site: _Site, ours: Description, theirs: Description) -> Iterator[Change]:
+    """Structs of other versions: no stream has those, and QEMU compares none, but a field's condition may ask for it."""
+    asked = {path for side in (ours, theirs) for leaf in side.leaves for path in _conditional(leaf)}
+    for path, version in ours.structs.items():
+        other = theirs.structs.get(path, version)
+        if version != other:
+            words = f"version {version}", f"version {other}"
+            may_ask: _Verdict = WHILE, "no condition of its fields asks for the version"
+            verdict = may_ask if path in asked else _FINE
+            yield site.change(STRUCT_VERSION, path, words, verdict)
+
+
+def _conditional(leaf: Leaf) -> Iterator[tuple[str, ...]]:
+    """The structs inside which it has a condition."""
+    last = max((level for level, is_so in enumerate(leaf.conditions) if is_so), default=0)
+    return (leaf.path[:end] for end in range(1, last + 1))
 
 
 class _Fields:

@@ -188,7 +188,8 @@ def _description(value: Any, place: _Place, nesting: int = NESTING, holder: str 
     opening = _Opening(place, nesting)
     leaves = tuple(opening.leaves(value, _Level()))
     minimum = _member(value, "minimum_version_id", int)
-    return Description(place.aliases.get(name, ()) or name, version, minimum, leaves, opening.subsections, holder)
+    name = place.aliases.get(name, ()) or name
+    return Description(name, version, minimum, leaves, opening.subsections, holder, opening.structs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,7 @@ class _Opening:
 
     def __init__(self, place: _Place, nesting: int) -> None:
         self.subsections: dict[tuple[str, ...], Description] = {}
+        self.structs: dict[tuple[str, ...], int] = {}
         self._place = place
         self._nesting = nesting
         self._names: Counter[str] = Counter()
@@ -217,6 +219,8 @@ class _Opening:
             raise FormatError(f"at most {NESTING} descriptions within each other", "more", offset=0, source="JSON")
         owner = _member(value, "name", str)
         version = _member(value, "version_id", int)
+        if outer.path:
+            self.structs[self._place.names(outer.path)] = version
         for each in _check(value.get("Fields", []), list, '"Fields"'):
             name = _member(each, "field", str)
             try:
