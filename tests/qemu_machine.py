@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 import socket
 import subprocess
@@ -25,11 +26,13 @@ WRITING_BIOS = (
 
 
 class Machine:
-    """`with Machine("x86_64", "-M", "pc") as machine: machine("query-status")`."""
+    """`with Machine("x86_64", "-M", "pc") as machine: machine("query-status")`; an architecture, or the path of a QEMU."""
 
     def __init__(self, architecture: str, folder: Path, *arguments: object, nodefaults: bool = True) -> None:
-        program = shutil.which(f"qemu-system-{architecture}")
-        assert program, f"qemu-system-{architecture} is not installed: `apt-get install {PACKAGES[architecture]}`"
+        program = shutil.which(architecture if "/" in architecture else f"qemu-system-{architecture}")
+        assert program, (
+            f"qemu-system-{architecture} is not installed: `apt-get install {PACKAGES.get(architecture, 'qemu-system')}`"
+        )
         self._socket = folder / "qmp.sock"
         self.second = folder / "second.sock"
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -59,7 +62,8 @@ class Machine:
             else:
                 break
         self._lines = stack.enter_context(self._connection.makefile("rb"))
-        assert "QMP" in json.loads(self._lines.readline())
+        greeting = self._lines.readline()
+        assert b"QMP" in greeting, self._process.communicate()[1].decode()
 
     def _end(self) -> None:
         self._process.kill()
@@ -102,3 +106,13 @@ class Machine:
         while (found := self("query-migrate")).get("status") != "completed":
             assert found.get("status") not in {"failed", "cancelled"}, found
             time.sleep(0.02)
+
+    def load(self, stream: Path) -> str:
+        """Loads a stream, for a machine started with `-incoming defer`; QEMU's words where it refuses, else nothing."""
+        with contextlib.suppress(OSError, ValueError):  # QEMU ends when a load fails
+            self("migrate-incoming", uri=f"exec:cat {shlex.quote(str(stream))}")
+            while self("query-status")["status"] == "inmigrate":
+                time.sleep(0.02)
+            return ""
+        assert self._process.stderr
+        return self._process.stderr.read().decode()

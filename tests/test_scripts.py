@@ -21,6 +21,8 @@ ROOT = Path(__file__).parent.parent
         ("tests/evolution.py write", "unrecognized arguments: write"),
         ("tests/transcripts.py docs/tools.md", "unrecognized arguments: docs/tools.md"),
         ("tests/picture.py --write", "unrecognized arguments: --write"),
+        ("tests/real_loads.py --old qemu-system-x86_64", "expected --old and --new, or --write"),
+        ("tests/real_loads.py --old cat", "--old: expected qemu-system-x86_64 or -aarch64, got `cat`"),
         ("-m benchmarks --nosuch", "unrecognized arguments: --nosuch"),
     ],
 )
