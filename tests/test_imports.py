@@ -23,6 +23,7 @@ FLOORS = [
     {"sections", "salvage"},
     {"snapshot", "skeleton", "qemu.ram"},
     {"overview"},
+    {"qemu.padding"},
     {"memory", "defaults", "diff", "edit", "changes", "qemu.stream", "qemu.libvirt"},
     {"jsonform", "qemu.vmdesc", "qemu.savevm"},
     {"qemu.bridge", "qemu.encode", "qemu.dumpstate"},

@@ -343,5 +343,7 @@ class RamReader:
         names = [name for bit, name in _UNSUPPORTED.items() if flags & bit]
         if names:
             return stream_error("pages or zero pages", f"{names[0]}: migrate again without it", offset)
+        if not flags:
+            return stream_error("a page record", "zeros, as where a stream is cut and padded", offset)
         hint = f"flags 0x{flags:x}; pages of another size than {self.page_size} bytes look like this"
         return stream_error("a page record", hint, offset)
