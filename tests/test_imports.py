@@ -11,7 +11,7 @@ PACKAGE = Path(tagged_vmstate.__file__).parent
 
 # From the ground up; a room may import any room of a line above its own.
 FLOORS = [
-    {"text"},
+    {"text", "foreign"},
     {"version", "paths", "sums", "straight"},
     {"errors"},
     {"wire", "files", "template", "qemu.qmp"},
@@ -97,6 +97,7 @@ SEES_NO_TABLE = {
     "edit",
     "sources",
     "forms",
+    "foreign",
     "overview",
     *(room for room in FLOOR if room.startswith("qemu.")),
 }
