@@ -97,7 +97,7 @@ class TestEveryCut:
         *_, (turn, end) = turns(data)
         labels, damage, notes = salvaged(data[: end + 1])
         assert (turn.head.label in labels, damage) == (True, "")
-        assert f"no description follows the last section, {turn.head.label}, and QEMU writes one" in notes[-1]
+        assert f"no description follows the last section, {turn.head.label}, and QEMU writes one" in notes[0]
         for cut in (end + 2, end + 4, end + 6, end + 100, len(data) - 1):
             labels, damage, notes = salvaged(data[:cut])
             assert (turn.head.label in labels, "truncated" in damage) == (True, True)
@@ -144,7 +144,7 @@ class TestCut:
         stream = MAGIC + full(1, "dev", b"abc", has_footer=False)
         snapshot, notes = imported(stream + ZEROS)
         assert [section.records()[0].length for section in Snapshot.read(snapshot)] == [3, 4095]
-        assert notes[-1].startswith("no description and nothing but zeros (4095 bytes) follow the last section, dev#0: ")
+        assert notes[0].startswith("no description and nothing but zeros (4095 bytes) follow the last section, dev#0: ")
 
     def test_a_description_longer_than_any(self) -> None:
         with pytest.raises(LimitError, match="a description of at most 67108864 bytes"):

@@ -181,7 +181,7 @@ class Import:
                     yield from rest.sections()
         if is_whole:
             is_described = any(isinstance(event, stream.Description) for event in events)
-            self.notes += _end_notes(self._reader, rest, is_described=is_described)
+            self.notes[:0] = _end_notes(self._reader, rest, is_described=is_described)  # it matters more than any device
 
     def _take_description(self, data: bytes | None) -> int | None:
         """Take the description of the devices; return the size of a page, where it tells."""
