@@ -18,7 +18,7 @@ from test_command import refused, run
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.foreign import FOREIGN, foreign
 from tagged_vmstate.qemu.bridge import import_stream
-from tagged_vmstate.sources import check_head, open_sections
+from tagged_vmstate.sources import check_foreign, check_head, open_sections
 
 CORE = b"\x7fELF\2\1\1" + bytes(9) + b"\4\0\x3e\0"
 
@@ -103,7 +103,8 @@ def test_marks_further_on_make_no_snapshot_foreign() -> None:
     for head in (MAGIC, b"LibvirtQemudSave", b'{"format": ""'):
         given = bytearray(head.ljust(600, b" "))
         given[64:68], given[257:262], given[510:512] = b"\x7f\x10\xda\xbe", b"ustar", b"\x55\xaa"
-        check_head(bytes(given))
+        for check in (check_head, check_foreign):
+            check(bytes(given))
 
 
 def test_every_row_is_found_and_has_one_place() -> None:

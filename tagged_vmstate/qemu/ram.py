@@ -53,7 +53,8 @@ def take(source: Input, size: int, what: str) -> bytes:
     start = source.position
     data = source.read(size)
     if len(data) < size:
-        raise stream_error(f"{size} bytes of {what}", f"only {len(data)} before its end (truncated)", start)
+        found = f"only {len(data)} before its end (truncated)" if data else "nothing more (truncated)"
+        raise stream_error(what if size == 1 else f"{size} bytes of {what}", found, start)
     return data
 
 
