@@ -21,7 +21,6 @@ _PACKERS: Final[dict[str, Callable[[Any], Any]]] = {
     "lzma": lambda library: library.LZMACompressor(),
     "bz2": lambda library: library.BZ2Compressor(),
 }
-_OTHERS: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x89LZO": "lzop"}
 
 HEAD: Final = 6
 """So many bytes tell."""
@@ -76,11 +75,6 @@ def compressed(file: BinaryIO, name: str | None) -> Iterator[BinaryIO]:
 def seeks_cheaply(file: BinaryIO) -> bool:
     """Whether a file can go back without being decompressed anew from its beginning."""
     return not isinstance(file, _Compressed) and can_seek(file)
-
-
-def other_compression(head: bytes) -> str | None:
-    """The name of a compression that is known but not undone."""
-    return next((name for magic, name in _OTHERS.items() if head.startswith(magic)), None)
 
 
 class _Compressed(io.BufferedIOBase):

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, cast, overload
 
@@ -22,6 +23,7 @@ WINDOW: Final = 1 << 16
 """Bytes of a `Stretch` that are there at once."""
 DRAFT: Final = ".tvm-draft"
 """The end of the name of a file that is being written."""
+_ZEROS: Final = bytes(BLOCK)
 _DRAFT_BYTES: Final = len(f"..xxxxxxxx{DRAFT}")
 
 Readable: TypeAlias = "bytes | bytearray | memoryview | BinaryIO"
@@ -298,6 +300,26 @@ class Input:
             # as much again as is copied: looking far ahead, again and again, stays linear
             self._ahead, self._at = self._ahead[self._at :] + self._fill(max(size - ready, ready)), 0
 
+    @cached_property
+    def content_end(self) -> int:
+        """Where the zeros begin that end it, where it can seek."""
+        end, step = self.size or 0, WINDOW
+        while end > 0:
+            start = max(end - step, 0)
+            used = self._used(start, end)
+            if used:
+                return used
+            end, step = start, 4 * step  # what is compressed is read anew for each step
+        return 0
+
+    def _used(self, start: int, end: int) -> int:
+        """Where what is not zero ends in a range; 0 where all of it is zero."""
+        found = 0
+        for at in range(start, end, BLOCK):
+            data = self.at(at, min(BLOCK, end - at))
+            found = found if is_zero(data) else at + len(data.rstrip(b"\0"))
+        return found
+
     def as_file(self) -> BinaryIO:
         """What comes from here on, as a file: the one handed over, or one that cannot seek where it would seek too far back."""
         if self.size is None or self._start + self.position:
@@ -316,6 +338,11 @@ class Input:
             pieces.append(piece)
             size -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def is_zero(data: bytes) -> bool:
+    """Whether a block is nothing but zeros."""
+    return data == _ZEROS[: len(data)]
 
 
 class Stretch:

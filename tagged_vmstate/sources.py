@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, overload
 
-from tagged_vmstate.compression import other_compression
 from tagged_vmstate.errors import FormatError, VMStateError
 from tagged_vmstate.files import Input, can_seek, read_some
+from tagged_vmstate.foreign import foreign
 from tagged_vmstate.frames import MAGIC, VERSION
 from tagged_vmstate.records import LIMITS, Limits
 from tagged_vmstate.sections import Reporting, Section, Sections
@@ -135,9 +135,19 @@ def is_stream(head: bytes) -> bool:
 
 def check_head(head: bytes) -> None:
     """Raise FormatError where a file that begins so is none of ours."""
-    if is_snapshot(head) or is_json_object(head) or is_stream(head):
+    if _is_ours(head):
         return
-    compression = other_compression(head)
+    check_foreign(head)
     found = f"the bytes {head[:8].hex(' ')}" if head else "nothing at all (an empty file)"
-    found = f"{compression} data: decompress it first" if compression else found
     raise FormatError("a snapshot, its JSON form or a QEMU migration stream", found, offset=0, source="file")
+
+
+def check_foreign(head: bytes) -> None:
+    """Raise FormatError where a file that begins so is of another kind that is known, with the way from there."""
+    kind = foreign(head)
+    if kind and not _is_ours(head):
+        raise FormatError("a snapshot, JSON or a QEMU migration stream", f"{kind.name}: {kind.way}", offset=0, source="file")
+
+
+def _is_ours(head: bytes) -> bool:
+    return is_snapshot(head) or is_json_object(head) or is_stream(head)

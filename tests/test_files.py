@@ -411,3 +411,11 @@ def test_a_file_without_a_buffer_gets_all_of_a_snapshot_or_says_that_it_is_full(
     assert narrow.taken == whole.getvalue()
     with pytest.raises(BlockingIOError):
         machine.save(Narrow(50))  # type: ignore[arg-type]  # a file that is open for writing
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 16, 3 << 20])
+def test_the_zeros_at_the_end_are_found(size: int) -> None:
+    for content in (b"", b"a", bytes(9) + b"a" * 70_000):
+        source = Input(io.BytesIO(content + bytes(size)))
+        source.read(1)
+        assert (source.content_end, source.position) == (len(content), min(1, len(content) + size))

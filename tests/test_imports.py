@@ -11,7 +11,7 @@ PACKAGE = Path(tagged_vmstate.__file__).parent
 
 # From the ground up; a room may import any room of a line above its own.
 FLOORS = [
-    {"text"},
+    {"text", "foreign"},
     {"version", "paths", "sums", "straight"},
     {"errors"},
     {"wire", "files", "template", "qemu.qmp"},
@@ -23,6 +23,7 @@ FLOORS = [
     {"sections", "salvage"},
     {"snapshot", "skeleton", "qemu.ram"},
     {"overview"},
+    {"qemu.padding"},
     {"memory", "defaults", "diff", "edit", "changes", "qemu.stream", "qemu.libvirt"},
     {"jsonform", "qemu.vmdesc", "qemu.savevm"},
     {"qemu.bridge", "qemu.encode", "qemu.differences"},
@@ -96,6 +97,7 @@ SEES_NO_TABLE = {
     "edit",
     "sources",
     "forms",
+    "foreign",
     "overview",
     *(room for room in FLOOR if room.startswith("qemu.")),
 }

@@ -25,7 +25,8 @@ from tagged_vmstate.files import BLOCK, Input, replacing
 from tagged_vmstate.forms import Form, form_of
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import Snapshot, write
-from tagged_vmstate.sources import Salvaged, check_head, is_snapshot, looked, open_sections
+from tagged_vmstate.sources import HEAD as LOOK
+from tagged_vmstate.sources import Salvaged, check_foreign, check_head, is_snapshot, looked, open_sections
 from tagged_vmstate.text import decoded
 
 STANDARD: Final = "-"
@@ -279,6 +280,7 @@ def _decompressed(file: BinaryIO, *, salvage: bool = False) -> tuple[BinaryIO, s
     head = source.peek(HEAD)
     compression = compression_of(head)
     if compression is None:
+        check_foreign(source.peek(LOOK))
         return source.as_file(), None
     first, inner = looked(decompressed(source.as_file(), head, salvage=salvage))
     damage = damage_of(inner)

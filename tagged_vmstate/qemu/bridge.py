@@ -9,6 +9,7 @@ wait for the description behind them. Their place in the stream is the attribute
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tagged_vmstate.errors import FormatError
 from tagged_vmstate.files import BLOCK, Input, Readable, as_file
 from tagged_vmstate.frames import Kind, label
 from tagged_vmstate.qemu import libvirt, stream, vmdesc
+from tagged_vmstate.qemu.padding import Padding
 from tagged_vmstate.qemu.ram import Chunk
 from tagged_vmstate.qemu.savevm import MAGIC_2, ImportV2, nowhere
 from tagged_vmstate.qemu.vmdesc import Siblings
@@ -74,13 +76,19 @@ class Import:
             source = self._image.stream
         self._devices: dict[str, list[vmdesc.Struct]] = {}
         self._description = stream.find_description(source)
-        page_size = self._take_description(self._description)
-        sizes = {name: structs[-1].size for name, structs in self._devices.items()}
-        self._reader = stream.StreamReader(source, sizes, page_size)
+        self._source, self._start = source, source.position
+        self._page_size = self._take_description(self._description)
+        self._reader = self._opened(salvage=salvage and (self._image is not None or source.peek(8) == stream.BEGIN))
         attributes: dict[str, object] = {"producer": PRODUCER}
         if self._reader.configuration:
             attributes["machine"] = self._reader.configuration.machine
         self.raw_attributes = Opaque.of({**attributes, "qemu": {"stream": stream.VERSION, "page_size": self._reader.page_size}})
+
+    def _opened(self, *, salvage: bool = False) -> stream.StreamReader:
+        """A reader of the stream from its beginning, with what is known of its devices so far."""
+        self._source.seek(self._start)
+        sizes = {name: structs[-1].size for name, structs in self._devices.items()}
+        return stream.StreamReader(self._source, sizes, self._page_size, salvage=salvage)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -113,13 +121,12 @@ class Import:
         if told != self._description and not damage:  # what looked like one from the end is none: only this one counts
             self._devices = {}
             self._undescribed = None
-            self._take_description(told)
-        yield from self._waiting_sections(waiting, started)
+            self._page_size = self._take_description(told)
+            waiting = self._again(waiting)
+        yield from self._waiting_sections(waiting, started, is_whole=not damage)
         damage = (self._image and self._image.damage()) or damage
-        if self._salvage and self._undescribed and not damage:
-            found = f"{self._undescribed}: the fields of devices are kept as bytes"
-            place = next(event.offset for event in waiting if isinstance(event, stream.Description))
-            damage = FormatError("a description that can be read", found, offset=place, source="stream")
+        if self._salvage and not damage:
+            damage = self._doubt(waiting, unfinished)
         if damage:
             raise damage
         for name in sorted(unfinished):
@@ -127,10 +134,36 @@ class Import:
             device, _, instance = name.rpartition("#")
             yield Section(device, int(instance), ())
 
-    def _waiting_sections(self, events: list[stream.Event], started: set[str]) -> Iterator[Section]:
+    def _again(self, events: list[stream.Event]) -> list[stream.Event]:
+        """The events anew, where a description that was met late shows that a device has another size."""
+        turns = (event for event in events if isinstance(event, stream.Turn))
+        found = {(turn.head.label, len(turn.body)) for turn in turns if isinstance(turn.body, bytes)}
+        if self._source.size is None or found <= {
+            (name, each.size) for name, structs in self._devices.items() for each in structs
+        }:
+            return events
+        with contextlib.suppress(FormatError):
+            anew = self._opened().events()
+            return [each for each in anew if not isinstance(each, stream.Turn) or each.head.type == stream.SECTION_FULL]
+        return events
+
+    def _doubt(self, events: list[stream.Event], unfinished: set[str]) -> FormatError | None:
+        """What is wrong with a stream that can be read to its end."""
+        if self._undescribed:
+            found = f"{self._undescribed}: the fields of devices are kept as bytes"
+            place = next(event.offset for event in events if isinstance(event, stream.Description))
+            return FormatError("a description that can be read", found, offset=place, source="stream")
+        if unfinished:
+            error = FormatError("the last turn of the section", "the end of all", offset=self._reader.end or 0, source="stream")
+            error.section = min(unfinished)
+            return error
+        return None
+
+    def _waiting_sections(self, events: list[stream.Event], started: set[str], *, is_whole: bool) -> Iterator[Section]:
         counts: Counter[str] = Counter()
         heads = [event.head for event in events if isinstance(event, stream.Turn)]
         numbers = _Instances({head.label for head in heads}, started)
+        rest: Padding | None = None
         for event in events:
             if isinstance(event, stream.Turn):
                 yield self._device_section(event, numbers)
@@ -143,8 +176,12 @@ class Import:
                     attributes = {"type": stream.VMDESCRIPTION, "offset": event.offset, "json": packed[start : start + _PIECE]}
                     yield _numbered("vmdescription", counts, (), attributes)
             elif isinstance(event, stream.Rest):
-                self.notes.append(f"{len(event.data)} bytes follow the stream; kept as bytes")
-                yield _numbered("trailing", counts, (_bytes_record(event.data),), {"type": "trailing", "offset": event.offset})
+                self._source.seek(event.offset)
+                with Padding(self._source) as rest:
+                    yield from rest.sections()
+        if is_whole:
+            is_described = any(isinstance(event, stream.Description) for event in events)
+            self.notes[:0] = _end_notes(self._reader, rest, is_described=is_described)  # it matters more than any device
 
     def _take_description(self, data: bytes | None) -> int | None:
         """Take the description of the devices; return the size of a page, where it tells."""
@@ -256,6 +293,21 @@ class _Instances:
             instance = self._after.get(place, (instance + 1) % (1 << 32))
         self._after.update(dict.fromkeys(passed, instance))
         return instance
+
+
+def _end_notes(reader: stream.StreamReader, rest: Padding | None, *, is_described: bool) -> Iterator[str]:
+    """What is odd behind the last section: a byte that ends a stream may as well be a zero where it was cut."""
+    last = f"the last section, {reader.last.label}" if reader.last else "the head of the stream"
+    is_zero = rest is not None and rest.is_zero
+    if rest and is_zero and is_described:
+        yield f"{rest.size} bytes of zeros follow the stream, as in a volume of fixed size"
+    elif rest and is_zero:
+        yield f"no description and nothing but zeros ({rest.size} bytes) follow {last}: the stream may be cut there"
+    elif rest:
+        yield f"{rest.size} bytes follow the stream; kept as bytes"
+    if reader.configuration and not is_described and not is_zero:
+        said = "QEMU writes one, unless the machine has suppress-vmdesc=on"
+        yield f"no description follows {last}, and {said}: the stream may be cut there"
 
 
 def _section(turn: stream.Turn, records: Records, more: dict[str, object]) -> Section:

@@ -18,7 +18,7 @@ from tagged_vmstate.compression import compressed
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.files import BLOCK
 from tagged_vmstate.frames import label
-from tagged_vmstate.qemu import libvirt, savevm, stream, vmdesc
+from tagged_vmstate.qemu import libvirt, padding, savevm, stream, vmdesc
 from tagged_vmstate.qemu.encode import encode_device, is_kept
 from tagged_vmstate.qemu.ram import CHUNK_RUNS, CONTINUE, EOS, HEAD, MEM_SIZE, PAGE, ZERO, Block, heads, pack_name
 from tagged_vmstate.records import Record, Records
@@ -27,10 +27,7 @@ from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 from tagged_vmstate.wiretype import brief
 
-BEGIN: Final = stream.MAGIC + struct.pack(">I", stream.VERSION)
-"""What a stream begins with."""
-DESCRIPTION_BYTES: Final = 64 << 20
-"""More than any machine's description has; a bomb would have more."""
+BEGIN: Final = stream.BEGIN
 PAGES_BYTES: Final = 5 + 36 * CHUNK_RUNS
 """The longest list of the pages of one part: four numbers of at most nine bytes for each run."""
 
@@ -77,6 +74,7 @@ def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -
         for place, (section, said, layout) in enumerate(items):
             inner.writelines(_item(section, said, layout, memory, bodies.get(place)))
         inner.write(source.tail())
+        inner.writelines(padding.written(source.trailing))
 
 
 def _export_v2(sections: Sections, target: BinaryIO, encode: Encode | None) -> None:
@@ -206,7 +204,7 @@ class Origin:
         kind = said.get("type")
         if kind == "libvirt":
             self._image = section
-        elif kind == "trailing":
+        elif kind == padding.TYPE:
             self.trailing.append(section)
         elif kind == stream.VMDESCRIPTION:
             self._packed.append(said.get("json", b""))
@@ -242,13 +240,11 @@ class Origin:
         return (each for each in self.sections if each[0].device == stream.RAM)
 
     def tail(self) -> bytes:
-        """What follows the sections."""
+        """What ends the stream."""
         data = self.description()
         found = [bytes((stream.EOF,))]
         if data is not None:
             found.append(struct.pack(">BI", stream.VMDESCRIPTION, len(data)) + data)
-        for rest in self.trailing:
-            found += _kept(rest)
         return b"".join(found)
 
     def description(self) -> bytes | None:
@@ -256,7 +252,7 @@ class Origin:
         if not self._packed:
             return None
         try:
-            return unpacked(b"".join(self._packed), DESCRIPTION_BYTES)
+            return unpacked(b"".join(self._packed), stream.DESCRIPTION_BYTES)
         except (zlib.error, TypeError) as error:
             raise _not_from_qemu("vmdescription#0", str(error)) from None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal
 
-from tagged_vmstate.compression import HEAD, damage_of, decompressed, is_compressed, other_compression
+from tagged_vmstate.compression import HEAD, damage_of, decompressed, is_compressed
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.files import BLOCK, Input
+from tagged_vmstate.foreign import foreign
 from tagged_vmstate.qemu.ram import stream_error, take
 
 MAGIC: Final = b"LibvirtQemudSave"
@@ -69,9 +70,9 @@ def open_image(source: Input, *, salvage: bool = False) -> SaveImage | None:
         raise stream_error(f"at most {XML_BYTES} bytes of XML", str(size), len(MAGIC) + 4)
     xml = take(source, size, "XML")
     head = source.peek(HEAD)
-    compression = other_compression(head)
-    if compression:
-        found = f"{compression}: decompress what follows these bytes first"
+    kind = foreign(head)
+    if kind and kind.filter:
+        found = f"{kind.name}: decompress what follows these bytes, with tail -c +{source.position + 1} FILE | {kind.filter}"
         raise stream_error("a stream, plain or in gzip, bzip2 or xz", found, source.position)
     if is_compressed(head):
         unpacked = decompressed(source.as_file(), head, salvage=salvage)

@@ -53,7 +53,8 @@ def take(source: Input, size: int, what: str) -> bytes:
     start = source.position
     data = source.read(size)
     if len(data) < size:
-        raise stream_error(f"{size} bytes of {what}", f"only {len(data)} before its end (truncated)", start)
+        found = f"only {len(data)} before its end (truncated)" if data else "nothing more (truncated)"
+        raise stream_error(what if size == 1 else f"{size} bytes of {what}", found, start)
     return data
 
 
@@ -343,5 +344,7 @@ class RamReader:
         names = [name for bit, name in _UNSUPPORTED.items() if flags & bit]
         if names:
             return stream_error("pages or zero pages", f"{names[0]}: migrate again without it", offset)
+        if not flags:
+            return stream_error("a page record", "zeros, as where a stream is cut and padded", offset)
         hint = f"flags 0x{flags:x}; pages of another size than {self.page_size} bytes look like this"
         return stream_error("a page record", hint, offset)

@@ -8,8 +8,10 @@ knows fields or snapshots.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, TypeAlias
 
 from tagged_vmstate.errors import FormatError, LimitError
@@ -18,6 +20,8 @@ from tagged_vmstate.qemu.ram import Block, Chunk, RamReader, stream_error, take,
 
 MAGIC: Final = b"QEVM"
 VERSION: Final = 3
+BEGIN: Final = MAGIC + VERSION.to_bytes(4, "big")
+"""What a stream begins with."""
 
 EOF: Final = 0x00
 SECTION_START: Final = 0x01
@@ -46,8 +50,16 @@ _NEAR: Final = 1 << 12
 """Bytes, and as many as were passed, in which a better end of a section is looked for."""
 _SETTINGS: Final = 64
 """Subsections of the configuration at most; QEMU has three."""
-_TAIL: Final = 64 << 20
-"""How far back from the end of a file its description is looked for."""
+DESCRIPTION_BYTES: Final = 64 << 20
+"""More than any machine's description has; so far back from the end of a file it is looked for."""
+_WINDOW: Final = 4 << 20
+"""Bytes in which the end of a section is searched for at once."""
+_HELD: Final = 1 << 30
+"""Bytes of a pipe that are held while the end of a section is searched for."""
+_PADDING: Final = 1 << 10
+"""Zeros at the end of a file from which on they are more than a device and the byte that ends a stream would have."""
+_ITEM: Final = rb"\x00(?:\x06.{4}\{|\Z)|[\x01\x04].{4}[^\x00]|[\x02\x03]"
+"""What may be the beginning of an item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,33 +137,43 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Bytes after everything that a stream should have."""
+    """Bytes after everything that a stream should have: they are still to be read."""
 
     offset: int
-    data: bytes
 
 
-_ITEMS: Final = frozenset(bytes((each,)) for each in (EOF, *SECTIONS, COMMAND))
+_ITEMS: Final = frozenset((b"", *(bytes((each,)) for each in (EOF, *SECTIONS, COMMAND))))
+"""What may follow a footer; nothing, where the stream is cut there."""
 _COMMAND: Final = bytes((COMMAND,))
 
 Event: TypeAlias = Configuration | Turn | Command | Description | Rest
+_Search: TypeAlias = Callable[[bytes, int], int]
+_Test: TypeAlias = Callable[[bytes, int], bool]
 
 
 def find_description(source: Input) -> bytes | None:
-    """The JSON at the end of a stream that can seek, found from its end; the stream stays where it is."""
+    """The JSON at the end of a stream that can seek, or ahead of the zeros that end it, found from there."""
     if source.size is None:
         return None
-    here, size, tail, at = source.position, 1 << 18, b"", -1
-    while at < 0 and size <= _TAIL:
-        start = max(here, source.size - size)
-        source.seek(start)
-        tail = source.read(source.size - start)
-        at = tail.rfind(bytes((EOF, VMDESCRIPTION)))
-        size = size * 4 if start > here else _TAIL + 1
-    source.seek(here)
-    if at < 0 or int.from_bytes(tail[at + 2 : at + 6], "big") != len(tail) - at - 6:
+    end = max(source.position, source.content_end)
+    least = max(source.position, end - DESCRIPTION_BYTES)
+    at, high, step = -1, end, _LOOK
+    while at < 0 and high > least:
+        low = max(least, high - step)
+        at = _last_description(source, low, high)
+        high, step = low, 4 * step  # what is compressed is read anew for each step
+    if at < 0 or int.from_bytes(source.at(at + 2, 4), "big") != end - at - 6:
         return None
-    return tail[at + 6 :]
+    return source.at(at + 6, end - at - 6)
+
+
+def _last_description(source: Input, low: int, high: int) -> int:
+    """The last place in a range where a description may be announced; -1 where there is none."""
+    found = -1
+    for start in range(low, high, BLOCK):
+        hit = source.at(start, min(BLOCK, high - start) + 1).rfind(bytes((EOF, VMDESCRIPTION)))
+        found = found if hit < 0 else start + hit
+    return found
 
 
 class StreamReader:
@@ -161,20 +183,34 @@ class StreamReader:
         source: The stream, at its magic.
         sizes: ``idstr#instance`` -> bytes of that device, as the description has it; empty where it is not known.
         page_size: Bytes of a page of the guest, where the description tells.
+        salvage: It may be damaged from its beginning on: then only `events` raises.
+
+    Attributes:
+        end: Where the byte stands that ends the sections, once it has been read.
+        last: The head that was read last.
 
     Raises:
         FormatError: This is no stream of version 3.
     """
 
-    def __init__(self, source: Input, sizes: Mapping[str, int], page_size: int | None = None) -> None:
+    def __init__(self, source: Input, sizes: Mapping[str, int], page_size: int | None = None, *, salvage: bool = False) -> None:
         self._source = source
         self._sizes = sizes
         self._heads: dict[int, Head] = {}
         self._started: set[str] = set()
         self._seen = 0
         self._has_footers: bool | None = None
-        self._read_magic()
-        self.configuration = self._read_configuration()
+        self.end: int | None = None
+        self.last: Head | None = None
+        self.configuration: Configuration | None = None
+        self._damage: FormatError | None = None
+        try:
+            self._read_magic()
+            self.configuration = self._read_configuration()
+        except FormatError as error:
+            if not salvage:
+                raise
+            self._damage = error
         if self.configuration and b"mapped-ram" in self.capabilities():
             found = "memory mapped into the file (capability mapped-ram): migrate again without it"
             raise stream_error("memory in the stream", found, self.configuration.offset)
@@ -203,18 +239,21 @@ class StreamReader:
 
     def events(self) -> Iterator[Event]:
         """Everything after the configuration. Raises FormatError with the offset, and the section where in one."""
+        if self._damage:
+            raise self._damage
         source = self._source
         while True:
             offset = source.position
             announced = self._take(1, "a section, a command or the end")[0]
             if announced == EOF:
+                self.end = offset
                 yield from self._read_tail()
                 return
             if announced == COMMAND:
                 number = int.from_bytes(self._take(2, "a command"), "big")
                 yield Command(offset, number, self._take(int.from_bytes(self._take(2, "a command"), "big"), "a command"))
             elif announced in SECTIONS:
-                head = self._read_head(offset, announced)
+                self.last = head = self._read_head(offset, announced)
                 try:
                     yield from self._read_turn(head)
                 except FormatError as error:
@@ -226,7 +265,9 @@ class StreamReader:
     def _read_magic(self) -> None:
         start = self._source.position
         found = self._source.read(8)
-        if found[:4] != MAGIC or len(found) < 8:
+        if MAGIC.startswith(found[:4]) and 0 < len(found) < 8:
+            raise stream_error("8 bytes of magic and version", f"only {len(found)} before its end (truncated)", start)
+        if found[:4] != MAGIC:
             raise stream_error("a QEMU migration stream, which begins with QEVM", found.hex(" ") or "nothing at all", start)
         version = int.from_bytes(found[4:], "big")
         if version != VERSION:
@@ -237,9 +278,10 @@ class StreamReader:
         if self._source.peek(1) != bytes((CONFIGURATION,)):
             return None
         self._take(1, "")
-        machine = text(
-            self._take(self._u32("the length of the machine's name"), "the machine's name"), "the machine's name", offset
-        )
+        size = self._u32("the length of the machine's name")
+        machine = text(self._take(size, "the machine's name"), "the machine's name", offset)
+        if "\0" in machine:
+            raise stream_error("the machine's name", "zeros in it, as where a stream is cut and padded", offset)
         subsections: list[tuple[str, int, bytes]] = []
         while self._source.peek(1) == bytes((SUBSECTION,)):
             if len(subsections) == _SETTINGS:
@@ -258,7 +300,7 @@ class StreamReader:
             return 16
         if name == "configuration/capabilities":
             return self._capabilities_size()
-        size = self._find(b"", lambda data, at: self._begins_item(data, at) or data[at] == SUBSECTION)
+        size = self._find(_items(rb"|\x05"), lambda data, at: self._begins_item(data, at) or data[at] == SUBSECTION)
         if size is None:
             raise self._missing("what follows the configuration")
         return size
@@ -284,10 +326,13 @@ class StreamReader:
         offset = self._source.position
         if self._source.peek(1) == bytes((VMDESCRIPTION,)):
             self._take(1, "")
-            yield Description(offset, self._take(self._u32("the length of the description"), "the description"))
-        while self._source.peek(1):
-            offset = self._source.position
-            yield Rest(offset, self._source.read(BLOCK))
+            size = self._u32("the length of the description")
+            if size > DESCRIPTION_BYTES:
+                expected = f"a description of at most {DESCRIPTION_BYTES} bytes"
+                raise LimitError(expected, f"{size} bytes", offset=offset, source="stream")
+            yield Description(offset, self._take(size, "the description"))
+        if self._source.peek(1):
+            yield Rest(self._source.position)
 
     def _u32(self, what: str) -> int:
         return int.from_bytes(self._take(4, what), "big")
@@ -325,11 +370,12 @@ class StreamReader:
 
     def _read_footer(self, head: Head) -> bool:
         here = self._source.peek(5)
-        found = here == _footer(head)
-        if self._has_footers and not found:
-            raise stream_error(
-                f"the footer of section {head.id}", here.hex(" ") or "nothing more (truncated)", self._source.position
-            )
+        footer = _footer(head)
+        found = here == footer
+        is_cut = len(here) < len(footer) and footer.startswith(here)
+        if not found and (self._has_footers or (is_cut and here)):
+            words = f"{here.hex(' ') or 'nothing more'} (truncated)" if is_cut else here.hex(" ")
+            raise stream_error(f"the footer of section {head.id}", words, self._source.position)
         self._has_footers = found
         if found:
             self._source.read(5)
@@ -343,7 +389,7 @@ class StreamReader:
             return size
         found = self._find_footer(footer) if self._has_footers is not False else None
         if found is None and not self._has_footers:
-            found = self._find(b"", self._begins_item)
+            found = self._find(_items(), self._begins_item, zeros=1)  # the first one ends the stream
         if found is None:
             raise self._missing(f"the footer of section {head.id}" if self._has_footers else "what follows the section")
         return found
@@ -362,44 +408,81 @@ class StreamReader:
         looked for only about as far again: to look at all that is left for each section would take the square of the time.
         """
         width = len(footer)
-        found = self._find(footer, lambda data, at: data[at + width : at + width + 1] in _ITEMS)
+
+        def search(data: bytes, at: int) -> int:
+            return data.find(footer, at)
+
+        found = self._find(search, lambda data, at: data[at + width : at + width + 1] in _ITEMS)
         if found is None:
             return None
         better = self._find(
-            footer,
+            search,
             lambda data, at: self._begins_item(data, at + width) or data.startswith(_COMMAND, at + width),
             None if self._has_footers is None else 2 * found + _NEAR,
         )
         return found if better is None else better
 
     def _missing(self, what: str) -> FormatError:
-        end = self._source.position + len(self._source.peek(self._seen))
+        end = self._source.position + self._seen
+        if self._padding is not None:
+            return stream_error(what, "nothing but zeros from there on (cut and padded)", self._padding)
         return stream_error(what, "nothing more (truncated)", end)
 
-    def _find(self, mark: bytes, test: Callable[[bytes, int], bool], most: int | None = None) -> int | None:
-        """How many bytes come before the first mark that passes a test; None where none does within the first `most`."""
-        size, at = _LOOK if most is None else min(_LOOK, most + _ITEM_HEAD), 0
+    @cached_property
+    def _padding(self) -> int | None:
+        """Where zeros begin that are more than the end of a stream; None where it does not end in such, or is a pipe."""
+        if self._source.size is None:
+            return None
+        end = self._source.content_end
+        return end if self._source.size - end >= _PADDING else None
+
+    def _find(self, search: _Search, test: _Test, most: int | None = None, zeros: int = _ITEM_HEAD) -> int | None:
+        """How many bytes come before the first place that passes a test.
+
+        Args:
+            search: What finds the next place to test.
+            test: The test. What it is given ends where the stream does, or well behind what there is to see.
+            most: Look no further; None for the whole stream.
+            zeros: How much of the padding to look at.
+
+        Returns:
+            Their number; None where there is no such place.
+        """
+        size, base, at = _LOOK if most is None else min(_LOOK, most + _ITEM_HEAD), 0, 0
         while True:
-            data = self._source.peek(size)
+            data = self._ahead(base, size)
+            if self._padding is not None:
+                data = data[: max(self._padding + zeros - self._source.position - base, 0)]
             is_all = len(data) < size
-            end = len(data) if is_all else len(data) - _ITEM_HEAD
-            if most is not None and most < end:
-                is_all, end = True, most
-            while 0 <= (hit := data.find(mark, at, end)) < end:
+            stop = len(data) if is_all else len(data) - _ITEM_HEAD
+            if most is not None and most - base < stop:
+                is_all, stop = True, most - base
+            while 0 <= (hit := search(data, at)) < stop:
                 if test(data, hit):
-                    return hit
+                    return base + hit
                 at = hit + 1
             if is_all:
-                self._seen = size
+                self._seen = base + len(data)
                 return None
-            at = max(at, end - len(mark))
-            size *= 4
+            at = max(at, stop)
+            if size < _WINDOW:
+                size *= 4
+            else:
+                base, at = base + at, 0
+
+    def _ahead(self, base: int, size: int) -> bytes:
+        """Some of the bytes that come next."""
+        if not base:
+            return self._source.peek(size)
+        if self._source.size is not None:
+            return self._source.at(self._source.position + base, size)
+        if base + size > _HELD:
+            expected = f"the end of a section within {_HELD} bytes, through a pipe"
+            raise LimitError(expected, "none", offset=self._source.position, source="stream")
+        return self._source.peek(base + size)[base:]
 
     def _begins_item(self, data: bytes, at: int) -> bool:
-        """Whether what is at a place looks like the next item of a stream. Commands are younger than footers.
-
-        `data` ends where the stream does, or well behind what there is to see.
-        """
+        """Whether what is at a place looks like the next item of a stream. Commands are younger than footers."""
         announced = data[at : at + 1]
         if announced == bytes((EOF,)):
             after = data[at + 1 : at + 7]
@@ -410,6 +493,17 @@ class StreamReader:
         if announced in {bytes((SECTION_PART,)), bytes((SECTION_END,))}:
             return int.from_bytes(data[at + 1 : at + 5], "big") in self._heads
         return False
+
+
+def _items(more: bytes = b"") -> _Search:
+    """What finds the next place at which an item may begin."""
+    pattern = re.compile(_ITEM + more, re.DOTALL)
+
+    def search(data: bytes, at: int) -> int:
+        found = pattern.search(data, at)
+        return found.start() if found else -1
+
+    return search
 
 
 def split_strings(data: bytes) -> Iterator[bytes]:
