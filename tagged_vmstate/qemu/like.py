@@ -12,7 +12,7 @@ An array is as long as the field that counts it says. Pairs of keys and values a
 from __future__ import annotations
 
 import operator
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
@@ -32,9 +32,10 @@ from tagged_vmstate.records import Record, Records, is_known_type, wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
 
-What: TypeAlias = Literal["renamed", "resized", "filled", "dropped", "lost", "taken"]
-Counts: TypeAlias = frozenset[tuple[Any, Any]]
-"""Integers that differ, in the reference and in the snapshot: each may be the length of an array that follows it."""
+What: TypeAlias = Literal["renamed", "resized", "kept", "filled", "dropped", "lost", "taken"]
+Counts: TypeAlias = ChainMap[tuple[int, int], None]
+"""Integers that differ, in the reference and in the snapshot: each may be the length of an array that follows it, or of one in
+a struct that follows it."""
 RAM_LABEL: Final = label(stream.RAM, 0)
 RESIZABLE: Final = "/rom@"
 """Blocks of tables for the firmware, which QEMU takes in any size."""
@@ -51,8 +52,8 @@ class Move:
     """Something that is not in the new stream as it was in the snapshot.
 
     Attributes:
-        what: ``renamed``, ``resized``, ``filled`` from the reference, ``dropped``, or ``lost``: in use and not named; ``taken``:
-            it would be filled from a reference that has run.
+        what: ``renamed``, ``resized``, ``kept`` in a size that the reference does not have, ``filled`` from the reference,
+            ``dropped``, ``lost``: in use and not named, or ``taken``: it would be filled from a reference that has run.
         section: ``device#instance``.
         path: Names and indexes.
         said: What it is about, in words.
@@ -180,10 +181,11 @@ class Likeness:
 
     def _merged(self) -> Iterator[tuple[int, bytes]]:
         """Place in the reference -> the bytes of a device, with the values of the snapshot."""
-        ours: dict[str, deque[Section]] = {}
+        ours: dict[str, deque[tuple[Section, Head]]] = {}
         for section, said in self._from.of_type(*stream.SECTIONS):
             if section.device != stream.RAM:
-                ours.setdefault(Head.of(section, said).label, deque()).append(section)
+                head = Head.of(section, said)
+                ours.setdefault(head.label, deque()).append((section, head))
         structs = self._like_structs
         for place, (section, said) in enumerate(self._like.sections):
             if said["type"] not in stream.SECTIONS or section.device == stream.RAM:
@@ -199,7 +201,12 @@ class Likeness:
                 if alias:
                     self._ours[head.label] = label(alias, head.instance)
                     self._note("renamed", head.label, (), f"`{alias}` in the snapshot")
-                records = self._struct(head.label, (), records, candidates.popleft().records())
+                given, other = candidates.popleft()
+                if struct or head.version == other.version:
+                    records = self._struct(head.label, (), records, given.records(), ChainMap())
+                else:
+                    text = f"version {other.version} of what nothing describes; the reference has version {head.version}"
+                    self._replace(head.label, (), text, "the whole device", is_default=False)
             else:
                 self._fill(head.label, (), "the whole device")
             try:
@@ -208,7 +215,7 @@ class Likeness:
                 error.section = head.label
                 raise
         for name, left in ours.items():
-            for section in left:
+            for section, _ in left:
                 is_default = all(record.is_default for record in section.records())
                 self._lose(name, (), "the whole device", is_default=is_default)
 
@@ -219,8 +226,9 @@ class Likeness:
             self._written.setdefault(section, []).append(struct)
         return encode_device(struct, records)
 
-    def _struct(self, section: str, path: Path, like: Records, ours: Records, counts: Counts = frozenset()) -> Records:
+    def _struct(self, section: str, path: Path, like: Records, ours: Records, outer: Counts) -> Records:
         """The fields of the reference with our values."""
+        counts = outer.new_child()
         left = {record.name: record for record in self._keyed(section, path, like, ours)}
         found = []
         for wanted in like:
@@ -229,20 +237,24 @@ class Likeness:
             record = left.pop(alias or wanted.name, None)
             if record and alias:
                 self._note("renamed", section, here, f"`{alias}` in the snapshot")
-            counts |= _count(wanted, record)
-            found.append(
-                self._field(section, here, wanted, record, counts) if record else self._lacking(section, here, wanted, counts)
-            )
+            if record:
+                found.append(self._field(section, here, wanted, record, counts))
+            else:
+                found.append(self._lacking(section, here, wanted, counts))
+            if count := _count(wanted, found[-1]):
+                counts[count] = None
         for record in left.values():
             self._lose(section, (*path, record.name), f"`{record.describe()}`", is_default=record.is_default)
-        return tuple(found)
+        gone = {(0, record.length) for record in left.values()}  # QEMU does not describe an array without elements
+        return tuple(wanted if _count(wanted, each) in gone else each for wanted, each in zip(like, found, strict=True))
 
     def _lacking(self, section: str, path: Path, like: Record, counts: Counts) -> Record:
-        """A field that the snapshot lacks; QEMU does not describe an array without elements."""
-        if (_length(like), 0) in counts:
-            return _emptied(like)
-        self._fill(section, path, f"`{like.describe()}`")
-        return like
+        """A field that the snapshot lacks: one from the reference, or an array that has no elements in the snapshot."""
+        if like.length is None or (like.length, 0) not in counts:
+            self._fill(section, path, f"`{like.describe()}`")
+            return like
+        self._note("kept", section, path, f"without elements, as they are counted; the reference has `{like.describe()}`")
+        return like.replace(value=b"" if isinstance(like.value, bytes) else (), length=0)
 
     def _keyed(self, section: str, path: Path, like: Records, ours: Records) -> Records:
         """Our fields, with the keys of the reference where they hold keys and values."""
@@ -270,29 +282,38 @@ class Likeness:
             self._lose(section, path, refused, is_default=False)
             return like
         is_counted = (_length(like), _length(ours)) in counts
+        is_whole = like.type == ours.type and (is_counted or self._delimits_itself(slot, ours))
+        if is_whole and like.length != ours.length:
+            self._note("kept", section, path, f"`{ours.describe()}`, whole; the reference has `{like.describe()}`")
         if like.type == ours.type == "struct" and (is_counted or (like.length is None) == (ours.length is None)):
             return self._structs(section, path, like, ours, counts, is_counted=is_counted)
-        if like.type == ours.type and (like.length == ours.length or is_counted or self._delimits_itself(slot, ours)):
+        if is_whole or (like.type, like.length) == (ours.type, ours.length):
             return like.replace(value=ours.value, length=ours.length)
+        return self._resize(section, path, like, ours, is_counted=is_counted)
+
+    def _resize(self, section: str, path: Path, like: Record, ours: Record, *, is_counted: bool) -> Record:
+        """Our value in another width or length, as far as it fits."""
         found, is_whole = _resized(like, ours, is_counted=is_counted)
-        if found is not None and is_whole:
+        if found is None:
+            said = f"`{ours.describe()}` does not fit `{like.describe()}`"
+            self._replace(section, path, said, f"`{like.describe()}`", is_default=ours.is_default)
+            return like
+        if is_whole:
             self._note("resized", section, path, f"`{ours.describe()}` to `{found.describe()}`")
-        elif (
+        else:
             self._lose(section, path, f"`{ours.describe()}` does not fit `{like.describe()}`", is_default=ours.is_default)
-            and found is None
-        ):
-            self._take(section, path, f"`{like.describe()}`")
-        if found is not None and self.has_run and _is_longer(found, ours):
+        if _is_longer(found, ours):
             self._take(section, path, f"elements from {_length(ours)} on")
-        return found or like
+        return found
 
     def _delimits_itself(self, slot: Slot | None, record: Record) -> bool:
         """Whether QEMU reads a value by code of its own, and ignores the size that is described.
 
-        So it is with what only QEMU can read, unless its table has an array of it, and with devices that nothing describes.
+        So it is with what only QEMU can read, unless its table has an array of it, and with the devices that nothing describes
+        in a stream that describes others.
         """
         if is_kept(record):
-            return slot is None and bool(self._like_structs)
+            return not self._slots and bool(self._like_structs)
         return record.type not in _FIXED and not is_known_type(record.type) and not (slot and slot.is_array)
 
     def _structs(self, section: str, path: Path, like: Record, ours: Record, counts: Counts, *, is_counted: bool) -> Record:
@@ -310,6 +331,8 @@ class Likeness:
             self._lose(section, path, f"elements from {len(wanted)} on", is_default=ours.is_default)
         elif len(wanted) > len(given):
             self._fill(section, path, f"elements from {len(given)} on")
+        if is_counted and ours.length is None:
+            return like.replace(value=found[0], length=None)
         return like.replace(value=(*found, *wanted[len(given) :]), length=len(wanted))
 
     def _element(self, section: str, path: Path, like: Records | None, ours: Records | None, counts: Counts) -> Records | None:
@@ -328,6 +351,11 @@ class Likeness:
             self._take(section, path, said)
         else:
             self._note("filled", section, path, f"{said}, from the reference")
+
+    def _replace(self, section: str, path: Path, said: str, by: str, *, is_default: bool) -> None:
+        """Note that something has no place, and that what is there is the reference's."""
+        if self._lose(section, path, said, is_default=is_default):
+            self._take(section, path, by)
 
     def _take(self, section: str, path: Path, said: str) -> None:
         """Note what comes from the reference, where this is more than its reset."""
@@ -353,14 +381,14 @@ def _resized(like: Record, ours: Record, *, is_counted: bool) -> tuple[Record | 
     """Our value in another width or length, as far as it fits, and whether all of it does; None where nothing does.
 
     Numbers change their width, arrays and buffers their length: what is cut off must be zeros, what is longer ends as in
-    the reference, unless a field counts the elements. An array of one is a single value in QEMU's description.
+    the reference, unless a field counts the elements. QEMU describes an array of one as a single value.
     """
     if all(isinstance(wire_type(record.type), BlockType) for record in (like, ours)):
         values, wanted = list(numbers(ours)), list(numbers(like))
         size = len(values) if is_counted else len(wanted)
         cut = values[size:]
         values = [*values[:size], *wanted[len(values) :]][:size]
-        is_single = like.length is None and not is_counted
+        is_single = (ours if is_counted else like).length is None
         found = like.replace(value=values[0] if is_single else values, length=None if is_single else size)
         try:
             wire_type(like.type).pack(found.value, found.length)
@@ -387,19 +415,14 @@ def _refused(slot: Slot | None, like: Record, ours: Record) -> str | None:
     return None
 
 
-def _count(like: Record, ours: Record | None) -> Counts:
-    """What may be the length of an array."""
-    if ours is None or like.length is not None or ours.length is not None or like.value == ours.value:
-        return frozenset()
-    return frozenset({(like.value, ours.value)} if type(like.value) is type(ours.value) is int else ())
+def _count(like: Record, ours: Record) -> tuple[int, int] | None:
+    """What may be the length of an array, there and here."""
+    first, second = like.value, ours.value
+    return (first, second) if type(first) is type(second) is int and first != second else None
 
 
 def _length(record: Record) -> int:
     return 1 if record.length is None else record.length
-
-
-def _emptied(record: Record) -> Record:
-    return record.replace(value=b"" if isinstance(record.value, bytes) else (), length=0)
 
 
 def _is_longer(found: Record, ours: Record) -> bool:
