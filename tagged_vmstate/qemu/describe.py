@@ -55,6 +55,16 @@ def slots(struct: Struct) -> dict[tuple[str, ...], Slot]:
     return found
 
 
+def versions(like: Struct, ours: Struct) -> set[tuple[tuple[str, ...], tuple[int, int]]]:
+    """Where structs of other versions lie in two descriptions of a device: the names on the way, and both versions."""
+    here = slots(ours)
+    return {
+        (path[:-1], (slot.struct.version, other.struct.version))
+        for path, slot in slots(like).items()
+        if slot.struct and (other := here.get(path)) and other.struct and slot.struct.version != other.struct.version
+    }
+
+
 def described(data: bytes, written: Mapping[str, Sequence[Struct]]) -> bytes:
     """The description with other structs, as JSON; the same bytes where they are its own.
 
