@@ -405,6 +405,18 @@ class TestLike:
         cut = self.like(longer.replace(b"\1\2\0xy\0", b"\1\2\3xyz"), shorter)
         assert self.told(cut) == [("lost", "dev#0/a"), ("lost", "dev#0/b")]
 
+    def test_unused_bytes_are_no_loss_and_take_no_value(self) -> None:
+        real, unused = field("x", "uint32", 4), field("x", "unused_buffer", 4)
+        kept = field("a", "uint8", 1)
+        new, old = small(kept, real, data=b"\1abcd"), small(kept, unused, data=b"\2\0\0\0\0")
+        bare = small(kept, data=b"\3")
+        assert self.told(self.like(old, bare)) == self.told(self.like(bare, old)) == []
+        assert self.stream(self.like(bare, old)) == old.replace(b"dev\0\0\0\0\0\0\0\1\2", b"dev\0\0\0\0\0\0\0\1\3")
+        assert self.told(self.like(new, old)) == [("lost", "dev#0/x")], "the value of a field is"
+        assert self.stream(self.like(new, old, drop="dev/x")) == old.replace(b"dev\0\0\0\0\0\0\0\1\2", b"dev\0\0\0\0\0\0\0\1\1")
+        assert self.told(self.like(old, new)) == [("filled", "dev#0/x")]
+        assert self.stream(self.like(old, new)) == new.replace(b"\1abcd", b"\2abcd")
+
     def test_aliases_of_fields_and_devices(self) -> None:
         new = small(field("new", "uint8", 1), data=b"\5")
         old = small(field("old", "uint8", 1), data=b"\0")

@@ -27,6 +27,8 @@ What: TypeAlias = Literal["renamed", "resized", "filled", "dropped", "lost"]
 RAM_LABEL: Final = label(stream.RAM, 0)
 RESIZABLE: Final = "/rom@"
 """Blocks of tables for the firmware, which QEMU takes in any size."""
+UNUSED: Final = "unused_buffer"
+"""QEMU's type of bytes that it writes as zeros and never reads (VMSTATE_UNUSED)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +172,12 @@ class Likeness:
 
     def _struct(self, section: str, path: Path, like: Records, ours: Records) -> Records:
         """The fields of the reference with our values."""
-        left = {record.name: record for record in ours}
+        left = {record.name: record for record in ours if record.type != UNUSED}
         found = []
         for wanted in like:
+            if wanted.type == UNUSED:
+                found.append(wanted)
+                continue
             here = (*path, wanted.name)
             alias = self._aliases.get(section, here)
             record = left.pop(alias or wanted.name, None)
