@@ -21,6 +21,7 @@ from tagged_vmstate.errors import StateError, VMStateError
 from tagged_vmstate.paths import Aliases, Pattern
 from tagged_vmstate.qemu.capture import TIMEOUT, capture
 from tagged_vmstate.qemu.export import Encode, Said, export
+from tagged_vmstate.qemu.stream import RAM
 from tagged_vmstate.sections import Section
 from tagged_vmstate.text import integer
 from tagged_vmstate.wiretype import brief
@@ -51,6 +52,14 @@ if TYPE_CHECKING:
     help="May be lost: DEVICE or DEVICE/FIELD; globs.",
 )
 @click.option(
+    "--resize-block",
+    "blocks",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete.path,
+    help="A block of memory that gets its size in REFERENCE: zeros are cut off or added; globs.",
+)
+@click.option(
     "--tables",
     "spec",
     metavar="TABLES",
@@ -58,7 +67,14 @@ if TYPE_CHECKING:
     help="Write by these what import read by them: module:MACHINE, or JSON.",
 )
 def export_command(
-    file: str, out: str, *, like: str | None, aliases: tuple[str, ...], drops: tuple[str, ...], spec: str | None
+    file: str,
+    out: str,
+    *,
+    like: str | None,
+    aliases: tuple[str, ...],
+    drops: tuple[str, ...],
+    blocks: tuple[str, ...],
+    spec: str | None,
 ) -> None:
     """Make the stream again that a snapshot came from, for -incoming of a QEMU with the same command line.
 
@@ -74,8 +90,8 @@ def export_command(
       tagged-vmstate export vm.tvm --tables board:MACHINE -o old.vm
       tagged-vmstate export new.tvm --like old-reset.mig --alias hpet/num_timers=num_timers_save -o old.mig
     """
-    if like is None and (aliases or drops):
-        raise click.UsageError("--alias and --drop belong to --like REFERENCE.")
+    if like is None and (aliases or drops or blocks):
+        raise click.UsageError("--alias, --drop and --resize-block belong to --like REFERENCE.")
     if like is not None and spec is not None:
         raise click.UsageError("--tables writes the stream that FILE came from, --like one for another QEMU: leave out one.")
     encode = None if spec is None else _encoder(spec, file)
@@ -88,12 +104,15 @@ def export_command(
 
         with opened_snapshot(like) as reference, _told(file):
             named, lossy = Aliases(_aliases(aliases)), [usage(Pattern, drop) for drop in drops]
-            likeness = Likeness(snapshot, reference, named, lossy)
+            resized = [_block(each) for each in blocks]
+            likeness = Likeness(snapshot, reference, named, lossy, resized)
             for pattern in named.unused:
                 check_names(pattern, reference)
             for pattern in lossy:
                 if pattern not in likeness.dropped:
                     check_names(pattern, snapshot)
+            for pattern in resized:
+                check_names(pattern, snapshot)
             _report(likeness)
             with output(out, is_text=False) as target:
                 likeness.write(target)
@@ -121,6 +140,12 @@ def _encoder(spec: str, file: str) -> Encode:
             raise Refusal(f"{'standard input' if file == STANDARD else file}: {error}") from None
 
     return encode
+
+
+def _block(text: str) -> Pattern:
+    """A block of memory by its name, or by its place as it is printed."""
+    is_place = text.startswith((f"{RAM}/", f"{RAM}#"))
+    return usage(Pattern, text if is_place else f"{RAM}/{text}")
 
 
 def _aliases(texts: Iterable[str]) -> Iterator[tuple[Pattern, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeAlias, cast
 
@@ -31,6 +31,8 @@ BEGIN: Final = stream.MAGIC + struct.pack(">I", stream.VERSION)
 """What a stream begins with."""
 DESCRIPTION_BYTES: Final = 64 << 20
 """More than any machine's description has; a bomb would have more."""
+NO_SIZES: Final[Mapping[str, int | None]] = {}
+"""All blocks in the sizes that they have."""
 PAGES_BYTES: Final = 5 + 36 * CHUNK_RUNS
 """The longest list of the pages of one part: four numbers of at most nine bytes for each run."""
 
@@ -324,12 +326,13 @@ class MemoryWriter:
 
     Args:
         page_size: Bytes of a page of the guest.
-        left_out: Names of blocks that are not written.
+        sizes: Name -> bytes of the blocks that are written in another size, zeros where they are longer; None where they
+            are not written at all.
     """
 
-    def __init__(self, page_size: int, left_out: Container[str] = ()) -> None:
+    def __init__(self, page_size: int, sizes: Mapping[str, int | None] = NO_SIZES) -> None:
         self._page_size = page_size
-        self._left_out = left_out
+        self._sizes = sizes
         self._blocks: list[Block] = []
         self._index: dict[str, int] = {}
         self._written: list[Section] = []
@@ -342,7 +345,10 @@ class MemoryWriter:
         if not self._is_open:
             yield head.before()
         if "total" in said:
+            first = len(self._blocks)
             yield self._list(records[: said["blocks"]], said["total"], said.get("addresses"))
+            for index in range(first, len(self._blocks)):
+                yield from self._added(index)
         pages = self._pages(records)
         numbers = iter(cast("list[int]", Opaque(unpacked(said["pages"], PAGES_BYTES)).decode()))
         runs = [_Run(*each) for each in zip(numbers, numbers, numbers, numbers, strict=True)]
@@ -392,13 +398,28 @@ class MemoryWriter:
         for place, record in enumerate(records):
             self._index[record.name] = len(self._blocks)
             self._blocks.append(Block(record.name, record.length or 0))
-            if record.name in self._left_out:
-                total -= record.length or 0
+            size = self._size(self._blocks[-1])
+            total += (size or 0) - (record.length or 0)
+            if size is None:
                 continue
-            found.append(pack_name(record.name) + struct.pack(">Q", record.length or 0))
+            found.append(pack_name(record.name) + struct.pack(">Q", size))
             if addresses is not None:
                 found.append(struct.pack(">Q", addresses[place]))
         return (total | MEM_SIZE).to_bytes(8, "big") + b"".join(found)
+
+    def _size(self, block: Block) -> int | None:
+        """Bytes that a block has in the stream; None where it is not in it."""
+        return self._sizes.get(block.name, block.length)
+
+    def _pages_of(self, block: Block) -> int:
+        """Pages that it has there."""
+        return -(-(self._size(block) or 0) // self._page_size)
+
+    def _added(self, index: int) -> Iterator[bytes]:
+        """The pages that a block has in the stream beyond its own, all zero."""
+        block = self._blocks[index]
+        first = -(-block.length // self._page_size)
+        yield from self._records(_Run(index, first, 0, ZERO), first, self._pages_of(block) - first, None)
 
     def _run(self, run: _Run, spans: Iterable[Span]) -> Iterator[bytes]:
         """Successive page records, with the bytes that there are for them."""
@@ -422,7 +443,8 @@ class MemoryWriter:
 
     def _records(self, run: _Run, page: int, count: int, data: memoryview | None) -> Iterator[bytes]:
         """Records of some pages of a run."""
-        if not count or self._blocks[run.block].name in self._left_out:
+        count = min(count, self._pages_of(self._blocks[run.block]) - page)
+        if count < 1:
             return
         kind, size = run.flags & (PAGE | ZERO), self._page_size
         if run.block != self._current or (page == run.first and run.flags & 1):

@@ -16,7 +16,7 @@ from tagged_vmstate.blocks import BlockType
 from tagged_vmstate.errors import StateError, naming
 from tagged_vmstate.frames import label
 from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
-from tagged_vmstate.qemu import stream
+from tagged_vmstate.qemu import ramblocks, stream
 from tagged_vmstate.qemu.encode import encode_device
 from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, plain_item
 from tagged_vmstate.records import Record, Records, wire_type
@@ -24,9 +24,6 @@ from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
 
 What: TypeAlias = Literal["renamed", "resized", "filled", "dropped", "lost"]
-RAM_LABEL: Final = label(stream.RAM, 0)
-RESIZABLE: Final = "/rom@"
-"""Blocks of tables for the firmware, which QEMU takes in any size."""
 UNUSED: Final = "unused_buffer"
 """QEMU's type of bytes that it writes as zeros and never reads (VMSTATE_UNUSED)."""
 
@@ -61,6 +58,7 @@ class Likeness:
         reference: A stream of the other QEMU, imported.
         aliases: What the snapshot calls the devices and fields of the reference that have another name in it.
         drops: What may be lost.
+        resized: The blocks of memory that are to have the sizes of the reference.
 
     Attributes:
         moves: Everything that does not go over as it is.
@@ -71,7 +69,14 @@ class Likeness:
         FormatError: One of them is damaged.
     """
 
-    def __init__(self, snapshot: Snapshot, reference: Snapshot, aliases: Aliases, drops: Sequence[Pattern] = ()) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        reference: Snapshot,
+        aliases: Aliases,
+        drops: Sequence[Pattern] = (),
+        resized: Sequence[Pattern] = (),
+    ) -> None:
         self.moves: list[Move] = []
         self._from = Origin(snapshot)
         with naming(reference.name):
@@ -81,7 +86,7 @@ class Likeness:
         self._drops = drops
         self._ours: dict[str, str] = {}
         self.dropped: list[Pattern] = []
-        self._left_out = set(self._memory_left_out())
+        self._blocks = dict(self._memory(resized))
         self._sections = dict(self._merged())
         commands = {said["command"] for _, said in self._like.of_type(stream.COMMAND)}
         for section, said in self._from.of_type(stream.COMMAND):
@@ -96,7 +101,7 @@ class Likeness:
 
     def write(self, target: BinaryIO) -> None:
         """Write the stream. Raises StateError where a value does not fit, FormatError and OSError."""
-        memory = MemoryWriter(self._from.page_size, self._left_out)
+        memory = MemoryWriter(self._from.page_size, self._blocks)
         parts = self._from.memory()  # all of it where the reference lists its blocks first
         target.write(BEGIN)
         for place, (section, said) in enumerate(self._like.sections):
@@ -110,33 +115,23 @@ class Likeness:
                     target.writelines(memory.part(head, part, told))
         target.write(self._like.tail())
 
-    def _memory_left_out(self) -> Iterator[str]:
-        """The blocks of memory that are lost by permission."""
-        ours, wanted = (
-            {record.name: record.length for section, said in origin.memory() if "total" in said for record in section.records()}
-            for origin in (self._from, self._like)
-        )
-        common = {name for name in ours.keys() & wanted.keys() if not name.startswith(RESIZABLE)}
+    def _memory(self, resized: Sequence[Pattern]) -> Iterator[tuple[str, int | None]]:
+        """Name -> size of the blocks of memory that are written in another size, or None: not at all, by permission."""
+        ours, wanted = ramblocks.listed(self._from), ramblocks.listed(self._like)
+        common = {name for name in ours.keys() & wanted.keys() if not ramblocks.resizable(name)}
         if not common or self._from.page_size != self._like.page_size:
             found = f"memory {', '.join(wanted) or 'nowhere'}, in pages of {self._like.page_size} bytes"
             mine = f"memory {', '.join(ours) or 'nowhere'}, in pages of {self._from.page_size} bytes"
             raise StateError(f"a reference of the same architecture ({mine})", found)
-        for name, length in ours.items():
-            other = wanted.get(name)
-            if other is None:
-                if self._lose(RAM_LABEL, (name,), f"{length} bytes of memory", is_default=False):
-                    yield name
-            elif other != length and not name.startswith(RESIZABLE):
-                error = StateError(
-                    f"{other} bytes, as in the reference: take that of a machine with as much memory", str(length), path=(name,)
-                )
-                error.section = RAM_LABEL
-                raise error
-            elif other != length:
-                self._note("resized", RAM_LABEL, (name,), f"the reference has {other} bytes, this one {length}")
+        for change in ramblocks.changes(self._from, self._like, resized):
+            if change.is_loss:
+                self._lose(ramblocks.LABEL, (change.name,), change.said, is_default=False)
+            else:
+                self._note("resized", ramblocks.LABEL, (change.name,), change.said)
+            yield change.name, change.size
         for name in wanted:
             if name not in ours:
-                self._note("filled", RAM_LABEL, (name,), "memory as the machine starts with it")
+                self._note("filled", ramblocks.LABEL, (name,), "memory as the machine starts with it")
 
     def _merged(self) -> Iterator[tuple[int, bytes]]:
         """Place in the reference -> the bytes of a device, with the values of the snapshot."""
