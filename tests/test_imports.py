@@ -26,7 +26,7 @@ FLOORS = [
     {"memory", "defaults", "diff", "edit", "changes", "qemu.stream", "qemu.libvirt"},
     {"jsonform", "qemu.vmdesc", "qemu.savevm"},
     {"qemu.bridge", "qemu.encode", "qemu.dumpstate"},
-    {"qemu.export"},
+    {"qemu.export", "qemu.describe"},
     {"qemu.ramblocks", "qemu.capture"},
     {"qemu.like"},
     {"sources", "forms"},

@@ -78,7 +78,7 @@ def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -
         inner.write(BEGIN)
         for place, (section, said, layout) in enumerate(items):
             inner.writelines(_item(section, said, layout, memory, bodies.get(place)))
-        inner.write(source.tail())
+        inner.write(source.tail(source.description()))
 
 
 def _export_v2(sections: Sections, target: BinaryIO, encode: Encode | None) -> None:
@@ -243,12 +243,11 @@ class Origin:
         """The parts of the memory."""
         return (each for each in self.sections if each[0].device == stream.RAM)
 
-    def tail(self) -> bytes:
-        """What follows the sections."""
-        data = self.description()
+    def tail(self, description: bytes | None) -> bytes:
+        """What follows the sections, the description among it."""
         found = [bytes((stream.EOF,))]
-        if data is not None:
-            found.append(struct.pack(">BI", stream.VMDESCRIPTION, len(data)) + data)
+        if description is not None:
+            found.append(struct.pack(">BI", stream.VMDESCRIPTION, len(description)) + description)
         for rest in self.trailing:
             found += _kept(rest)
         return b"".join(found)

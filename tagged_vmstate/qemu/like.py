@@ -17,8 +17,10 @@ from tagged_vmstate.errors import StateError, naming
 from tagged_vmstate.frames import label
 from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
 from tagged_vmstate.qemu import ramblocks, stream
+from tagged_vmstate.qemu.describe import described, fitted
 from tagged_vmstate.qemu.encode import encode_device
 from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, plain_item
+from tagged_vmstate.qemu.vmdesc import Struct
 from tagged_vmstate.records import Record, Records, wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
@@ -85,6 +87,7 @@ class Likeness:
         self._aliases = aliases
         self._drops = drops
         self._ours: dict[str, str] = {}
+        self._written: dict[str, list[Struct]] = {}
         self.dropped: list[Pattern] = []
         self._blocks = dict(self._memory(resized))
         self._sections = dict(self._merged())
@@ -113,7 +116,12 @@ class Likeness:
                 for part, told in parts:
                     head = Head.of(part, {**told, "id": said["id"], "footer": said["footer"]})
                     target.writelines(memory.part(head, part, told))
-        target.write(self._like.tail())
+        target.write(self._like.tail(self._description()))
+
+    def _description(self) -> bytes | None:
+        """That of the reference, with the sizes that go over."""
+        data = self._like.description()
+        return described(data, self._written) if data is not None and self._written else data
 
     def _memory(self, resized: Sequence[Pattern]) -> Iterator[tuple[str, int | None]]:
         """Name -> size of the blocks of memory that are written in another size, or None: not at all, by permission."""
@@ -156,7 +164,7 @@ class Likeness:
             else:
                 self._note("filled", head.label, (), "the whole device, from the reference")
             try:
-                yield place, head.around(encode_device(known.pop() if known else None, records))
+                yield place, head.around(self._encoded(head.label, known.pop() if known else None, records))
             except StateError as error:
                 error.section = head.label
                 raise
@@ -164,6 +172,13 @@ class Likeness:
             for section in left:
                 is_default = all(record.is_default for record in section.records())
                 self._lose(name, (), "the whole device", is_default=is_default)
+
+    def _encoded(self, section: str, struct: Struct | None, records: Records) -> bytes:
+        """The bytes of a device, by the reference's description fitted to them."""
+        if struct:
+            struct = fitted(struct, records)
+            self._written.setdefault(section, []).append(struct)
+        return encode_device(struct, records)
 
     def _struct(self, section: str, path: Path, like: Records, ours: Records) -> Records:
         """The fields of the reference with our values."""

@@ -1,0 +1,122 @@
+"""The description (vmdesc JSON) of what is written for another QEMU.
+
+QEMU ignores it when it loads a stream; whoever reads the stream again depends on it. It is the other QEMU's own, `fitted` to
+the values that go over: those of another size, and the arrays that are longer or shorter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, TypeAlias, cast
+
+from tagged_vmstate.frames import label
+from tagged_vmstate.qemu.encode import plain
+from tagged_vmstate.qemu.vmdesc import Field, Slot, Struct, parse
+from tagged_vmstate.records import Record, Records
+
+Form: TypeAlias = dict[str, Any]
+
+
+def fitted(struct: Struct, records: Records) -> Struct:
+    """The description of a device with the sizes and lengths that its fields have in `records`.
+
+    Args:
+        struct: How QEMU describes the device.
+        records: Its fields. Those that the description lacks are not added, those that only it has stay as they are.
+
+    Raises:
+        StateError: A field is of another type than QEMU describes.
+    """
+    found = {record.name: record for record in records}
+    fields: list[Field] = []
+    subsections = []
+    for slot in struct.slots:
+        record = found.get(slot.name)
+        if slot.subsection:
+            subsections.append(_inside(slot.subsection, record.value) if record else slot.subsection)
+        else:
+            fields += _entries(slot, record) if record else slot.entries
+    return replace(struct, fields=tuple(fields), subsections=tuple(subsections))
+
+
+def described(data: bytes, written: Mapping[str, Sequence[Struct]]) -> bytes:
+    """The description with other structs, as JSON; the same bytes where they are its own.
+
+    Args:
+        data: The description, one that can be parsed.
+        written: The structs that describe each section of a name (``idstr#instance``), in their order.
+    """
+    devices = parse(data).devices
+    found = json.loads(data)
+    left = {name: iter(structs) for name, structs in written.items()}
+    is_changed = False
+    for device, form in zip(devices, found["devices"], strict=True):
+        struct = next(left.get(label(device.name, device.instance), iter(())), device.struct)
+        if struct != device.struct:
+            form.pop("subsections", None)
+            form.update(_form(struct))
+            is_changed = True
+    return json.dumps(found).encode() if is_changed else data
+
+
+def _inside(struct: Struct, value: object) -> Struct:
+    return fitted(struct, cast("Records", value)) if isinstance(value, tuple) else struct
+
+
+def _entries(slot: Slot, record: Record) -> Sequence[Field]:
+    """The entries of one field."""
+    first = slot.entries[0]
+    if record.type == "struct" and record.length is not None:
+        return _elements(slot, cast("Sequence[Records | None]", record.value))
+    if record.type == "struct":
+        return (_element(first, record.value),)
+    size = len(plain(first, record))
+    if size == slot.size:
+        return slot.entries
+    return (_repeated(first, size // first.size) if slot.number else replace(first, size=size, count=1, is_array=False),)
+
+
+def _elements(slot: Slot, values: Sequence[Records | None]) -> Sequence[Field]:
+    """The entries of an array of structs; elements beyond its end are as the last one."""
+    before = [_repeated(field, 1) for field in slot.elements()]
+    longer = before + [_repeated(slot.entries[-1], 1)] * (len(values) - len(before))
+    after = [_element(field, value) for field, value in zip(longer, values, strict=False)]
+    if after == before:
+        return slot.entries
+    return [_repeated(field, len(list(group))) for field, group in groupby(after)] or (_repeated(slot.entries[0], 0),)
+
+
+def _element(field: Field, value: object) -> Field:
+    """The entry of one struct; `size` counts what lies inside, and what the description does not say of it."""
+    if field.struct is None:
+        return field
+    struct = _inside(field.struct, value)
+    return replace(field, struct=struct, size=field.size + struct.size - field.struct.size)
+
+
+def _repeated(field: Field, count: int) -> Field:
+    return replace(field, count=count, is_array=True)
+
+
+def _form(struct: Struct) -> Form:
+    """A struct as QEMU writes it."""
+    found: Form = {"vmsd_name": struct.name, "version": struct.version, "fields": list(_forms(struct.fields))}
+    return {**found, "subsections": [_form(each) for each in struct.subsections]} if struct.subsections else found
+
+
+def _forms(fields: Sequence[Field]) -> Iterator[Form]:
+    """The entries; successive ones of one name are one array, numbered through."""
+    for name, group in groupby(fields, lambda field: field.name):
+        index = 0
+        for field in group:
+            form: Form = {"name": name}
+            if field.is_array:
+                form |= {"index": index} if field.count == 1 else {"array_len": field.count}
+            form["type"] = field.type
+            if field.struct:
+                form["struct"] = _form(field.struct)
+            yield {**form, "size": field.size}
+            index += field.count
