@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from click.testing import CliRunner
 from conftest import DATA, stream_bytes
 from qemu_streams import MAGIC, PAGE, blocks, configuration, description, device, field, full, page, ram, rebuilt
 from test_command import refused, run, shown
 
+from tagged_vmstate.cli.main import cli
 from tagged_vmstate.edit import changed, located
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.forms import form_of
@@ -536,6 +538,74 @@ class TestLike:
         )
         assert b"expected PATH=NAME" in run("export", new, "--like", old, "--alias", "hpet", "-o", out).stderr
         assert b"belong to --like" in run("export", new, "--drop", "hpet", "-o", out).stderr
+
+
+class TestExitStatus:
+    """1: the answer is no. 2: the input cannot be read, or the command is wrong."""
+
+    @staticmethod
+    def make(folder: Path) -> None:
+        """The inputs, each named for what is wrong with it."""
+        (folder / "vm.mig").write_bytes(NUMBER)
+        (folder / "cut.mig").write_bytes(NUMBER[: len(NUMBER) // 2])
+        (folder / "less.mig").write_bytes(small())
+        (folder / "shorter.mig").write_bytes(small(field("x", "uint8", 1), data=b"\5", memory=ram(blocks(r=PAGE), b"")))
+        (folder / "arm.mig").write_bytes(small(memory=ram(blocks(mach_virt=PAGE), b"")))
+        text = io.BytesIO()
+        to_json(Snapshot.read(imported(NUMBER)), text)
+        found = json.loads(text.getvalue())
+        [device] = [section for section in found["sections"] if section["device"] == "dev"]
+        device["fields"][0] |= {"type": "uint16", "value": 500}
+        (folder / "large.json").write_text(json.dumps(found))
+        device["fields"][0] |= {"type": "string", "value": "five"}
+        (folder / "text.json").write_text(json.dumps(found))
+        del device["attributes"]["qemu"]["id"]
+        (folder / "lies.json").write_text(json.dumps(found))
+        with (folder / "elsewhere.tvm").open("wb") as file, SnapshotWriter(file) as writer:
+            writer.write(Section("dev", 0, ()))
+
+    @pytest.mark.parametrize(
+        ("line", "status", "words"),
+        [
+            ("vm.mig", 0, ""),
+            ("vm.mig --like vm.mig", 0, ""),
+            ("large.json", 1, "large.json: expected what fits QEMU's `uint8`"),
+            ("text.json", 1, "text.json: expected bytes, as only QEMU can read them"),
+            ("large.json --like vm.mig", 1, "refused: 1 value in use would be lost"),
+            ("vm.mig --like less.mig", 1, "refused: 1 value in use would be lost"),
+            ("vm.mig --like shorter.mig", 1, "Size mismatch: r: 0x2000 != 0x1000"),
+            ("vm.mig --like shorter.mig --resize-block r", 0, "resized: ram#0/r: 8192 bytes to 4096: only zeros are cut off"),
+            ("vm.mig --like shorter.mig --resize-block ram#0/r", 0, "resized"),
+            ("vm.mig --like shorter.mig --resize-block q", 2, "no field `ram/q`; near it: ram#0/r"),
+            ("vm.mig --like less.mig --drop dev/y", 2, "no field `dev/y`; near it: dev#0/x"),
+            ("vm.mig --like vm.mig --alias dev/y=x", 2, "no field `dev/y`"),
+            ("vm.mig --resize-block r", 2, "--resize-block belong to --like"),
+            ("cut.mig", 2, "cut.mig: "),
+            ("cut.mig --like vm.mig", 2, "cut.mig: "),
+            ("vm.mig --like cut.mig", 2, "cut.mig: "),
+            ("nothing.mig", 2, "nothing.mig: No such file"),
+            ("vm.mig --like nothing.mig", 2, "nothing.mig: No such file"),
+            ("elsewhere.tvm", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
+            ("elsewhere.tvm --like vm.mig", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
+            ("vm.mig --like elsewhere.tvm", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
+            ("vm.mig --like arm.mig", 2, "expected a reference of the same architecture"),
+            (
+                "lies.json",
+                2,
+                "lies.json: expected what `import` notes of a QEMU stream, in the attributes, got KeyError('id') - at dev#0",
+            ),
+            ("lies.json --like vm.mig", 2, "got KeyError('id') - at dev#0"),
+            ("vm.mig --like lies.json", 2, "got KeyError('id') - at dev#0"),
+            ("vm.mig --tables nothing.json", 2, "got `nothing.json`, which is no file"),
+        ],
+    )
+    def test_rows(self, line: str, status: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.make(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        done = CliRunner().invoke(cli, ["export", *line.split(), "-o", "out"])
+        assert (done.exit_code, (tmp_path / "out").exists()) == (status, not status), done.output
+        assert words in done.output
+        assert "Traceback" not in done.output
 
 
 class TestDefaults:

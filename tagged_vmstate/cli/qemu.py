@@ -20,9 +20,8 @@ from tagged_vmstate.cli.paths import alias, check_names, usage
 from tagged_vmstate.errors import StateError, VMStateError
 from tagged_vmstate.paths import Aliases, Pattern
 from tagged_vmstate.qemu.capture import TIMEOUT, capture
-from tagged_vmstate.qemu.export import Encode, Said, export
+from tagged_vmstate.qemu.export import Encode, OriginError, export
 from tagged_vmstate.qemu.stream import RAM
-from tagged_vmstate.sections import Section
 from tagged_vmstate.text import integer
 from tagged_vmstate.wiretype import brief
 
@@ -94,7 +93,7 @@ def export_command(
         raise click.UsageError("--alias, --drop and --resize-block belong to --like REFERENCE.")
     if like is not None and spec is not None:
         raise click.UsageError("--tables writes the stream that FILE came from, --like one for another QEMU: leave out one.")
-    encode = None if spec is None else _encoder(spec, file)
+    encode = None if spec is None else _encoder(spec)
     with opened_snapshot(file) as snapshot:
         if like is None:
             with _told(file), output(out, is_text=False) as target:
@@ -120,26 +119,20 @@ def export_command(
 
 @contextlib.contextmanager
 def _told(file: str) -> Iterator[None]:
+    """A value that has no place in the stream is a no (exit status 1); a snapshot from elsewhere is a wrong input (2)."""
     try:
         yield
-    except StateError as error:
+    except OriginError as error:
         raise trouble(file, error) from None
+    except StateError as error:
+        raise Refusal(trouble(file, error).message) from None
 
 
-def _encoder(spec: str, file: str) -> Encode:
-    """What writes sections by tables; where these refuse, the answer is no."""
+def _encoder(spec: str) -> Encode:
     from tagged_vmstate.cli.modules import tables  # noqa: PLC0415  # a stream that describes itself needs none
     from tagged_vmstate.interpreted import Encoder  # noqa: PLC0415  # the same
 
-    by_tables = Encoder(tables(spec))
-
-    def encode(section: Section, said: Said) -> bytes | None:
-        try:
-            return by_tables(section, said)
-        except StateError as error:
-            raise Refusal(f"{'standard input' if file == STANDARD else file}: {error}") from None
-
-    return encode
+    return Encoder(tables(spec))
 
 
 def _block(text: str) -> Pattern:

@@ -19,7 +19,7 @@ from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
 from tagged_vmstate.qemu import ramblocks, stream
 from tagged_vmstate.qemu.describe import described, fitted
 from tagged_vmstate.qemu.encode import encode_device
-from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, plain_item
+from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, OriginError, in_section, plain_item
 from tagged_vmstate.qemu.vmdesc import Struct
 from tagged_vmstate.records import Record, Records, wire_type
 from tagged_vmstate.sections import Section
@@ -67,7 +67,8 @@ class Likeness:
         dropped: Those of `drops` that named something that would be lost.
 
     Raises:
-        StateError: One of the two did not come from a QEMU stream, or they are of different architectures.
+        OriginError: One of the two did not come from a QEMU stream, or they are of different architectures.
+        StateError: A value does not fit.
         FormatError: One of them is damaged.
     """
 
@@ -91,11 +92,7 @@ class Likeness:
         self.dropped: list[Pattern] = []
         self._blocks = dict(self._memory(resized))
         self._sections = dict(self._merged())
-        commands = {said["command"] for _, said in self._like.of_type(stream.COMMAND)}
-        for section, said in self._from.of_type(stream.COMMAND):
-            if said["command"] not in commands:
-                text = f"the command 0x{said['command']:02x} to the other QEMU, which is no state"
-                self._note("dropped", section.label, (), text)
+        self._note_commands()
 
     @property
     def lost(self) -> list[Move]:
@@ -108,14 +105,15 @@ class Likeness:
         parts = self._from.memory()  # all of it where the reference lists its blocks first
         target.write(BEGIN)
         for place, (section, said) in enumerate(self._like.sections):
-            if place in self._sections:
-                target.write(self._sections[place])
-            elif section.device != stream.RAM:
-                target.write(plain_item(section, said))
-            elif "total" in said:
-                for part, told in parts:
-                    head = Head.of(part, {**told, "id": said["id"], "footer": said["footer"]})
-                    target.writelines(memory.part(head, part, told))
+            with in_section(section):
+                if place in self._sections:
+                    target.write(self._sections[place])
+                elif section.device != stream.RAM:
+                    target.write(plain_item(section, said))
+                elif "total" in said:
+                    for part, told in parts:
+                        head = Head.of(part, {**told, "id": said["id"], "footer": said["footer"]})
+                        target.writelines(memory.part(head, part, told))
         target.write(self._like.tail(self._description()))
 
     def _description(self) -> bytes | None:
@@ -130,7 +128,7 @@ class Likeness:
         if not common or self._from.page_size != self._like.page_size:
             found = f"memory {', '.join(wanted) or 'nowhere'}, in pages of {self._like.page_size} bytes"
             mine = f"memory {', '.join(ours) or 'nowhere'}, in pages of {self._from.page_size} bytes"
-            raise StateError(f"a reference of the same architecture ({mine})", found)
+            raise OriginError(f"a reference of the same architecture ({mine})", found)
         for change in ramblocks.changes(self._from, self._like, resized):
             if change.is_loss:
                 self._lose(ramblocks.LABEL, (change.name,), change.said, is_default=False)
@@ -141,17 +139,27 @@ class Likeness:
             if name not in ours:
                 self._note("filled", ramblocks.LABEL, (name,), "memory as the machine starts with it")
 
+    def _note_commands(self) -> None:
+        known = {said.get("command") for _, said in self._like.of_type(stream.COMMAND)}
+        for section, said in self._from.of_type(stream.COMMAND):
+            with in_section(section):
+                if said["command"] not in known:
+                    text = f"the command 0x{said['command']:02x} to the other QEMU, which is no state"
+                    self._note("dropped", section.label, (), text)
+
     def _merged(self) -> Iterator[tuple[int, bytes]]:
         """Place in the reference -> the bytes of a device, with the values of the snapshot."""
         ours: dict[str, deque[Section]] = {}
         for section, said in self._from.of_type(*stream.SECTIONS):
             if section.device != stream.RAM:
-                ours.setdefault(Head.of(section, said).label, deque()).append(section)
+                with in_section(section):
+                    ours.setdefault(Head.of(section, said).label, deque()).append(section)
         structs = self._like_structs
         for place, (section, said) in enumerate(self._like.sections):
             if said["type"] not in stream.SECTIONS or section.device == stream.RAM:
                 continue
-            head = Head.of(section, said)
+            with in_section(section):
+                head = Head.of(section, said)
             known = structs.get(head.label) if head.type == stream.SECTION_FULL else None
             records = section.records()
             alias = self._aliases.get(head.label, ())
@@ -163,11 +171,8 @@ class Likeness:
                 records = self._struct(head.label, (), records, candidates.popleft().records())
             else:
                 self._note("filled", head.label, (), "the whole device, from the reference")
-            try:
+            with in_section(section):
                 yield place, head.around(self._encoded(head.label, known.pop() if known else None, records))
-            except StateError as error:
-                error.section = head.label
-                raise
         for name, left in ours.items():
             for section in left:
                 is_default = all(record.is_default for record in section.records())
