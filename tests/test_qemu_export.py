@@ -468,7 +468,7 @@ class TestLike:
         for other, words in ((one, "0x2000 != 0x1000"), (three, "0x2000 != 0x3000")):
             [move] = self.like(small(), other).moves
             assert (move.what, move.place) == ("lost", "ram#0/r")
-            assert f"Size mismatch: r: {words}; --resize-block 'r'" in move.said
+            assert f"Size mismatch: r: {words}; --resize-block r " in move.said
             assert self.told(self.like(small(), other, resized="ram/r")) == [("resized", "ram#0/r")]
             dropped = self.like(small(), other, drop="ram/r")
             assert self.told(dropped) == [("dropped", "ram#0/r")], "the machine keeps its own"
@@ -504,6 +504,7 @@ class TestLike:
             assert self.stream(likeness) == small(memory=ram(*left))
         else:
             assert move.what == "lost"
+            assert move == self.like(small(memory=ram(*turns)), small()).moves[0], "said before it is asked for"
             assert f"it cannot be cut: the byte at {place:#x} is not zero" in move.said
 
     def test_what_an_aliased_device_loses_is_dropped_by_either_name(self) -> None:

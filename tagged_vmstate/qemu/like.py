@@ -131,7 +131,7 @@ class Likeness:
             raise OriginError(f"a reference of the same architecture ({mine})", found)
         for change in ramblocks.changes(self._from, self._like, resized):
             if change.is_loss:
-                self._lose(ramblocks.LABEL, (change.name,), change.said, is_default=False)
+                self._lose(ramblocks.LABEL, (change.name,), change.said, is_default=False, way=change.way)
             else:
                 self._note("resized", ramblocks.LABEL, (change.name,), change.said)
             yield change.name, change.size
@@ -247,14 +247,15 @@ class Likeness:
     def _note(self, what: What, section: str, path: Path, said: str) -> None:
         self.moves.append(Move(what, section, path, said))
 
-    def _lose(self, section: str, path: Path, said: str, *, is_default: bool) -> bool:
-        """Note that something has no place; return whether it may go."""
+    def _lose(self, section: str, path: Path, said: str, *, is_default: bool, way: str = "") -> None:
+        """Note that something has no place, and what would give it one."""
         places = [section, self._ours[section]] if section in self._ours else [section]
         named = [pattern for pattern in self._drops if any(pattern.covers(place, path) for place in places)]
         self.dropped += (pattern for pattern in named if pattern not in self.dropped)
-        may_go = is_default or bool(named)
-        self._note("dropped" if may_go else "lost", section, path, said + (", at its default" if is_default else ""))
-        return may_go
+        if is_default or named:
+            self._note("dropped", section, path, said + (", at its default" if is_default else ""))
+        else:
+            self._note("lost", section, path, f"{said}; {way}" if way else said)
 
 
 def _resized(like: Record, ours: Record) -> tuple[Record | None, bool]:

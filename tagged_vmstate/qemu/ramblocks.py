@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Final
 
 from tagged_vmstate.frames import label
@@ -34,12 +35,14 @@ class Change:
         said: What it is about, in words.
         size: Bytes that it has in the new stream; None where it is not in it.
         is_loss: It cannot go over unless somebody says so.
+        way: What would let it.
     """
 
     name: str
     said: str
     size: int | None
     is_loss: bool = False
+    way: str = ""
 
 
 def listed(origin: Origin) -> dict[str, int]:
@@ -62,9 +65,8 @@ def changes(ours: Origin, like: Origin, resized: Sequence[Pattern]) -> Iterator[
         resized: The blocks that are to have the sizes of the reference.
     """
     given, wanted = listed(ours), listed(like)
-    asked = {name for name in given if any(pattern.covers(LABEL, (name,)) for pattern in resized)}
-    cut = {name: wanted[name] for name in asked & wanted.keys() if wanted[name] < given[name]}
-    in_use = _first_used((section for section, _ in ours.memory()), cut)
+    shorter = {name: other for name, other in wanted.items() if other < given.get(name, 0) and not resizable(name)}
+    in_use = _first_used((section for section, _ in ours.memory()), shorter)
     for name, size in given.items():
         other = wanted.get(name)
         if other is None:
@@ -72,15 +74,20 @@ def changes(ours: Origin, like: Origin, resized: Sequence[Pattern]) -> Iterator[
         elif other != size and resizable(name):
             yield Change(name, f"the reference has {other} bytes, this one {size}", size)
         elif other != size:
-            mismatch = f"Size mismatch: {name}: {size:#x} != {other:#x}"
-            if name not in asked:
-                does = f"cuts it, where it ends with {size - other:#x} zeros" if other < size else "fills it up with zeros"
-                yield Change(name, f"{mismatch}; --resize-block '{name}' {does}", None, is_loss=True)
-            elif name in in_use:
-                yield Change(name, f"{mismatch}; it cannot be cut: the byte at {in_use[name]:#x} is not zero", None, is_loss=True)
-            else:
-                does = "the rest is zeros" if other > size else "only zeros are cut off"
-                yield Change(name, f"{size} bytes to {other}: {does}", other)
+            is_asked = any(pattern.covers(LABEL, (name,)) for pattern in resized)
+            yield _resized(name, size, other, in_use.get(name), is_asked=is_asked)
+
+
+def _resized(name: str, size: int, other: int, in_use: int | None, *, is_asked: bool) -> Change:
+    """A block of another size."""
+    mismatch = f"Size mismatch: {name}: {size:#x} != {other:#x}"
+    if in_use is not None:
+        return Change(name, f"{mismatch}; it cannot be cut: the byte at {in_use:#x} is not zero", None, is_loss=True)
+    if not is_asked:
+        does = f"cuts off its last {size - other:#x} bytes, which are zeros" if other < size else "fills it up with zeros"
+        return Change(name, mismatch, None, is_loss=True, way=f"--resize-block {quote(name)} {does}")
+    does = "the rest is zeros" if other > size else "only zeros are cut off"
+    return Change(name, f"{size} bytes to {other}: {does}", other)
 
 
 def _first_used(memory: Iterable[Section], cut: Mapping[str, int]) -> dict[str, int]:
