@@ -171,7 +171,8 @@ def memory_of(snapshot: bytes) -> dict[str, bytearray]:
 
 def small(*fields: dict[str, object], data: bytes = b"", memory: bytes = b"", machine: str = "m") -> bytes:
     memory = memory or ram(blocks(r=2 * PAGE) + page(0, b"a" * PAGE, "r") + page(PAGE, b"\0"), b"")
-    return MAGIC + configuration(machine) + memory + full(3, "dev", data) + b"\0" + description(device("dev", *fields))
+    devices = full(3, "dev", data) + full(4, "timer", bytes(24))
+    return MAGIC + configuration(machine) + memory + devices + b"\0" + description(device("dev", *fields))
 
 
 NUMBER = small(field("x", "uint8", 1), data=b"\5")
@@ -359,7 +360,7 @@ class TestLike:
         named = Aliases((Pattern(key.replace("__", "/")), value) for key, value in aliases.items())
         drops = [Pattern(drop)] if drop else []
         blocks = [Pattern(resized)] if resized else []
-        return Likeness(Snapshot.read(imported(ours)), Snapshot.read(imported(reference)), named, drops, blocks)
+        return Likeness(Snapshot.read(imported(ours)), Snapshot.read(imported(reference)), named, drops, resized=blocks)
 
     @staticmethod
     def told(likeness: Likeness) -> list[tuple[str, str]]:

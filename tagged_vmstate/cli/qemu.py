@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     shell_complete=complete.path,
     help="May be lost: DEVICE or DEVICE/FIELD; globs.",
 )
+@click.option("--reference-values", "takes", is_flag=True, help="A REFERENCE that has run: write its machine's state.")
 @click.option(
     "--resize-block",
     "blocks",
@@ -73,6 +74,7 @@ def export_command(
     aliases: tuple[str, ...],
     drops: tuple[str, ...],
     blocks: tuple[str, ...],
+    takes: bool,
     spec: str | None,
 ) -> None:
     """Make the stream again that a snapshot came from, for -incoming of a QEMU with the same command line.
@@ -81,7 +83,8 @@ def export_command(
     in the version that it had; a value in use for which that version has no place is refused (exit status 1).
 
     With --like it is made for another QEMU, older or newer: what differs is listed on standard error, and whatever would
-    be lost is refused (exit status 1) unless it is at its default (import --defaults) or named by --drop.
+    be lost is refused (exit status 1) unless it is at its default (import --defaults) or named by --drop. What FILE lacks comes
+    from REFERENCE; where that has run, so that it would be another guest's state, --reference-values must allow it.
 
     \b
     Examples:
@@ -89,8 +92,8 @@ def export_command(
       tagged-vmstate export vm.tvm --tables board:MACHINE -o old.vm
       tagged-vmstate export new.tvm --like old-reset.mig --alias hpet/num_timers=num_timers_save -o old.mig
     """
-    if like is None and (aliases or drops or blocks):
-        raise click.UsageError("--alias, --drop and --resize-block belong to --like REFERENCE.")
+    if like is None and (aliases or drops or takes or blocks):
+        raise click.UsageError("--alias, --drop, --reference-values and --resize-block belong to --like REFERENCE.")
     if like is not None and spec is not None:
         raise click.UsageError("--tables writes the stream that FILE came from, --like one for another QEMU: leave out one.")
     encode = None if spec is None else _encoder(spec)
@@ -104,7 +107,7 @@ def export_command(
         with opened_snapshot(like) as reference, _told(file):
             named, lossy = Aliases(_aliases(aliases)), [usage(Pattern, drop) for drop in drops]
             resized = [_block(each) for each in blocks]
-            likeness = Likeness(snapshot, reference, named, lossy, resized)
+            likeness = Likeness(snapshot, reference, named, lossy, takes=takes, resized=resized)
             for pattern in named.unused:
                 check_names(pattern, reference)
             for pattern in lossy:
@@ -112,7 +115,7 @@ def export_command(
                     check_names(pattern, snapshot)
             for pattern in resized:
                 check_names(pattern, snapshot)
-            _report(likeness)
+            _report(likeness, like)
             with output(out, is_text=False) as target:
                 likeness.write(target)
 
@@ -145,13 +148,19 @@ def _aliases(texts: Iterable[str]) -> Iterator[tuple[Pattern, str]]:
     return map(alias, chain.from_iterable(lines(each[1:]) if each.startswith("@") else [each] for each in texts))
 
 
-def _report(likeness: Likeness) -> None:
-    """List what does not go over as it is; end the command where something would be lost."""
+def _report(likeness: Likeness, reference: str) -> None:
+    """List what does not go over as it is; end the command where something would be lost, or another guest's."""
     for move in likeness.moves:
         say(f"{move.what}: {move.place}: {move.said}")
     if likeness.lost:
         count = len(likeness.lost)
         say(f"refused: {count} {'value' if count == 1 else 'values'} in use would be lost; name each with --drop, or by --alias")
+    if likeness.taken:
+        count = len(likeness.taken)
+        values = "1 value would be that" if count == 1 else f"{count} values would be those"
+        what = f"{values} of another guest, as {reference} has run ({likeness.has_run})"
+        say(f"refused: {what}: take it of a QEMU started with -S, or say --reference-values")
+    if likeness.lost or likeness.taken:
         raise click.exceptions.Exit(1)
 
 

@@ -42,6 +42,19 @@ def fitted(struct: Struct, records: Records) -> Struct:
     return replace(struct, fields=tuple(fields), subsections=tuple(subsections))
 
 
+def slots(struct: Struct) -> dict[tuple[str, ...], Slot]:
+    """The slots of a device and of all structs inside, by the names on the way; the elements of an array are as its first."""
+    found: dict[tuple[str, ...], Slot] = {}
+    left: list[tuple[tuple[str, ...], Struct]] = [((), struct)]
+    while left:
+        path, each = left.pop()
+        for slot in each.slots:
+            found[here := (*path, slot.name)] = slot
+            if slot.struct:
+                left.append((here, slot.struct))
+    return found
+
+
 def described(data: bytes, written: Mapping[str, Sequence[Struct]]) -> bytes:
     """The description with other structs, as JSON; the same bytes where they are its own.
 

@@ -1,14 +1,19 @@
 """A snapshot for another QEMU: the layout of a reference stream, the values of the snapshot, matched by name.
 
 The reference was taken of the other QEMU at its reset, so what it holds are that machine's defaults: they fill what the
-snapshot lacks. What the reference has no place for is lost; each loss is listed, and refused unless it is at its default
-or somebody has named it.
+snapshot lacks. Of a machine that has run they are another guest's state, and are refused unless somebody says that this is
+meant. What the reference has no place for is lost; each loss is listed, and refused unless it is at its default or somebody
+has named it.
+
+Three things do not go by the sizes of the reference. What QEMU reads by code of its own delimits itself and goes over whole.
+An array is as long as the field that counts it says. Pairs of keys and values are matched by key.
 """
 
 from __future__ import annotations
 
+import operator
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 
@@ -17,17 +22,27 @@ from tagged_vmstate.errors import StateError, naming
 from tagged_vmstate.frames import label
 from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
 from tagged_vmstate.qemu import ramblocks, stream
-from tagged_vmstate.qemu.describe import described, fitted
-from tagged_vmstate.qemu.encode import encode_device
+from tagged_vmstate.qemu.describe import described, fitted, slots
+from tagged_vmstate.qemu.encode import encode_device, is_kept
 from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, OriginError, in_section, plain_item
-from tagged_vmstate.qemu.vmdesc import Struct
-from tagged_vmstate.records import Record, Records, wire_type
+from tagged_vmstate.qemu.keyed import PAIRS, matched, numbers
+from tagged_vmstate.qemu.reset import has_run
+from tagged_vmstate.qemu.vmdesc import Slot, Struct
+from tagged_vmstate.records import Record, Records, is_known_type, wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
 
-What: TypeAlias = Literal["renamed", "resized", "filled", "dropped", "lost"]
+What: TypeAlias = Literal["renamed", "resized", "filled", "dropped", "lost", "taken"]
+Counts: TypeAlias = frozenset[tuple[Any, Any]]
+"""Integers that differ, in the reference and in the snapshot: each may be the length of an array that follows it."""
 UNUSED: Final = "unused_buffer"
 """QEMU's type of bytes that it writes as zeros and never reads (VMSTATE_UNUSED)."""
+_FIXED: Final = frozenset({"buffer", UNUSED, "bitmap"})
+"""Types without names inside whose size stands in QEMU's tables."""
+_COMPARED: Final = {" equal": operator.eq, " le": operator.ge}
+"""Endings of QEMU's types: what its own value must be to the one that it loads (migration/vmstate-types.c)."""
+_KEYS: Final = 8
+"""Keys that a note names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +50,8 @@ class Move:
     """Something that is not in the new stream as it was in the snapshot.
 
     Attributes:
-        what: ``renamed``, ``resized``, ``filled`` from the reference, ``dropped``, or ``lost``: in use and not named.
+        what: ``renamed``, ``resized``, ``filled`` from the reference, ``dropped``, or ``lost``: in use and not named; ``taken``:
+            it would be filled from a reference that has run.
         section: ``device#instance``.
         path: Names and indexes.
         said: What it is about, in words.
@@ -60,11 +76,13 @@ class Likeness:
         reference: A stream of the other QEMU, imported.
         aliases: What the snapshot calls the devices and fields of the reference that have another name in it.
         drops: What may be lost.
+        takes: The state of a reference that has run may be written.
         resized: The blocks of memory that are to have the sizes of the reference.
 
     Attributes:
         moves: Everything that does not go over as it is.
         dropped: Those of `drops` that named something that would be lost.
+        has_run: What says that the machine of the reference has run; None where it is at its reset.
 
     Raises:
         OriginError: One of the two did not come from a QEMU stream, or they are of different architectures.
@@ -78,6 +96,8 @@ class Likeness:
         reference: Snapshot,
         aliases: Aliases,
         drops: Sequence[Pattern] = (),
+        *,
+        takes: bool = False,
         resized: Sequence[Pattern] = (),
     ) -> None:
         self.moves: list[Move] = []
@@ -85,8 +105,11 @@ class Likeness:
         with naming(reference.name):
             self._like = Origin(reference)
             self._like_structs = self._like.structs()
+            self.has_run = has_run(self._like)
         self._aliases = aliases
         self._drops = drops
+        self._takes = takes
+        self._slots: Mapping[tuple[str, ...], Slot] = {}
         self._ours: dict[str, str] = {}
         self._written: dict[str, list[Struct]] = {}
         self.dropped: list[Pattern] = []
@@ -98,6 +121,11 @@ class Likeness:
     def lost(self) -> list[Move]:
         """What is in use and would be lost."""
         return [move for move in self.moves if move.what == "lost"]
+
+    @property
+    def taken(self) -> list[Move]:
+        """What would be the state of the reference's machine."""
+        return [move for move in self.moves if move.what == "taken"]
 
     def write(self, target: BinaryIO) -> None:
         """Write the stream. Raises StateError where a value does not fit, FormatError and OSError."""
@@ -161,6 +189,8 @@ class Likeness:
             with in_section(section):
                 head = Head.of(section, said)
             known = structs.get(head.label) if head.type == stream.SECTION_FULL else None
+            struct = known.pop() if known else None
+            self._slots = slots(struct) if struct else {}
             records = section.records()
             alias = self._aliases.get(head.label, ())
             candidates = ours.get(label(alias or head.name, head.instance))
@@ -170,9 +200,9 @@ class Likeness:
                     self._note("renamed", head.label, (), f"`{alias}` in the snapshot")
                 records = self._struct(head.label, (), records, candidates.popleft().records())
             else:
-                self._note("filled", head.label, (), "the whole device, from the reference")
+                self._fill(head.label, (), "the whole device")
             with in_section(section):
-                yield place, head.around(self._encoded(head.label, known.pop() if known else None, records))
+                yield place, head.around(self._encoded(head.label, struct, records))
         for name, left in ours.items():
             for section in left:
                 is_default = all(record.is_default for record in section.records())
@@ -185,9 +215,9 @@ class Likeness:
             self._written.setdefault(section, []).append(struct)
         return encode_device(struct, records)
 
-    def _struct(self, section: str, path: Path, like: Records, ours: Records) -> Records:
+    def _struct(self, section: str, path: Path, like: Records, ours: Records, counts: Counts = frozenset()) -> Records:
         """The fields of the reference with our values."""
-        left = {record.name: record for record in ours if record.type != UNUSED}
+        left = {record.name: record for record in self._keyed(section, path, like, ours) if record.type != UNUSED}
         found = []
         for wanted in like:
             if wanted.type == UNUSED:
@@ -198,81 +228,142 @@ class Likeness:
             record = left.pop(alias or wanted.name, None)
             if record and alias:
                 self._note("renamed", section, here, f"`{alias}` in the snapshot")
-            if record is None:
-                self._note("filled", section, here, f"`{wanted.describe()}`, from the reference")
-            found.append(wanted if record is None else self._field(section, here, wanted, record))
+            counts |= _count(wanted, record)
+            found.append(
+                self._field(section, here, wanted, record, counts) if record else self._lacking(section, here, wanted, counts)
+            )
         for record in left.values():
             self._lose(section, (*path, record.name), f"`{record.describe()}`", is_default=record.is_default)
         return tuple(found)
 
-    def _field(self, section: str, path: Path, like: Record, ours: Record) -> Record:
+    def _lacking(self, section: str, path: Path, like: Record, counts: Counts) -> Record:
+        """A field that the snapshot lacks; QEMU does not describe an array without elements."""
+        if (_length(like), 0) in counts:
+            return _emptied(like)
+        self._fill(section, path, f"`{like.describe()}`")
+        return like
+
+    def _keyed(self, section: str, path: Path, like: Records, ours: Records) -> Records:
+        """Our fields, with the keys of the reference where they hold keys and values."""
+        for pairs in PAIRS:
+            found = matched(like, ours, pairs)
+            if found is None:
+                continue
+            ours = found.records
+            for place, key, value in found.lost:
+                said = f"the key {key:#x} with the value {value:#x}, which the reference does not have"
+                self._lose(section, (*path, pairs.keys, place), said, is_default=False)
+            for place, key, value, other in found.constant:
+                said = f"{value:#x} of the constant {key:#x}, where the other QEMU loads only {other:#x}"
+                self._lose(section, (*path, pairs.values, place), said, is_default=False)
+            if found.filled:
+                keys = ", ".join(f"{key:#x}" for key in found.filled[:_KEYS])
+                more = f" and {len(found.filled) - _KEYS} more" if len(found.filled) > _KEYS else ""
+                self._fill(section, (*path, pairs.keys), f"the values of {keys}{more}")
+        return ours
+
+    def _field(self, section: str, path: Path, like: Record, ours: Record, counts: Counts) -> Record:
         """Our value in the type and length of the reference; that of the reference where ours has no place."""
-        if like.type == ours.type == "struct" and (like.length is None) == (ours.length is None):
-            return self._structs(section, path, like, ours)
-        if (like.type, like.length) == (ours.type, ours.length):
-            return like.replace(value=ours.value)
-        found, is_whole = _resized(like, ours)
+        slot = self._slots.get(tuple(part for part in path if isinstance(part, str)))
+        if refused := _refused(slot, like, ours):
+            self._lose(section, path, refused, is_default=False)
+            return like
+        is_counted = (_length(like), _length(ours)) in counts
+        if like.type == ours.type == "struct" and (is_counted or (like.length is None) == (ours.length is None)):
+            return self._structs(section, path, like, ours, counts, is_counted=is_counted)
+        if like.type == ours.type and (like.length == ours.length or is_counted or self._delimits_itself(slot, ours)):
+            return like.replace(value=ours.value, length=ours.length)
+        found, is_whole = _resized(like, ours, is_counted=is_counted)
         if found is not None and is_whole:
-            self._note("resized", section, path, f"`{ours.describe()}` to `{like.describe()}`")
-            return found
-        self._lose(section, path, f"`{ours.describe()}` does not fit `{like.describe()}`", is_default=ours.is_default)
+            self._note("resized", section, path, f"`{ours.describe()}` to `{found.describe()}`")
+        elif (
+            self._lose(section, path, f"`{ours.describe()}` does not fit `{like.describe()}`", is_default=ours.is_default)
+            and found is None
+        ):
+            self._take(section, path, f"`{like.describe()}`")
+        if found is not None and self.has_run and _is_longer(found, ours):
+            self._take(section, path, f"elements from {_length(ours)} on")
         return found or like
 
-    def _structs(self, section: str, path: Path, like: Record, ours: Record) -> Record:
-        """A struct, or an array of them; what is beyond either end is filled or lost."""
-        if like.length is None:
+    def _delimits_itself(self, slot: Slot | None, record: Record) -> bool:
+        """Whether QEMU reads a value by code of its own, and ignores the size that is described.
+
+        So it is with what only QEMU can read, unless its table has an array of it, and with devices that nothing describes.
+        """
+        if is_kept(record):
+            return slot is None and bool(self._like_structs)
+        return record.type not in _FIXED and not is_known_type(record.type) and not (slot and slot.is_array)
+
+    def _structs(self, section: str, path: Path, like: Record, ours: Record, counts: Counts, *, is_counted: bool) -> Record:
+        """A struct, or an array of them; what is beyond either end is filled or lost, unless a field counts the elements."""
+        if like.length is None and not is_counted:
             return like.replace(
-                value=self._element(section, path, cast("Records | None", like.value), cast("Records | None", ours.value))
+                value=self._element(section, path, cast("Records | None", like.value), cast("Records | None", ours.value), counts)
             )
-        wanted = cast("Sequence[Records | None]", like.value)
-        given = cast("Sequence[Records | None]", ours.value)
+        wanted, given = _structs_of(like), _structs_of(ours)
+        if is_counted:
+            wanted = (*wanted, *wanted[-1:] * (len(given) - len(wanted)))[: len(given)]
         pairs = enumerate(zip(wanted, given, strict=False))
-        found = [self._element(section, (*path, index), first, second) for index, (first, second) in pairs]
+        found = [self._element(section, (*path, index), first, second, counts) for index, (first, second) in pairs]
         if len(given) > len(wanted):
             self._lose(section, path, f"elements from {len(wanted)} on", is_default=ours.is_default)
         elif len(wanted) > len(given):
-            self._note("filled", section, path, f"elements from {len(given)} on, from the reference")
-        return like.replace(value=(*found, *wanted[len(given) :]))
+            self._fill(section, path, f"elements from {len(given)} on")
+        return like.replace(value=(*found, *wanted[len(given) :]), length=len(wanted))
 
-    def _element(self, section: str, path: Path, like: Records | None, ours: Records | None) -> Records | None:
+    def _element(self, section: str, path: Path, like: Records | None, ours: Records | None, counts: Counts) -> Records | None:
         """The fields of one struct; None is a null pointer, and what is null in QEMU its machine decides."""
         if ours is None and like is not None:
-            self._note("filled", section, path, "a struct that is null in the snapshot, from the reference")
+            self._fill(section, path, "a struct that is null in the snapshot")
         elif like is None and ours is not None:
             self._lose(section, path, "a struct that is null in the reference", is_default=False)
         elif like is not None and ours is not None:
-            return self._struct(section, path, like, ours)
+            return self._struct(section, path, like, ours, counts)
         return like
+
+    def _fill(self, section: str, path: Path, said: str) -> None:
+        """Note that the snapshot lacks something, and that it comes from the reference."""
+        if self.has_run:
+            self._take(section, path, said)
+        else:
+            self._note("filled", section, path, f"{said}, from the reference")
+
+    def _take(self, section: str, path: Path, said: str) -> None:
+        """Note what comes from the reference, where this is more than its reset."""
+        if self.has_run and self._takes:
+            self._note("filled", section, path, f"{said}: the reference machine's own state was written")
+        elif self.has_run:
+            self._note("taken", section, path, f"{said}, the state of another guest")
 
     def _note(self, what: What, section: str, path: Path, said: str) -> None:
         self.moves.append(Move(what, section, path, said))
 
-    def _lose(self, section: str, path: Path, said: str, *, is_default: bool, way: str = "") -> None:
-        """Note that something has no place, and what would give it one."""
+    def _lose(self, section: str, path: Path, said: str, *, is_default: bool, way: str = "") -> bool:
+        """Note that something has no place, and the way to one; return whether it may go."""
         places = [section, self._ours[section]] if section in self._ours else [section]
         named = [pattern for pattern in self._drops if any(pattern.covers(place, path) for place in places)]
         self.dropped += (pattern for pattern in named if pattern not in self.dropped)
-        if is_default or named:
-            self._note("dropped", section, path, said + (", at its default" if is_default else ""))
-        else:
-            self._note("lost", section, path, f"{said}; {way}" if way else said)
+        may_go = is_default or bool(named)
+        more = ", at its default" if is_default else f"; {way}" if way and not may_go else ""
+        self._note("dropped" if may_go else "lost", section, path, said + more)
+        return may_go
 
 
-def _resized(like: Record, ours: Record) -> tuple[Record | None, bool]:
+def _resized(like: Record, ours: Record, *, is_counted: bool) -> tuple[Record | None, bool]:
     """Our value in another width or length, as far as it fits, and whether all of it does; None where nothing does.
 
     Numbers change their width, arrays and buffers their length: what is cut off must be zeros, what is longer ends as in
-    the reference. An array of one is a single value in QEMU's description.
+    the reference, unless a field counts the elements. An array of one is a single value in QEMU's description.
     """
-    kinds = wire_type(like.type), wire_type(ours.type)
-    if all(isinstance(kind, BlockType) for kind in kinds):
-        values = _listed(ours)
-        wanted = _listed(like)
-        cut = values[len(wanted) :]
-        values = [*values[: len(wanted)], *wanted[len(values) :]]
-        found = like.replace(value=values[0] if like.length is None else values)
+    if all(isinstance(wire_type(record.type), BlockType) for record in (like, ours)):
+        values, wanted = list(numbers(ours)), list(numbers(like))
+        size = len(values) if is_counted else len(wanted)
+        cut = values[size:]
+        values = [*values[:size], *wanted[len(values) :]][:size]
+        is_single = like.length is None and not is_counted
+        found = like.replace(value=values[0] if is_single else values, length=None if is_single else size)
         try:
-            kinds[0].pack(found.value, found.length)
+            wire_type(like.type).pack(found.value, found.length)
         except StateError:
             return None, False
         return found, not any(cut)
@@ -283,5 +374,40 @@ def _resized(like: Record, ours: Record) -> tuple[Record | None, bool]:
     return None, False
 
 
-def _listed(record: Record) -> list[Any]:
-    return [record.value] if record.length is None else list(cast("Sequence[Any]", record.value))
+def _refused(slot: Slot | None, like: Record, ours: Record) -> str | None:
+    """What QEMU refuses, since it has a value of its own to compare with."""
+    kind = slot.entries[0].type if slot and slot.entries else ""
+    first, second = like.value, ours.value
+    if not isinstance(first, int) or not isinstance(second, int):
+        return None
+    for ending, passes in _COMPARED.items():
+        if kind.endswith(ending) and not passes(first, second):
+            most = "only" if passes is operator.eq else "at most"
+            return f"{second} in the snapshot, where the other QEMU loads {most} {first}"
+    return None
+
+
+def _count(like: Record, ours: Record | None) -> Counts:
+    """What may be the length of an array."""
+    if ours is None or like.length is not None or ours.length is not None or like.value == ours.value:
+        return frozenset()
+    return frozenset({(like.value, ours.value)} if type(like.value) is type(ours.value) is int else ())
+
+
+def _length(record: Record) -> int:
+    return 1 if record.length is None else record.length
+
+
+def _emptied(record: Record) -> Record:
+    return record.replace(value=b"" if isinstance(record.value, bytes) else (), length=0)
+
+
+def _is_longer(found: Record, ours: Record) -> bool:
+    """Whether there are elements beyond ours, and not only zeros."""
+    value = found.value if isinstance(found.value, bytes) else numbers(found)
+    return any(value[_length(ours) :])
+
+
+def _structs_of(record: Record) -> tuple[Records | None, ...]:
+    value = cast("Any", record.value)
+    return (value,) if record.length is None else tuple(value)
