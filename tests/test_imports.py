@@ -27,7 +27,7 @@ FLOORS = [
     {"jsonform", "qemu.vmdesc", "qemu.savevm"},
     {"qemu.bridge", "qemu.encode", "qemu.differences"},
     {"qemu.export", "qemu.describe", "qemu.dumpstate", "qemu.keyed"},
-    {"qemu.ramblocks", "qemu.reset", "qemu.capture"},
+    {"qemu.ramblocks", "qemu.subsections", "qemu.reset", "qemu.capture"},
     {"qemu.like"},
     {"sources", "forms"},
     {"fieldtype", "rules"},

@@ -28,6 +28,8 @@ from tagged_vmstate.wiretype import brief
 if TYPE_CHECKING:
     from tagged_vmstate.qemu.capture import Progress
     from tagged_vmstate.qemu.like import Likeness
+    from tagged_vmstate.qemu.subsections import KnownSubsections
+    from tagged_vmstate.snapshot import Snapshot
 
 
 @click.command(short_help="Make a QEMU migration stream from a snapshot.")
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
     "spec",
     metavar="TABLES",
     shell_complete=complete.tables,
-    help="Write by these what import read by them: module:MACHINE, or JSON.",
+    help="Write by these what import read by them: module:MACHINE, or JSON. With --like: what -dump-vmstate of that QEMU wrote.",
 )
 def export_command(
     file: str,
@@ -94,20 +96,19 @@ def export_command(
     """
     if like is None and (aliases or drops or takes or blocks):
         raise click.UsageError("--alias, --drop, --reference-values and --resize-block belong to --like REFERENCE.")
-    if like is not None and spec is not None:
-        raise click.UsageError("--tables writes the stream that FILE came from, --like one for another QEMU: leave out one.")
-    encode = None if spec is None else _encoder(spec)
     with opened_snapshot(file) as snapshot:
         if like is None:
+            encode = None if spec is None else _encoder(spec)
             with _told(file), output(out, is_text=False) as target:
                 export(snapshot, target, encode)
             return
         from tagged_vmstate.qemu.like import Likeness  # noqa: PLC0415  # only where it is asked for
 
         with opened_snapshot(like) as reference, _told(file):
+            known = None if spec is None else _known(spec, reference)
             named, lossy = Aliases(_aliases(aliases)), [usage(Pattern, drop) for drop in drops]
             resized = [_block(each) for each in blocks]
-            likeness = Likeness(snapshot, reference, named, lossy, takes=takes, resized=resized)
+            likeness = Likeness(snapshot, reference, named, lossy, takes=takes, resized=resized, known=known)
             for pattern in named.unused:
                 check_names(pattern, reference)
             for pattern in lossy:
@@ -136,6 +137,15 @@ def _encoder(spec: str) -> Encode:
     from tagged_vmstate.interpreted import Encoder  # noqa: PLC0415  # the same
 
     return Encoder(tables(spec))
+
+
+def _known(spec: str, reference: Snapshot) -> KnownSubsections:
+    from tagged_vmstate.cli.modules import dump  # noqa: PLC0415  # only where it is asked for
+    from tagged_vmstate.qemu.subsections import KnownSubsections  # noqa: PLC0415  # the same
+
+    found = dump(spec)
+    with _told(spec):
+        return KnownSubsections(found, reference.attributes.get("machine"))
 
 
 def _block(text: str) -> Pattern:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 
@@ -22,21 +22,21 @@ from tagged_vmstate.errors import StateError, naming
 from tagged_vmstate.frames import label
 from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
 from tagged_vmstate.qemu import ramblocks, stream
-from tagged_vmstate.qemu.describe import described, fitted, slots
+from tagged_vmstate.qemu.describe import Slots, described, extended, fitted
 from tagged_vmstate.qemu.encode import encode_device, is_kept
 from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, OriginError, in_section, plain_item
 from tagged_vmstate.qemu.keyed import PAIRS, matched, numbers
 from tagged_vmstate.qemu.reset import has_run
+from tagged_vmstate.qemu.subsections import UNUSED, KnownSubsections
 from tagged_vmstate.qemu.vmdesc import Slot, Struct
 from tagged_vmstate.records import Record, Records, is_known_type, wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
 
-What: TypeAlias = Literal["renamed", "resized", "filled", "dropped", "lost", "taken"]
+What: TypeAlias = Literal["renamed", "resized", "filled", "dropped", "lost", "taken", "carried"]
 Counts: TypeAlias = frozenset[tuple[Any, Any]]
 """Integers that differ, in the reference and in the snapshot: each may be the length of an array that follows it."""
-UNUSED: Final = "unused_buffer"
-"""QEMU's type of bytes that it writes as zeros and never reads (VMSTATE_UNUSED)."""
+ASK_FOR_TABLES: Final = "--tables with that QEMU's -dump-vmstate may know it"
 _FIXED: Final = frozenset({"buffer", UNUSED, "bitmap"})
 """Types without names inside whose size stands in QEMU's tables."""
 _COMPARED: Final = {" equal": operator.eq, " le": operator.ge}
@@ -51,7 +51,7 @@ class Move:
 
     Attributes:
         what: ``renamed``, ``resized``, ``filled`` from the reference, ``dropped``, or ``lost``: in use and not named; ``taken``:
-            it would be filled from a reference that has run.
+            it would be filled from a reference that has run; ``carried``: a subsection that the reference lacks.
         section: ``device#instance``.
         path: Names and indexes.
         said: What it is about, in words.
@@ -78,6 +78,7 @@ class Likeness:
         drops: What may be lost.
         takes: The state of a reference that has run may be written.
         resized: The blocks of memory that are to have the sizes of the reference.
+        known: The subsections of the other QEMU, which are written although the reference lacks them.
 
     Attributes:
         moves: Everything that does not go over as it is.
@@ -99,6 +100,7 @@ class Likeness:
         *,
         takes: bool = False,
         resized: Sequence[Pattern] = (),
+        known: KnownSubsections | None = None,
     ) -> None:
         self.moves: list[Move] = []
         self._from = Origin(snapshot)
@@ -109,7 +111,11 @@ class Likeness:
         self._aliases = aliases
         self._drops = drops
         self._takes = takes
-        self._slots: Mapping[tuple[str, ...], Slot] = {}
+        self._known = known
+        self._slots: Slots | None = None
+        self._our_slots: Slots | None = None
+        self._device: tuple[str, int] = "", 0
+        self._added: dict[Path, list[Struct]] = {}
         self._ours: dict[str, str] = {}
         self._written: dict[str, list[Struct]] = {}
         self.dropped: list[Pattern] = []
@@ -177,11 +183,11 @@ class Likeness:
 
     def _merged(self) -> Iterator[tuple[int, bytes]]:
         """Place in the reference -> the bytes of a device, with the values of the snapshot."""
-        ours: dict[str, deque[Section]] = {}
-        for section, said in self._from.of_type(*stream.SECTIONS):
-            if section.device != stream.RAM:
+        ours: dict[str, deque[tuple[Section, Struct | None]]] = {}
+        for section, said, struct in self._from.items():
+            if said["type"] in stream.SECTIONS and section.device != stream.RAM:
                 with in_section(section):
-                    ours.setdefault(Head.of(section, said).label, deque()).append(section)
+                    ours.setdefault(Head.of(section, said).label, deque()).append((section, struct))
         structs = self._like_structs
         for place, (section, said) in enumerate(self._like.sections):
             if said["type"] not in stream.SECTIONS or section.device == stream.RAM:
@@ -190,7 +196,8 @@ class Likeness:
                 head = Head.of(section, said)
             known = structs.get(head.label) if head.type == stream.SECTION_FULL else None
             struct = known.pop() if known else None
-            self._slots = slots(struct) if struct else {}
+            self._slots = Slots(struct) if struct else None
+            self._device, self._added = (struct.name if struct else "", head.version), {}
             records = section.records()
             alias = self._aliases.get(head.label, ())
             candidates = ours.get(label(alias or head.name, head.instance))
@@ -198,20 +205,22 @@ class Likeness:
                 if alias:
                     self._ours[head.label] = label(alias, head.instance)
                     self._note("renamed", head.label, (), f"`{alias}` in the snapshot")
-                records = self._struct(head.label, (), records, candidates.popleft().records())
+                given, described_as = candidates.popleft()
+                self._our_slots = Slots(described_as) if described_as else None
+                records = self._struct(head.label, (), records, given.records())
             else:
                 self._fill(head.label, (), "the whole device")
             with in_section(section):
                 yield place, head.around(self._encoded(head.label, struct, records))
         for name, left in ours.items():
-            for section in left:
+            for section, _ in left:
                 is_default = all(record.is_default for record in section.records())
                 self._lose(name, (), "the whole device", is_default=is_default)
 
     def _encoded(self, section: str, struct: Struct | None, records: Records) -> bytes:
         """The bytes of a device, by the reference's description fitted to them."""
         if struct:
-            struct = fitted(struct, records)
+            struct = fitted(extended(struct, self._added), records)
             self._written.setdefault(section, []).append(struct)
         return encode_device(struct, records)
 
@@ -232,9 +241,28 @@ class Likeness:
             found.append(
                 self._field(section, here, wanted, record, counts) if record else self._lacking(section, here, wanted, counts)
             )
+        has_room = bool(self._slots) and not (like and is_kept(like[-1]))
         for record in left.values():
-            self._lose(section, (*path, record.name), f"`{record.describe()}`", is_default=record.is_default)
+            here = (*path, record.name)
+            subsection = self._subsection(here) if has_room else None
+            refused = self._misfit(here, subsection) if subsection else ""
+            if subsection and refused is None:
+                self._added.setdefault(path, []).append(subsection)
+                self._note("carried", section, here, "a subsection that the reference lacks and its QEMU knows")
+                found.append(record)
+                continue
+            self._lose(section, here, f"`{record.describe()}`", is_default=record.is_default, way=refused or "")
         return tuple(found)
+
+    def _subsection(self, path: Path) -> Struct | None:
+        """What describes a subsection of the snapshot; None where there is something else."""
+        slot = self._our_slots.get(path) if self._our_slots else None
+        return slot.subsection if slot else None
+
+    def _misfit(self, path: Path, subsection: Struct) -> str | None:
+        """Why a subsection that the reference lacks cannot be written; None where it can."""
+        names = tuple(part for part in path if isinstance(part, str))
+        return self._known.misfit(*self._device, names, subsection) if self._known else ASK_FOR_TABLES
 
     def _lacking(self, section: str, path: Path, like: Record, counts: Counts) -> Record:
         """A field that the snapshot lacks; QEMU does not describe an array without elements."""
@@ -264,7 +292,7 @@ class Likeness:
 
     def _field(self, section: str, path: Path, like: Record, ours: Record, counts: Counts) -> Record:
         """Our value in the type and length of the reference; that of the reference where ours has no place."""
-        slot = self._slots.get(tuple(part for part in path if isinstance(part, str)))
+        slot = self._slots.get(path) if self._slots else None
         if refused := _refused(slot, like, ours):
             self._lose(section, path, refused, is_default=False)
             return like
