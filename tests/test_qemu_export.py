@@ -356,11 +356,13 @@ class TestSetKeepsTheKind:
 
 class TestLike:
     @staticmethod
-    def like(ours: bytes, reference: bytes, drop: str = "", resized: str = "", **aliases: str) -> Likeness:
+    def like(
+        ours: bytes, reference: bytes, drop: str = "", *, takes: bool = False, resized: str = "", **aliases: str
+    ) -> Likeness:
         named = Aliases((Pattern(key.replace("__", "/")), value) for key, value in aliases.items())
         drops = [Pattern(drop)] if drop else []
-        blocks = [Pattern(resized)] if resized else []
-        return Likeness(Snapshot.read(imported(ours)), Snapshot.read(imported(reference)), named, drops, resized=blocks)
+        read = Snapshot.read(imported(ours)), Snapshot.read(imported(reference))
+        return Likeness(*read, named, drops, takes=takes, resized=[Pattern(resized)] if resized else [])
 
     @staticmethod
     def told(likeness: Likeness) -> list[tuple[str, str]]:
@@ -458,6 +460,176 @@ class TestLike:
         assert dropped.lost == []
         memory = ram(blocks(r=2 * PAGE) + page(0, b"a" * PAGE, "r") + page(PAGE, b"c" * PAGE, "r"), b"")
         assert self.stream(dropped) == small(*fields, data=b"\1", memory=memory)
+
+    def test_what_delimits_itself_goes_over_whole(self) -> None:
+        """And the description says so: what comes out can be read again."""
+        rest, more = field("u", "uint8", 1), field("v", "unused_buffer", 2)
+
+        def stream(size: int, data: bytes) -> bytes:
+            inside = {"vmsd_name": "s", "version": 1, "fields": [field("virtio", "virtio", size), rest]}
+            return small(field("s", "struct", size + 1, struct=inside), more, data=data)
+
+        mine, other = stream(5, b"rings\7uu"), stream(2, b"xy\1\0\0")
+        likeness = self.like(mine, other)
+        assert ("kept", "dev#0/s/virtio") in self.told(likeness)
+        assert likeness.lost == []
+        assert b"rings\7" in self.stream(likeness)
+        [section] = [each for each in Snapshot.read(imported(self.stream(likeness))) if each.device == "dev"]
+        [virtio, number] = cast("tuple[Record, ...]", section.records()[0].value)
+        assert (virtio.length, number.value) == (5, 7)
+
+    @pytest.mark.parametrize("kind", ["buffer", "bitmap"])
+    def test_what_has_a_size_of_its_own_does_not(self, kind: str) -> None:
+        mine, other = (small(field("b", kind, size), data=bytes(range(1, size + 1))) for size in (16, 8))
+        assert self.told(self.like(mine, other)) == [("lost", "dev#0/b")]
+
+    def test_a_device_that_nothing_describes_goes_over_whole_in_its_version(self) -> None:
+        def stream(data: bytes, version: int = 1) -> bytes:
+            return small().replace(
+                full(4, "timer", bytes(24)), full(4, "timer", bytes(24)) + full(5, "own", data, version=version)
+            )
+
+        likeness = self.like(stream(b"mine"), stream(b"theirs"))
+        assert self.told(likeness) == [("kept", "own#0/bytes@0")]
+        assert self.stream(likeness) == stream(b"mine")
+        assert self.told(self.like(stream(b"mine"), stream(b"theirs", 2))) == [("lost", "own#0")]
+        assert self.stream(self.like(stream(b"mine"), stream(b"theirs", 2), drop="own")) == stream(b"theirs", 2)
+
+    @pytest.mark.parametrize(
+        ("evidence", "words"),
+        [
+            (full(4, "timer", bytes(23) + b"\1"), "its clock is at 0.00 s"),
+            (
+                full(4, "timer", bytes(24)) + full(5, "globalstate", b"\0\0\0\x07running\0".ljust(104, b"\0")),
+                "its run state is `running`",
+            ),
+            (b"", "nothing in it says that it has not"),
+        ],
+    )
+    def test_of_a_reference_that_has_run_nothing_is_taken(self, evidence: bytes, words: str) -> None:
+        reset = small(field("a", "uint8", 1), field("b", "uint8", 1), data=b"\1\2")
+        ran = reset.replace(full(4, "timer", bytes(24)), evidence)
+        mine = small(field("a", "uint8", 1), data=b"\5").replace(full(4, "timer", bytes(24)), evidence)
+        assert self.told(self.like(mine, mine)) == []
+        likeness = self.like(mine, ran)
+        assert [(move.place, move.said) for move in likeness.taken] == [("dev#0/b", "`uint8`, the state of another guest")]
+        assert likeness.has_run == words
+        meant = self.like(mine, ran, takes=True)
+        assert [move.said for move in meant.moves] == ["`uint8`: the reference machine's own state was written"]
+        assert self.stream(meant) == ran.replace(b"\1\2\x7e", b"\5\2\x7e")
+
+    def test_prelaunch_is_at_reset(self) -> None:
+        state = full(4, "globalstate", b"\0\0\0\x0aprelaunch\0".ljust(104, b"\0"))
+        reference = small(field("a", "uint8", 1), data=b"\1").replace(full(4, "timer", bytes(24)), state)
+        assert self.like(small(), reference).has_run is None
+
+    def test_what_is_dropped_has_no_value_of_another_guest(self) -> None:
+        ran = full(4, "timer", bytes(23) + b"\1")
+        mine = small(field("a", "uint16", 2), field("b", "uint8", 1, array_len=2), data=b"\1\0\2\2")
+        other = small(field("a", "uint8", 1), field("b", "uint8", 1, array_len=3), data=b"\3\4\4\4")
+        other = other.replace(full(4, "timer", bytes(24)), ran)
+        told = [("dropped", "dev#0/a"), ("taken", "dev#0/a"), ("resized", "dev#0/b"), ("taken", "dev#0/b")]
+        assert self.told(self.like(mine, other, drop="dev/a")) == told
+        zeros = other.replace(b"\3\4\4\4", b"\3\4\4\0")
+        assert self.told(self.like(mine, zeros, drop="dev/a"))[2:] == [("resized", "dev#0/b")]
+
+    @pytest.mark.parametrize("name", ["timer", "globalstate"])
+    def test_evidence_that_is_no_evidence_raises_our_errors(self, name: str) -> None:
+        for data in (b"", b"\xff" * 3, b"\xff" * 40):
+            reference = small().replace(full(4, "timer", bytes(24)), full(4, name, data))
+            assert self.like(small(), reference).has_run or data != b"\xff" * 40
+
+    COUNTED: Any = (
+        ({"array_len": 2}, {"array_len": 3}, b"\3abc", b"\2xy"),
+        ({"array_len": 3}, {"array_len": 2}, b"\2ab", b"\3xyz"),
+        ({}, {"array_len": 2}, b"\2ab", b"\1x"),
+        ({"array_len": 2}, {}, b"\1a", b"\2xy"),
+    )
+
+    @pytest.mark.parametrize("is_struct", [False, True])
+    @pytest.mark.parametrize(("there", "here", "mine", "other"), COUNTED)
+    def test_an_array_that_a_field_counts_is_as_long_as_that_says(
+        self, there: dict[str, int], here: dict[str, int], mine: bytes, other: bytes, *, is_struct: bool
+    ) -> None:
+        inside = {"struct": {"vmsd_name": "s", "version": 1, "fields": [field("x", "uint8", 1)]}} if is_struct else {}
+        kind = "struct" if is_struct else "uint8"
+        count = field("n", "uint8", 1)
+        ours = small(count, field("a", kind, 1, **here, **inside), data=mine)
+        reference = small(count, field("a", kind, 1, **there, **inside), data=other)
+        likeness = self.like(ours, reference)
+        assert self.told(likeness) == [("kept", "dev#0/a")]
+        out = self.stream(likeness)
+        assert full(3, "dev", mine) in out
+        assert self.told(self.like(out, ours)) == [], "the description is that of the snapshot now"
+
+    def test_a_length_that_only_looks_like_a_count(self) -> None:
+        """The reference has two elements whatever comes: no field of the snapshot says so there, or the field follows."""
+        arrays = [field("a", "uint8", 1, array_len=size) for size in (3, 2)]
+        count = field("n", "uint8", 1)
+        assert self.told(self.like(small(count, arrays[0], data=b"\3abc"), small(count, arrays[1], data=b"\7xy"))) == [
+            ("lost", "dev#0/a")
+        ]
+        assert self.told(self.like(small(arrays[0], count, data=b"abc\3"), small(arrays[1], count, data=b"xy\2"))) == [
+            ("lost", "dev#0/a")
+        ]
+
+    def test_an_array_of_no_elements_is_not_described(self) -> None:
+        count, array = field("n", "uint8", 1), field("a", "uint8", 1, array_len=3)
+        some, none = small(count, array, data=b"\3abc"), small(count, data=b"\0")
+        assert self.told(self.like(some, none)) == [("lost", "dev#0/a")]
+        assert self.stream(self.like(some, none, drop="dev/a")) == none, "what is dropped is not counted"
+        empty = self.like(none, some)
+        assert self.told(empty) == [("kept", "dev#0/a")]
+        assert full(3, "dev", b"\0") in self.stream(empty)
+        assert imported(self.stream(empty))
+
+    def test_keys_and_values(self) -> None:
+        """As the registers of ARM have them: the reference's keys with the snapshot's values."""
+
+        def stream(pairs: dict[int, int]) -> bytes:
+            rows = [struct.pack(f">{len(pairs)}Q", *row) for row in (pairs, pairs.values())]
+            kinds = [field(name, "uint64", 8, array_len=len(pairs)) for name in ("cpreg_vmstate_indexes", "cpreg_vmstate_values")]
+            return small(
+                field("cpreg_vmstate_array_len", "int32 le", 4), *kinds, data=struct.pack(">I", len(pairs)) + b"".join(rows)
+            )
+
+        constant, selector = 0x603000000013C00A, 0x603000000013D000
+        mine = stream({1: 10, 2: 20, constant: 30, selector: 31})
+        other = stream({1: 11, 3: 33, 4: 44, constant: 32, selector: 35, selector + 1: 36})
+        likeness = self.like(mine, other, drop="dev/cpreg_vmstate_indexes[1]")
+        assert self.told(likeness) == [
+            ("dropped", "dev#0/cpreg_vmstate_indexes[1]"),
+            ("lost", "dev#0/cpreg_vmstate_values[2]"),
+            ("filled", "dev#0/cpreg_vmstate_indexes"),
+        ]
+        assert likeness.moves[0].said == "the key 0x2 with the value 0x14, which the reference does not have"
+        whole = self.like(mine, other, drop="dev/cpreg_vmstate_*")
+        assert self.stream(whole) == stream({1: 10, 3: 33, 4: 44, constant: 32, selector: 31, selector + 1: 36})
+
+    @pytest.mark.parametrize(("kind", "theirs", "ours"), [("uint8 equal", 3, 4), ("uint8 equal", 4, 3), ("uint8 le", 3, 4)])
+    def test_what_the_other_qemu_compares(self, kind: str, theirs: int, ours: int) -> None:
+        mine, other = (small(field("n", kind, 1), data=bytes((value,))) for value in (ours, theirs))
+        likeness = self.like(mine, other)
+        most = "only" if "equal" in kind else "at most"
+        [move] = likeness.lost
+        assert move.said == f"{ours} in the snapshot, where the other QEMU loads {most} {theirs}"
+        assert self.stream(self.like(mine, other, drop="dev/n")) == other
+        assert self.told(self.like(mine, mine)) == []
+
+    def test_arm_registers_of_two_qemus(self, tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+        new, old, reset = (stream_path(f"armvirt-qemu{name}") for name in ("10.0", "7.2", "7.2-reset"))
+        done = run("export", old, "--like", new, "-o", tmp_path / "out.mig")
+        said = done.stderr.decode()
+        assert done.returncode == 1
+        assert "lost: cpu#0/cpreg_vmstate_indexes[86]: the key 0x40200000200f3a00 with the value 0x0" in said
+        assert "0x3010006 of the constant 0x603000000013c00a, where the other QEMU loads only 0x3000006" in said
+        assert "(its run state is `running`): take it of a QEMU started with -S, or say --reference-values" in said
+        done = run("export", new, "--like", reset, "--drop", "*/*", "-o", tmp_path / "out.mig")
+        assert done.returncode == 0, done.stderr
+        cpu = json.loads(shown("to-json", tmp_path / "out.mig", "--values"))["cpu"]
+        theirs = json.loads(shown("to-json", reset, "--values"))["cpu"]
+        assert cpu["cpreg_vmstate_array_len"] == len(cpu["cpreg_vmstate_values"]) == 258
+        assert cpu["cpreg_vmstate_indexes"] == theirs["cpreg_vmstate_indexes"]
 
     def test_another_architecture(self) -> None:
         with pytest.raises(StateError, match="a reference of the same architecture"):

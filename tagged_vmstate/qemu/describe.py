@@ -177,11 +177,13 @@ def _entries(slot: Slot, record: Record) -> Sequence[Field]:
     if record.type == "struct" and record.length is not None:
         return _elements(slot, cast("Sequence[Records | None]", record.value))
     if record.type == "struct":
-        return (_element(first, record.value),)
+        return (_element(_single(first), record.value),)
     size = len(plain(first, record))
     if size == slot.size:
         return slot.entries
-    return (_repeated(first, size // first.size) if slot.number else replace(first, size=size, count=1, is_array=False),)
+    if slot.number and record.length is not None:
+        return (_repeated(first, size // first.size),)
+    return (_single(replace(first, size=size)),)
 
 
 def _elements(slot: Slot, values: Sequence[Records | None]) -> Sequence[Field]:
@@ -200,6 +202,10 @@ def _element(field: Field, value: object) -> Field:
         return field
     struct = _inside(field.struct, value)
     return replace(field, struct=struct, size=field.size + struct.size - field.struct.size)
+
+
+def _single(field: Field) -> Field:
+    return replace(field, count=1, is_array=False)
 
 
 def _repeated(field: Field, count: int) -> Field:

@@ -12,8 +12,8 @@ An array is as long as the field that counts it says. Pairs of keys and values a
 from __future__ import annotations
 
 import operator
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import ChainMap, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 
@@ -33,9 +33,10 @@ from tagged_vmstate.records import Record, Records, is_known_type, wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
 
-What: TypeAlias = Literal["renamed", "resized", "filled", "dropped", "lost", "taken", "carried"]
-Counts: TypeAlias = frozenset[tuple[Any, Any]]
-"""Integers that differ, in the reference and in the snapshot: each may be the length of an array that follows it."""
+What: TypeAlias = Literal["renamed", "resized", "kept", "carried", "filled", "dropped", "lost", "taken"]
+Counts: TypeAlias = ChainMap[tuple[int, int], None]
+"""Integers that differ, in the reference and in the snapshot: each may be the length of an array that follows it, or of one in
+a struct that follows it."""
 ASK_FOR_TABLES: Final = "--tables with that QEMU's -dump-vmstate may know it"
 _FIXED: Final = frozenset({"buffer", UNUSED, "bitmap"})
 """Types without names inside whose size stands in QEMU's tables."""
@@ -50,8 +51,9 @@ class Move:
     """Something that is not in the new stream as it was in the snapshot.
 
     Attributes:
-        what: ``renamed``, ``resized``, ``filled`` from the reference, ``dropped``, or ``lost``: in use and not named; ``taken``:
-            it would be filled from a reference that has run; ``carried``: a subsection that the reference lacks.
+        what: ``renamed``, ``resized``, ``kept`` in a size that the reference does not have, ``carried``: a subsection that the
+            reference lacks, ``filled`` from the reference, ``dropped``, ``lost``: in use and not named, or ``taken``: it would be
+            filled from a reference that has run.
         section: ``device#instance``.
         path: Names and indexes.
         said: What it is about, in words.
@@ -183,11 +185,12 @@ class Likeness:
 
     def _merged(self) -> Iterator[tuple[int, bytes]]:
         """Place in the reference -> the bytes of a device, with the values of the snapshot."""
-        ours: dict[str, deque[tuple[Section, Struct | None]]] = {}
+        ours: dict[str, deque[tuple[Section, Head, Struct | None]]] = {}
         for section, said, struct in self._from.items():
             if said["type"] in stream.SECTIONS and section.device != stream.RAM:
                 with in_section(section):
-                    ours.setdefault(Head.of(section, said).label, deque()).append((section, struct))
+                    head = Head.of(section, said)
+                ours.setdefault(head.label, deque()).append((section, head, struct))
         structs = self._like_structs
         for place, (section, said) in enumerate(self._like.sections):
             if said["type"] not in stream.SECTIONS or section.device == stream.RAM:
@@ -205,15 +208,19 @@ class Likeness:
                 if alias:
                     self._ours[head.label] = label(alias, head.instance)
                     self._note("renamed", head.label, (), f"`{alias}` in the snapshot")
-                given, described_as = candidates.popleft()
-                self._our_slots = Slots(described_as) if described_as else None
-                records = self._struct(head.label, (), records, given.records())
+                given, other, our_struct = candidates.popleft()
+                self._our_slots = Slots(our_struct) if our_struct else None
+                if struct or head.version == other.version:
+                    records = self._struct(head.label, (), records, given.records(), ChainMap())
+                else:
+                    text = f"version {other.version} of what nothing describes; the reference has version {head.version}"
+                    self._replace(head.label, (), text, "the whole device", is_default=False)
             else:
                 self._fill(head.label, (), "the whole device")
             with in_section(section):
                 yield place, head.around(self._encoded(head.label, struct, records))
         for name, left in ours.items():
-            for section, _ in left:
+            for section, _, _ in left:
                 is_default = all(record.is_default for record in section.records())
                 self._lose(name, (), "the whole device", is_default=is_default)
 
@@ -224,8 +231,9 @@ class Likeness:
             self._written.setdefault(section, []).append(struct)
         return encode_device(struct, records)
 
-    def _struct(self, section: str, path: Path, like: Records, ours: Records, counts: Counts = frozenset()) -> Records:
+    def _struct(self, section: str, path: Path, like: Records, ours: Records, outer: Counts) -> Records:
         """The fields of the reference with our values."""
+        counts = outer.new_child()
         left = {record.name: record for record in self._keyed(section, path, like, ours) if record.type != UNUSED}
         found = []
         for wanted in like:
@@ -237,27 +245,31 @@ class Likeness:
             record = left.pop(alias or wanted.name, None)
             if record and alias:
                 self._note("renamed", section, here, f"`{alias}` in the snapshot")
-            counts |= _count(wanted, record)
-            found.append(
-                self._field(section, here, wanted, record, counts) if record else self._lacking(section, here, wanted, counts)
-            )
-        has_room = bool(self._slots) and not (like and is_kept(like[-1]))
-        for record in left.values():
+            if record:
+                found.append(self._field(section, here, wanted, record, counts))
+            else:
+                found.append(self._lacking(section, here, wanted, counts))
+            if count := _count(wanted, found[-1]):
+                counts[count] = None
+        has_room = self._slots is not None and not (like and is_kept(like[-1]))
+        carried = tuple(self._leftover(section, path, left.values(), has_room=has_room))
+        gone = {(0, record.length) for record in left.values()}  # QEMU does not describe an array without elements
+        fields = (wanted if _count(wanted, each) in gone else each for wanted, each in zip(like, found, strict=True))
+        return (*fields, *carried)
+
+    def _leftover(self, section: str, path: Path, left: Iterable[Record], *, has_room: bool) -> Iterator[Record]:
+        """Of what the reference lacks the subsections that its QEMU knows, which go over; all else is lost."""
+        for record in left:
             here = (*path, record.name)
-            subsection = self._subsection(here) if has_room else None
-            refused = self._misfit(here, subsection) if subsection else ""
-            if subsection and refused is None:
+            slot = self._our_slots.get(here) if has_room and self._our_slots else None
+            subsection = slot and slot.subsection
+            misfit = self._misfit(here, subsection) if subsection else ""
+            if subsection and misfit is None:
                 self._added.setdefault(path, []).append(subsection)
                 self._note("carried", section, here, "a subsection that the reference lacks and its QEMU knows")
-                found.append(record)
-                continue
-            self._lose(section, here, f"`{record.describe()}`", is_default=record.is_default, way=refused or "")
-        return tuple(found)
-
-    def _subsection(self, path: Path) -> Struct | None:
-        """What describes a subsection of the snapshot; None where there is something else."""
-        slot = self._our_slots.get(path) if self._our_slots else None
-        return slot.subsection if slot else None
+                yield record
+            else:
+                self._lose(section, here, f"`{record.describe()}`", is_default=record.is_default, way=misfit or "")
 
     def _misfit(self, path: Path, subsection: Struct) -> str | None:
         """Why a subsection that the reference lacks cannot be written; None where it can."""
@@ -265,11 +277,12 @@ class Likeness:
         return self._known.misfit(*self._device, names, subsection) if self._known else ASK_FOR_TABLES
 
     def _lacking(self, section: str, path: Path, like: Record, counts: Counts) -> Record:
-        """A field that the snapshot lacks; QEMU does not describe an array without elements."""
-        if (_length(like), 0) in counts:
-            return _emptied(like)
-        self._fill(section, path, f"`{like.describe()}`")
-        return like
+        """A field that the snapshot lacks: one from the reference, or an array that has no elements in the snapshot."""
+        if like.length is None or (like.length, 0) not in counts:
+            self._fill(section, path, f"`{like.describe()}`")
+            return like
+        self._note("kept", section, path, f"without elements, as they are counted; the reference has `{like.describe()}`")
+        return like.replace(value=b"" if isinstance(like.value, bytes) else (), length=0)
 
     def _keyed(self, section: str, path: Path, like: Records, ours: Records) -> Records:
         """Our fields, with the keys of the reference where they hold keys and values."""
@@ -297,29 +310,38 @@ class Likeness:
             self._lose(section, path, refused, is_default=False)
             return like
         is_counted = (_length(like), _length(ours)) in counts
+        is_whole = like.type == ours.type and (is_counted or self._delimits_itself(slot, ours))
+        if is_whole and like.length != ours.length:
+            self._note("kept", section, path, f"`{ours.describe()}`, whole; the reference has `{like.describe()}`")
         if like.type == ours.type == "struct" and (is_counted or (like.length is None) == (ours.length is None)):
             return self._structs(section, path, like, ours, counts, is_counted=is_counted)
-        if like.type == ours.type and (like.length == ours.length or is_counted or self._delimits_itself(slot, ours)):
+        if is_whole or (like.type, like.length) == (ours.type, ours.length):
             return like.replace(value=ours.value, length=ours.length)
+        return self._resize(section, path, like, ours, is_counted=is_counted)
+
+    def _resize(self, section: str, path: Path, like: Record, ours: Record, *, is_counted: bool) -> Record:
+        """Our value in another width or length, as far as it fits."""
         found, is_whole = _resized(like, ours, is_counted=is_counted)
-        if found is not None and is_whole:
+        if found is None:
+            said = f"`{ours.describe()}` does not fit `{like.describe()}`"
+            self._replace(section, path, said, f"`{like.describe()}`", is_default=ours.is_default)
+            return like
+        if is_whole:
             self._note("resized", section, path, f"`{ours.describe()}` to `{found.describe()}`")
-        elif (
+        else:
             self._lose(section, path, f"`{ours.describe()}` does not fit `{like.describe()}`", is_default=ours.is_default)
-            and found is None
-        ):
-            self._take(section, path, f"`{like.describe()}`")
-        if found is not None and self.has_run and _is_longer(found, ours):
+        if _is_longer(found, ours):
             self._take(section, path, f"elements from {_length(ours)} on")
-        return found or like
+        return found
 
     def _delimits_itself(self, slot: Slot | None, record: Record) -> bool:
         """Whether QEMU reads a value by code of its own, and ignores the size that is described.
 
-        So it is with what only QEMU can read, unless its table has an array of it, and with devices that nothing describes.
+        So it is with what only QEMU can read, unless its table has an array of it, and with the devices that nothing describes
+        in a stream that describes others.
         """
         if is_kept(record):
-            return slot is None and bool(self._like_structs)
+            return not self._slots and bool(self._like_structs)
         return record.type not in _FIXED and not is_known_type(record.type) and not (slot and slot.is_array)
 
     def _structs(self, section: str, path: Path, like: Record, ours: Record, counts: Counts, *, is_counted: bool) -> Record:
@@ -337,6 +359,8 @@ class Likeness:
             self._lose(section, path, f"elements from {len(wanted)} on", is_default=ours.is_default)
         elif len(wanted) > len(given):
             self._fill(section, path, f"elements from {len(given)} on")
+        if is_counted and ours.length is None:
+            return like.replace(value=found[0], length=None)
         return like.replace(value=(*found, *wanted[len(given) :]), length=len(wanted))
 
     def _element(self, section: str, path: Path, like: Records | None, ours: Records | None, counts: Counts) -> Records | None:
@@ -355,6 +379,11 @@ class Likeness:
             self._take(section, path, said)
         else:
             self._note("filled", section, path, f"{said}, from the reference")
+
+    def _replace(self, section: str, path: Path, said: str, by: str, *, is_default: bool) -> None:
+        """Note that something has no place, and that what is there is the reference's."""
+        if self._lose(section, path, said, is_default=is_default):
+            self._take(section, path, by)
 
     def _take(self, section: str, path: Path, said: str) -> None:
         """Note what comes from the reference, where this is more than its reset."""
@@ -381,14 +410,14 @@ def _resized(like: Record, ours: Record, *, is_counted: bool) -> tuple[Record | 
     """Our value in another width or length, as far as it fits, and whether all of it does; None where nothing does.
 
     Numbers change their width, arrays and buffers their length: what is cut off must be zeros, what is longer ends as in
-    the reference, unless a field counts the elements. An array of one is a single value in QEMU's description.
+    the reference, unless a field counts the elements. QEMU describes an array of one as a single value.
     """
     if all(isinstance(wire_type(record.type), BlockType) for record in (like, ours)):
         values, wanted = list(numbers(ours)), list(numbers(like))
         size = len(values) if is_counted else len(wanted)
         cut = values[size:]
         values = [*values[:size], *wanted[len(values) :]][:size]
-        is_single = like.length is None and not is_counted
+        is_single = (ours if is_counted else like).length is None
         found = like.replace(value=values[0] if is_single else values, length=None if is_single else size)
         try:
             wire_type(like.type).pack(found.value, found.length)
@@ -415,19 +444,14 @@ def _refused(slot: Slot | None, like: Record, ours: Record) -> str | None:
     return None
 
 
-def _count(like: Record, ours: Record | None) -> Counts:
-    """What may be the length of an array."""
-    if ours is None or like.length is not None or ours.length is not None or like.value == ours.value:
-        return frozenset()
-    return frozenset({(like.value, ours.value)} if type(like.value) is type(ours.value) is int else ())
+def _count(like: Record, ours: Record) -> tuple[int, int] | None:
+    """What may be the length of an array, there and here."""
+    first, second = like.value, ours.value
+    return (first, second) if type(first) is type(second) is int and first != second else None
 
 
 def _length(record: Record) -> int:
     return 1 if record.length is None else record.length
-
-
-def _emptied(record: Record) -> Record:
-    return record.replace(value=b"" if isinstance(record.value, bytes) else (), length=0)
 
 
 def _is_longer(found: Record, ours: Record) -> bool:
