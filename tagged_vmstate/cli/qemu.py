@@ -93,6 +93,7 @@ def export_command(
       tagged-vmstate export vm.tvm -o vm.mig
       tagged-vmstate export vm.tvm --tables board:MACHINE -o old.vm
       tagged-vmstate export new.tvm --like old-reset.mig --alias hpet/num_timers=num_timers_save -o old.mig
+      tagged-vmstate export new.tvm --like old-reset.mig --tables old-dump.json --resize-block pc.bios -o old.mig
     """
     if like is None and (aliases or drops or takes or blocks):
         raise click.UsageError("--alias, --drop, --reference-values and --resize-block belong to --like REFERENCE.")
