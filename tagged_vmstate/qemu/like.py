@@ -27,8 +27,8 @@ from tagged_vmstate.qemu.encode import encode_device, is_kept
 from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, OriginError, in_section, plain_item
 from tagged_vmstate.qemu.keyed import PAIRS, matched, numbers
 from tagged_vmstate.qemu.reset import has_run
-from tagged_vmstate.qemu.subsections import UNUSED, KnownSubsections
-from tagged_vmstate.qemu.vmdesc import Slot, Struct
+from tagged_vmstate.qemu.subsections import KnownSubsections
+from tagged_vmstate.qemu.vmdesc import UNUSED, Slot, Struct
 from tagged_vmstate.records import Record, Records, is_known_type, wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot

@@ -16,10 +16,8 @@ from tagged_vmstate.paths import format_path
 from tagged_vmstate.qemu.differences import Description, Leaf
 from tagged_vmstate.qemu.dumpstate import Dump
 from tagged_vmstate.qemu.export import OriginError
-from tagged_vmstate.qemu.vmdesc import NULL, Field, Struct, is_null, number_type
+from tagged_vmstate.qemu.vmdesc import NULL, UNUSED, Field, Struct, is_null, number_type
 
-UNUSED: Final = "unused_buffer"
-"""QEMU's type of bytes that it writes as zeros and never reads (VMSTATE_UNUSED)."""
 _STRUCTS: Final = frozenset({"struct", "tmp"})
 """Types whose fields are those of their struct, in the version that the reader has of it."""
 _VERSIONS: Final = range(1 << 32)
