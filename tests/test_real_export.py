@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from qemu_machine import SPINNING_BIOS, WRITING_BIOS, Machine
+from qemu_machine import SPINNING_BIOS, WRITING_BIOS, WRITING_DISK, Machine
 from test_command import run, shown
 
 pytestmark = pytest.mark.long
@@ -133,6 +133,53 @@ def test_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Pat
     assert eip
     assert f"EIP={int(eip[1]):08x}" in found
     assert found == registers("pc-qemu7.2", stream_path("pc-qemu7.2"), tmp_path), "both spin in the same loop"
+
+
+def test_arm_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+    """With the keys and the constants of the other QEMU; with others it refuses the processor."""
+    new, reset, out = stream_path("armvirt-qemu10.0"), stream_path("armvirt-qemu7.2-reset"), tmp_path / "old.mig"
+    aliases = [
+        option
+        for number, name in enumerate(("PHYS", "VIRT"))
+        for option in ("--alias", f'cpu/"gt_timer[{number}]"="gt_timer[GTIMER_{name}]"')
+    ]
+    drops = [option for name in ("cpu/cpreg_vmstate_*", "pl011/unused", "globalstate/*") for option in ("--drop", name)]
+    done = run("export", new, "--like", reset, *aliases, *drops, "-o", out)
+    assert done.returncode == 0, done.stderr
+    pc = re.search(r'"env.pc": ?(\d+)', shown("to-json", new, "--values"))
+    assert pc
+    assert f"PC={int(pc[1]):016x}" in registers("armvirt-qemu7.2", out, tmp_path)
+
+
+def test_a_guest_goes_on_writing_to_its_virtio_disk(tmp_path: Path) -> None:
+    """The reference's machine has other queues and vectors; its rings are not the guest's."""
+    disk, stream, reference, out = (tmp_path / name for name in ("disk", "vm.mig", "reference.mig", "out.mig"))
+
+    def machine(queues: int, *more: str) -> Machine:
+        drive = ("-drive", f"if=none,id=d,format=raw,cache=writethrough,file={disk}")
+        device = ("-device", f"virtio-blk-pci,drive=d,num-queues={queues},vectors={queues + 1}")
+        return Machine("x86_64", tmp_path, "-M", "pc-i440fx-7.2", "-m", "16M", "-vga", "none", *drive, *device, *more)
+
+    def written(least: int) -> int:
+        for _ in range(300):
+            found = int.from_bytes(disk.read_bytes()[512:516], "little")
+            if found >= least:
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"{found} sectors written")
+
+    disk.write_bytes(WRITING_DISK.ljust(1 << 20, b"\0"))
+    with machine(1) as guest:
+        written(10)
+        guest.migrate(f"exec:cat > {stream}")
+    with machine(4, "-S") as guest:
+        guest.migrate(f"exec:cat > {reference}")
+    done = run("export", stream, "--like", reference, "--drop", "cpu/*", "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert b'kept: "0000:00:02.0/virtio-blk"#0/virtio: `virtio[' in done.stderr
+    before = written(10)
+    with machine(1, "-incoming", f"exec:cat {out}"):
+        written(before + 10)
 
 
 def eax(text: str) -> str:

@@ -447,7 +447,9 @@ def _refused(slot: Slot | None, like: Record, ours: Record) -> str | None:
 def _count(like: Record, ours: Record) -> tuple[int, int] | None:
     """What may be the length of an array, there and here."""
     first, second = like.value, ours.value
-    return (first, second) if type(first) is type(second) is int and first != second else None
+    if not isinstance(first, int) or not isinstance(second, int) or isinstance(first, bool) or first == second:
+        return None
+    return first, second
 
 
 def _length(record: Record) -> int:

@@ -1,7 +1,8 @@
 """Whether the machine that a stream was taken of has run, by what the stream says of it.
 
 A QEMU started with -S has the run state `prelaunch`, which QEMU 2.4 and later write (migration/global_state.c), and a clock at
-zero, which all of them write (the section `timer`). Both stand at a fixed place, so a stream that describes nothing says it too.
+zero, which all of them write (the section `timer`). Only both tell: a guest that was reset has that run state, too, and one that
+`-S -loadvm` read; and old machine types leave the run state out. Each stands at a fixed place, whether it is described or not.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ def has_run(origin: Origin) -> str | None:
         if section.device in wanted
     }
     state = found.get("globalstate", b"")[_STATE].split(b"\0")[0].decode(errors="replace")
-    clock = int.from_bytes(found.get("timer", b"")[_CLOCK], "big", signed=True)
+    clock = found.get("timer", b"")[_CLOCK]
     if state and state != AT_RESET:
         return f"its run state is `{state}`"
-    if clock:
-        return f"its clock is at {clock / _SECOND:.2f} s"
-    return None if found else "nothing in it says that it has not"
+    if any(clock):
+        return f"its clock is at {int.from_bytes(clock, 'big', signed=True) / _SECOND:.2f} s"
+    return None if state or clock else "nothing in it says that it has not"
