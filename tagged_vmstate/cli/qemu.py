@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     "blocks",
     multiple=True,
     metavar="NAME",
-    shell_complete=complete.path,
+    shell_complete=complete.block,
     help="A block of memory that gets its size in REFERENCE: zeros are cut off or added; globs.",
 )
 @click.option(
