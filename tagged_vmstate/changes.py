@@ -45,6 +45,8 @@ class Change:
         reader: What the reading build has.
         effect: What it does to a load.
         condition: For `while`: under which condition the load works.
+        section: Of QEMU's dumps and streams: the section's name in the stream.
+        phrases: QEMU's own messages for the failure, or their beginning; more than one where that depends on the release.
     """
 
     rule: ChangeRule
@@ -54,6 +56,8 @@ class Change:
     reader: str
     effect: Effect
     condition: str = ""
+    section: str = ""
+    phrases: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from click.testing import CliRunner
 from conftest import DATA, stream_bytes
 from qemu_streams import MAGIC, PAGE, blocks, configuration, description, device, field, full, page, ram, rebuilt
 from test_command import refused, run, shown
 
+from tagged_vmstate.cli.main import cli
 from tagged_vmstate.edit import changed, located
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.forms import form_of
@@ -354,10 +356,13 @@ class TestSetKeepsTheKind:
 
 class TestLike:
     @staticmethod
-    def like(ours: bytes, reference: bytes, drop: str = "", *, takes: bool = False, **aliases: str) -> Likeness:
+    def like(
+        ours: bytes, reference: bytes, drop: str = "", *, takes: bool = False, resized: str = "", **aliases: str
+    ) -> Likeness:
         named = Aliases((Pattern(key.replace("__", "/")), value) for key, value in aliases.items())
         drops = [Pattern(drop)] if drop else []
-        return Likeness(Snapshot.read(imported(ours)), Snapshot.read(imported(reference)), named, drops, takes=takes)
+        read = Snapshot.read(imported(ours)), Snapshot.read(imported(reference))
+        return Likeness(*read, named, drops, takes=takes, resized=[Pattern(resized)] if resized else [])
 
     @staticmethod
     def told(likeness: Likeness) -> list[tuple[str, str]]:
@@ -405,6 +410,18 @@ class TestLike:
         assert b"\7\x08\0zz\0" in self.stream(up)
         cut = self.like(longer.replace(b"\1\2\0xy\0", b"\1\2\3xyz"), shorter)
         assert self.told(cut) == [("lost", "dev#0/a"), ("lost", "dev#0/b")]
+
+    def test_unused_bytes_are_no_loss_and_take_no_value(self) -> None:
+        real, unused = field("x", "uint32", 4), field("x", "unused_buffer", 4)
+        kept = field("a", "uint8", 1)
+        new, old = small(kept, real, data=b"\1abcd"), small(kept, unused, data=b"\2\0\0\0\0")
+        bare = small(kept, data=b"\3")
+        assert self.told(self.like(old, bare)) == self.told(self.like(bare, old)) == []
+        assert self.stream(self.like(bare, old)) == old.replace(b"dev\0\0\0\0\0\0\0\1\2", b"dev\0\0\0\0\0\0\0\1\3")
+        assert self.told(self.like(new, old)) == [("lost", "dev#0/x")], "the value of a field is"
+        assert self.stream(self.like(new, old, drop="dev/x")) == old.replace(b"dev\0\0\0\0\0\0\0\1\2", b"dev\0\0\0\0\0\0\0\1\1")
+        assert self.told(self.like(old, new)) == [("filled", "dev#0/x")]
+        assert self.stream(self.like(old, new)) == new.replace(b"\1abcd", b"\2abcd")
 
     def test_aliases_of_fields_and_devices(self) -> None:
         new = small(field("new", "uint8", 1), data=b"\5")
@@ -631,12 +648,54 @@ class TestLike:
         assert cpu["cpreg_vmstate_array_len"] == len(cpu["cpreg_vmstate_values"]) == 258
         assert cpu["cpreg_vmstate_indexes"] == theirs["cpreg_vmstate_indexes"]
 
-    def test_another_architecture_or_size(self) -> None:
+    def test_another_architecture(self) -> None:
         with pytest.raises(StateError, match="a reference of the same architecture"):
             self.like(stream_bytes("pc-qemu7.2"), stream_bytes("armvirt-qemu7.2"))
-        larger = small(memory=ram(blocks(r=3 * PAGE), b""))
-        with pytest.raises(StateError, match="take that of a machine with as much memory, got 8192 - at ram#0/r"):
-            self.like(small(), larger)
+
+    def test_a_block_of_another_size_is_a_loss_unless_asked_for(self) -> None:
+        """QEMU's own words are in the message, so that a search for them finds it."""
+        one, three = (small(memory=ram(blocks(r=count * PAGE), b"")) for count in (1, 3))
+        for other, words in ((one, "0x2000 != 0x1000"), (three, "0x2000 != 0x3000")):
+            [move] = self.like(small(), other).moves
+            assert (move.what, move.place) == ("lost", "ram#0/r")
+            assert f"Size mismatch: r: {words}; --resize-block r " in move.said
+            assert self.told(self.like(small(), other, resized="ram/r")) == [("resized", "ram#0/r")]
+            dropped = self.like(small(), other, drop="ram/r")
+            assert self.told(dropped) == [("dropped", "ram#0/r")], "the machine keeps its own"
+            assert memory_of(imported(self.stream(dropped))) == {}
+
+    def test_a_longer_block_ends_with_zeros(self) -> None:
+        """They are written: a block that is not sent to its end keeps what the machine has there."""
+        source = blocks(q=PAGE, r=2 * PAGE) + page(0, b"a" * PAGE, "q") + page(0, b"b" * PAGE, "r") + page(PAGE, b"\7")
+        other = ram(blocks(q=PAGE, r=4 * PAGE), b"")
+        found = self.stream(self.like(small(memory=ram(source, b"")), small(memory=other), resized="ram/r"))
+        added = page(2 * PAGE, b"\0", "r") + page(3 * PAGE, b"\0")
+        assert found == small(memory=ram(blocks(q=PAGE, r=4 * PAGE) + added + source[len(blocks(q=PAGE, r=PAGE)) :], b""))
+
+    @pytest.mark.parametrize(
+        ("last", "place"),
+        [
+            ([b"\0"], None),
+            ([b"x" * PAGE, b"\0"], None),
+            ([b"\0", bytes(PAGE - 1) + b"x"], 0x2FFF),
+            ([b"x" * PAGE], 0x2000),
+            ([b"\7"], 0x2000),
+        ],
+        ids=["zero", "zero in the end", "used in the end", "bytes", "filled"],
+    )
+    def test_a_block_is_cut_where_zeros_are(self, last: list[bytes], place: int | None) -> None:
+        pages = page(0, b"a" * PAGE, "r") + page(PAGE, b"b" * PAGE)
+        turns = [blocks(r=4 * PAGE), pages, *(page(2 * PAGE, each, "r") for each in last), b""]
+        likeness = self.like(small(memory=ram(*turns)), small(), resized="ram/r")
+        [move] = likeness.moves
+        if place is None:
+            assert move.what == "resized"
+            left = [blocks(r=2 * PAGE), pages, *(b"" for _ in last), b""]
+            assert self.stream(likeness) == small(memory=ram(*left))
+        else:
+            assert move.what == "lost"
+            assert move == self.like(small(memory=ram(*turns)), small()).moves[0], "said before it is asked for"
+            assert f"it cannot be cut: the byte at {place:#x} is not zero" in move.said
 
     def test_what_an_aliased_device_loses_is_dropped_by_either_name(self) -> None:
         new = small(field("a", "uint8", 1), field("n", "uint8", 1), data=b"\1\2").replace(b"\3dev", b"\3DEV")
@@ -670,6 +729,74 @@ class TestLike:
         )
         assert b"expected PATH=NAME" in run("export", new, "--like", old, "--alias", "hpet", "-o", out).stderr
         assert b"belong to --like" in run("export", new, "--drop", "hpet", "-o", out).stderr
+
+
+class TestExitStatus:
+    """1: the answer is no. 2: the input cannot be read, or the command is wrong."""
+
+    @staticmethod
+    def make(folder: Path) -> None:
+        """The inputs, each named for what is wrong with it."""
+        (folder / "vm.mig").write_bytes(NUMBER)
+        (folder / "cut.mig").write_bytes(NUMBER[: len(NUMBER) // 2])
+        (folder / "less.mig").write_bytes(small())
+        (folder / "shorter.mig").write_bytes(small(field("x", "uint8", 1), data=b"\5", memory=ram(blocks(r=PAGE), b"")))
+        (folder / "arm.mig").write_bytes(small(memory=ram(blocks(mach_virt=PAGE), b"")))
+        text = io.BytesIO()
+        to_json(Snapshot.read(imported(NUMBER)), text)
+        found = json.loads(text.getvalue())
+        [device] = [section for section in found["sections"] if section["device"] == "dev"]
+        device["fields"][0] |= {"type": "uint16", "value": 500}
+        (folder / "large.json").write_text(json.dumps(found))
+        device["fields"][0] |= {"type": "string", "value": "five"}
+        (folder / "text.json").write_text(json.dumps(found))
+        del device["attributes"]["qemu"]["id"]
+        (folder / "lies.json").write_text(json.dumps(found))
+        with (folder / "elsewhere.tvm").open("wb") as file, SnapshotWriter(file) as writer:
+            writer.write(Section("dev", 0, ()))
+
+    @pytest.mark.parametrize(
+        ("line", "status", "words"),
+        [
+            ("vm.mig", 0, ""),
+            ("vm.mig --like vm.mig", 0, ""),
+            ("large.json", 1, "large.json: expected what fits QEMU's `uint8`"),
+            ("text.json", 1, "text.json: expected bytes, as only QEMU can read them"),
+            ("large.json --like vm.mig", 1, "refused: 1 value in use would be lost"),
+            ("vm.mig --like less.mig", 1, "refused: 1 value in use would be lost"),
+            ("vm.mig --like shorter.mig", 1, "Size mismatch: r: 0x2000 != 0x1000"),
+            ("vm.mig --like shorter.mig --resize-block r", 0, "resized: ram#0/r: 8192 bytes to 4096: only zeros are cut off"),
+            ("vm.mig --like shorter.mig --resize-block ram#0/r", 0, "resized"),
+            ("vm.mig --like shorter.mig --resize-block q", 2, "no field `ram/q`; near it: ram#0/r"),
+            ("vm.mig --like less.mig --drop dev/y", 2, "no field `dev/y`; near it: dev#0/x"),
+            ("vm.mig --like vm.mig --alias dev/y=x", 2, "no field `dev/y`"),
+            ("vm.mig --resize-block r", 2, "--resize-block belong to --like"),
+            ("cut.mig", 2, "cut.mig: "),
+            ("cut.mig --like vm.mig", 2, "cut.mig: "),
+            ("vm.mig --like cut.mig", 2, "cut.mig: "),
+            ("nothing.mig", 2, "nothing.mig: No such file"),
+            ("vm.mig --like nothing.mig", 2, "nothing.mig: No such file"),
+            ("elsewhere.tvm", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
+            ("elsewhere.tvm --like vm.mig", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
+            ("vm.mig --like elsewhere.tvm", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
+            ("vm.mig --like arm.mig", 2, "expected a reference of the same architecture"),
+            (
+                "lies.json",
+                2,
+                "lies.json: expected what `import` notes of a QEMU stream, in the attributes, got KeyError('id') - at dev#0",
+            ),
+            ("lies.json --like vm.mig", 2, "got KeyError('id') - at dev#0"),
+            ("vm.mig --like lies.json", 2, "got KeyError('id') - at dev#0"),
+            ("vm.mig --tables nothing.json", 2, "got `nothing.json`, which is no file"),
+        ],
+    )
+    def test_rows(self, line: str, status: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.make(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        done = CliRunner().invoke(cli, ["export", *line.split(), "-o", "out"])
+        assert (done.exit_code, (tmp_path / "out").exists()) == (status, not status), done.output
+        assert words in done.output
+        assert "Traceback" not in done.output
 
 
 class TestDefaults:

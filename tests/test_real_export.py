@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -47,6 +48,77 @@ def test_it_loads_what_was_exported(name: str, tmp_path: Path, stream_path: Call
     found = registers(name, tmp_path / "vm.mig", tmp_path)
     assert "PC=" in found or "EAX=" in found
     assert found == registers(name, stream_path(name), tmp_path)
+
+
+LED_BIOS = (
+    # out 0x60, 0xed; out 0x60, 7: the keyboard's lamps on; hlt
+    bytes.fromhex("b0ede660b007e660f4ebfd").ljust(0xFFF0, b"\0") + b"\xe9\x0d\x00"
+).ljust(65536, b"\0")
+
+
+def saved(folder: Path, name: str, *arguments: object, bios: bytes = LED_BIOS, runs: bool = False) -> Path:
+    """A stream of a machine, from its reset or from when its firmware halts."""
+    (folder / "bios").write_bytes(bios)
+    with Machine("x86_64", folder, "-M", "pc-i440fx-7.2", "-bios", folder / "bios", "-S", *arguments) as machine:
+        if runs:
+            machine("cont")
+            while "HLT=1" not in machine.monitor("info registers"):
+                time.sleep(0.02)
+            machine("stop")
+        machine.registers()
+        machine.migrate(f"exec:cat > {folder / name}")
+    return folder / name
+
+
+def loads(folder: Path, stream: Path, *arguments: object) -> bool:
+    more = ("-M", "pc-i440fx-7.2", "-bios", folder / "bios", "-S", "-incoming", f"exec:cat {stream}")
+    try:
+        with Machine("x86_64", folder, *more, *arguments) as machine:
+            machine.registers()
+    except (AssertionError, OSError, ValueError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "block"),
+    [
+        (("-m", "2M"), ("-m", "4M"), "pc.ram"),
+        (("-m", "4M"), ("-m", "2M"), "pc.ram"),
+        (("-m", "2M", *VGA), ("-m", "2M", "-device", "VGA,romfile=,vgamem_mb=2"), "*vga.vram"),
+        (("-m", "2M", "-device", "VGA,romfile=,vgamem_mb=2"), ("-m", "2M", *VGA), "*vga.vram"),
+    ],
+    ids=["more memory", "less memory", "more video memory", "less video memory"],
+)
+def test_memory_of_another_size(ours: tuple[str, ...], theirs: tuple[str, ...], block: str, tmp_path: Path) -> None:
+    ran, reset, out = saved(tmp_path, "ran.mig", *ours, runs=True), saved(tmp_path, "reset.mig", *theirs), tmp_path / "out.mig"
+    tables = tmp_path / "dump.json"
+    subprocess.run(["qemu-system-x86_64", "-M", "pc-i440fx-7.2", "-dump-vmstate", tables], check=True, capture_output=True)
+    options = ("--like", reset, "--tables", tables, "-o", out)
+    assert not loads(tmp_path, ran, *theirs)
+    refused = run("export", ran, *options)
+    assert (refused.returncode, b"Size mismatch: " in refused.stderr) == (1, True)
+    assert run("export", ran, *options, "--resize-block", block).returncode == 0
+    assert loads(tmp_path, out, *theirs)
+
+
+def test_a_subsection_that_only_the_dump_knows(tmp_path: Path) -> None:
+    """The reference's keyboard has no lamps on; what QEMU loads has, and so has what it saves again."""
+    machine = ("-m", "2M")
+    ran, reset, out = (
+        saved(tmp_path, "ran.mig", *machine, runs=True),
+        saved(tmp_path, "reset.mig", *machine),
+        tmp_path / "out.mig",
+    )
+    tables = tmp_path / "dump.json"
+    subprocess.run(["qemu-system-x86_64", "-M", "pc-i440fx-7.2", "-dump-vmstate", tables], check=True, capture_output=True)
+    refused = run("export", ran, "--like", reset, "-o", out)
+    assert (refused.returncode, b"-dump-vmstate may know it" in refused.stderr) == (1, True)
+    assert run("export", ran, "--like", reset, "--tables", tables, "-o", out).returncode == 0
+    assert shown("diff", ran, out) == ""
+    again = saved(tmp_path, "again.mig", *machine, "-incoming", f"exec:cat {out}")
+    keyboard = json.loads(shown("to-json", again, "--values"))["ps2kbd"]
+    assert keyboard["ps2kbd/ledstate"] == {"ledstate": 7}
 
 
 def test_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Path]) -> None:

@@ -234,6 +234,8 @@ def _compat_json(changes: Sequence[Change]) -> dict[str, Any]:
             "condition": change.condition or None,
             "written": change.writer,
             "read": change.reader,
+            "section": change.section or None,
+            "qemu_messages": list(change.phrases),
             "purpose": change.rule.purpose,
             "remedy": change.rule.remedy,
         }
@@ -246,22 +248,30 @@ def _compat_lines(direction: str, changes: Sequence[Change]) -> Iterator[Line]:
     yield [(f"{direction}: {DIRECTIONS[direction]}", PLAIN)]
     for change in sorted(changes, key=lambda each: (REFUSED, "while", FINE).index(each.effect)):
         style = BAD if change.effect == REFUSED else DIM if change.effect == FINE else VALUE
-        yield [("  ", PLAIN), (change.place, NAME), (f"  {change.rule.id}", DIM)]
+        section = f"  section {format_name(change.section)}" if change.section not in {"", change.device} else ""
+        yield [("  ", PLAIN), (change.place, NAME), (f"  {change.rule.id}", DIM), (section, PLAIN)]
         yield [
             ("    ", PLAIN),
             (clean(change.outcome), style),
             (clean(f": written {change.writer}, read {change.reader}"), PLAIN),
         ]
+        if change.phrases:
+            yield [(clean(f"    {_messages(change)}"), PLAIN)]
         if change.effect != FINE:
             yield [(f"    to mend it: {change.rule.remedy}", DIM)]
     counts = [sum(change.effect == effect for change in changes) for effect in (REFUSED, "while", FINE)]
     yield [(f"  {counts[0]} refused, {counts[1]} on a condition, {counts[2]} fine", DIM)]
 
 
+def _messages(change: Change) -> str:
+    """What QEMU prints where a load ends."""
+    return f"QEMU's message: {' | '.join(change.phrases)}"
+
+
 def _tests(old: Any, new: Any) -> dict[str, str]:
     """A device as changes name it -> its test: one for all instances, of which those with one table are compared once."""
     if isinstance(old, dumpstate.Dump):
-        return {name: format_name(name) for name in (*old.devices, *new.devices)}
+        return {name: format_name(name) for name in (dumpstate.MACHINE, *old.devices, *new.devices)}
     names = {entry.table.name for entry in old}
     return {entry.label: format_name(_old_name(entry.table, names)) for entry in (*old, *new)}
 
@@ -274,4 +284,6 @@ def _old_name(table: Table, old: Container[str]) -> str:
 def _note(change: Change, tests: Mapping[str, str], bad: Container[str]) -> ci.Note:
     level: ci.Level = "error" if change.effect in bad else "notice" if change.effect == FINE else "warning"
     remedy = "" if change.effect == FINE else f"; to mend it: {change.rule.remedy}"
-    return ci.Note(tests[change.device], level, change.rule.id, f"{change}{remedy}")
+    section = f"; section {format_name(change.section)}" if change.section else ""
+    messages = f"; {_messages(change)}" if change.phrases else ""
+    return ci.Note(tests[change.device], level, change.rule.id, f"{change}{section}{messages}{remedy}")

@@ -25,7 +25,7 @@ from tagged_vmstate.fuzz.mutate_json import changed_json, smaller_json
 from tagged_vmstate.jsonform import Document, from_json, to_json
 from tagged_vmstate.machine import Machine, check_by_loading
 from tagged_vmstate.paths import Aliases, parse_alias
-from tagged_vmstate.qemu import dumpstate
+from tagged_vmstate.qemu import differences, dumpstate
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.qemu.export import export
 from tagged_vmstate.records import Record, is_known_type
@@ -268,12 +268,12 @@ class Dumps(JsonTarget):
         except VMStateError as error:
             return _refusal(error)
         own = {each.rule for each in dumpstate.compare(found, found) if each.effect == REFUSED}
-        if own - {dumpstate.VERSION_OLD}:
+        if own - {differences.VERSION_OLD}:
             raise Defect("a dump that is not compatible with itself")
         changes = [each for one in (found, renamed) for each in dumpstate.compare(self._usual, one)]
         changes += dumpstate.compare(found, self._usual)
         for each in changes:
-            str(each).encode()
+            f"{each}{each.section}{each.phrases}".encode()
         return f"compared {len({each.rule for each in changes})}"
 
     @override
@@ -498,6 +498,8 @@ _DUMP: Final = _dumped(
                 "Fields": [
                     {"field": "x", "version_id": 0, "field_exists": False, "size": 4},
                     {"field": "a", "version_id": 2, "field_exists": True, "size": 1},
+                    {"field": "regs", "version_id": 0, "field_exists": False, "size": 4, "num": 5},
+                    {"field": "unused", "version_id": 0, "field_exists": False, "size": 8},
                     {
                         "field": "inner",
                         "version_id": 1,

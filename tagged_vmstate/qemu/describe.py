@@ -7,12 +7,14 @@ the values that go over: those of another size, and the arrays that are longer o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import groupby
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from typing import Any, TypeAlias, cast
 
 from tagged_vmstate.frames import label
+from tagged_vmstate.paths import Path, PathPart
 from tagged_vmstate.qemu.encode import plain
 from tagged_vmstate.qemu.vmdesc import Field, Slot, Struct, parse
 from tagged_vmstate.records import Record, Records
@@ -42,27 +44,118 @@ def fitted(struct: Struct, records: Records) -> Struct:
     return replace(struct, fields=tuple(fields), subsections=tuple(subsections))
 
 
-def slots(struct: Struct) -> dict[tuple[str, ...], Slot]:
-    """The slots of a device and of all structs inside, by the names on the way; the elements of an array are as its first."""
-    found: dict[tuple[str, ...], Slot] = {}
-    left: list[tuple[tuple[str, ...], Struct]] = [((), struct)]
-    while left:
-        path, each = left.pop()
-        for slot in each.slots:
-            found[here := (*path, slot.name)] = slot
-            if slot.struct:
-                left.append((here, slot.struct))
-    return found
+class Slots:
+    """The slots of a device and of all structs inside, by their paths.
+
+    Args:
+        struct: How QEMU describes the device.
+    """
+
+    def __init__(self, struct: Struct) -> None:
+        self._struct = struct
+        self._by_name: dict[Path, dict[str, Slot]] = {}
+        self._ends: dict[Path, list[int]] = {}
+
+    def get(self, path: Path) -> Slot | None:
+        """The slot at a path; None where there is none. Elements beyond the end of an array are as its last one."""
+        above, name = path[:-1], path[-1]
+        return self.get(above) if isinstance(name, int) else self.inside(above).get(name)
+
+    def inside(self, path: Path) -> Mapping[str, Slot]:
+        """The slots of the struct at a path, by name."""
+        if path not in self._by_name:
+            struct = self._at(path)
+            self._by_name[path] = {slot.name: slot for slot in struct.slots} if struct else {}
+        return self._by_name[path]
+
+    def _at(self, path: Path) -> Struct | None:
+        """The struct at a path."""
+        if not path:
+            return self._struct
+        slot = self.get(path)
+        if slot is None or not slot.entries or not isinstance(path[-1], int):
+            return slot.struct if slot else None
+        if path[:-1] not in self._ends:
+            self._ends[path[:-1]] = list(accumulate(field.count for field in slot.entries[:-1]))
+        return slot.entries[bisect_right(self._ends[path[:-1]], path[-1])].struct
 
 
-def versions(like: Struct, ours: Struct) -> set[tuple[tuple[str, ...], tuple[int, int]]]:
-    """Where structs of other versions lie in two descriptions of a device: the names on the way, and both versions."""
-    here = slots(ours)
-    return {
-        (path[:-1], (slot.struct.version, other.struct.version))
-        for path, slot in slots(like).items()
-        if slot.struct and (other := here.get(path)) and other.struct and slot.struct.version != other.struct.version
-    }
+def versions(like: Slots | None, ours: Slots | None, path: Path) -> set[tuple[int, int]]:
+    """The versions of the structs that the struct at a path holds, there and here, where they differ."""
+    if like is None or ours is None:
+        return set()
+    here = ours.inside(path)
+    pairs = ((slot.struct, here[name].struct) for name, slot in like.inside(path).items() if name in here)
+    return {(first.version, second.version) for first, second in pairs if first and second and first.version != second.version}
+
+
+def extended(struct: Struct, added: Mapping[Path, Sequence[Struct]]) -> Struct:
+    """The description of a device with more subsections.
+
+    Args:
+        struct: How QEMU describes the device.
+        added: Path of a struct, with the indexes of elements of arrays -> what describes the subsections that are added to it.
+    """
+    ways: dict[Path, dict[PathPart, None]] = {(): {}}
+    for path in added:
+        for end, part in enumerate(path):
+            ways.setdefault(path[:end], {})[part] = None
+            ways.setdefault(path[: end + 1], {})
+    return _Extension(ways, added).struct(struct, ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Extension:
+    """What is added to a description.
+
+    Attributes:
+        ways: Path -> the names or indexes that lead on to where something is added.
+        added: As for `extended`.
+    """
+
+    ways: Mapping[Path, Collection[PathPart]]
+    added: Mapping[Path, Sequence[Struct]]
+
+    def struct(self, struct: Struct, path: Path) -> Struct:
+        """The struct at a path."""
+        fields: list[Field] = []
+        subsections = []
+        for slot in struct.slots:
+            here = (*path, slot.name)
+            if here not in self.ways:
+                fields += slot.entries
+                subsections += [slot.subsection] if slot.subsection else []
+            elif slot.subsection:
+                subsections.append(self.struct(slot.subsection, here))
+            elif slot.is_array:
+                fields += self._elements(slot, here)
+            else:
+                fields.append(self._entry(slot.entries[0], here))
+        return replace(struct, fields=tuple(fields), subsections=(*subsections, *self.added.get(path, ())))
+
+    def _elements(self, slot: Slot, path: Path) -> Iterator[Field]:
+        """The entries of an array, those of the elements on the way apart."""
+        indexes = sorted(cast("Collection[int]", self.ways[path]), reverse=True)
+        start = end = 0
+        for place, field in enumerate(slot.entries, 1):
+            end += field.count
+            if place == len(slot.entries) and indexes:
+                end = max(end, indexes[0] + 1)  # elements beyond its end are as the last one
+            while indexes and indexes[-1] < end:
+                index = indexes.pop()
+                if start < index:
+                    yield _repeated(field, index - start)
+                yield self._entry(_repeated(field, 1), (*path, index))
+                start = index + 1
+            if start < end:
+                yield _repeated(field, end - start)
+            start = end
+
+    def _entry(self, field: Field, path: Path) -> Field:
+        if field.struct is None:
+            return field
+        inside = self.struct(field.struct, path)
+        return replace(field, struct=inside, size=field.size + inside.size - field.struct.size)
 
 
 def described(data: bytes, written: Mapping[str, Sequence[Struct]]) -> bytes:

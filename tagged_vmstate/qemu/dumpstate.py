@@ -1,30 +1,22 @@
-"""What QEMU's `-dump-vmstate` says of two builds, compared: what each difference does to a migration.
+"""What QEMU's `-dump-vmstate` writes of two builds, compared: what each difference does to a migration.
 
-QEMU's streams carry no names: a section's bytes are read by position. So what counts is whether the reader takes
-the same sizes in the same order (migration/vmstate.c, vmstate_load_state):
-
-- a section's version must lie between the reader's minimum_version_id and version_id;
-- a field is there if its version_id is not above the section's version, for the writer and for the reader;
-- a field with a condition (`field_exists`) is there or not as the device's own code says;
-- a subsection is sent where it is needed, by name; one that the reader lacks ends the migration.
-
-The size of a struct is that of its memory, not of its bytes: its fields count. How many elements an array has is
-not in the dump.
+A dump has every type of device that a build knows, whether a machine has it or not, but not what registers its section by itself,
+as CPUs and some old devices do. The size of a struct in it is that of its memory, not of its bytes: its fields count. How many
+elements an array has is in the dumps of QEMU 8.1 and later.
 """
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
-from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change, ChangeRule
+from tagged_vmstate.changes import REFUSED, WHILE, Change, ChangeRule, Effect
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.jsonform import Document
-from tagged_vmstate.paths import Aliases, format_path
+from tagged_vmstate.paths import Aliases
+from tagged_vmstate.qemu.differences import Description, Leaf, differences
 from tagged_vmstate.wire import NESTING
 from tagged_vmstate.wiretype import brief, is_text
 
@@ -34,78 +26,23 @@ NO_ALIASES: Final = Aliases()
 MACHINE: Final = "vmschkmachine"
 """The key of the machine's name, beside the devices."""
 
+UNUSED: Final = "unused"
+"""What VMSTATE_UNUSED names its bytes."""
+
 DEVICE_UNKNOWN: Final = ChangeRule(
     "qemu-device-unknown", "a device that the reader lacks", "use a machine without it, or name its new name with --alias"
 )
 DEVICE_RENAMED: Final = ChangeRule(
     "qemu-section-renamed", "a section under another name", "the name is what the stream finds it by: give it back its old one"
 )
-VERSION_NEW: Final = ChangeRule("qemu-version-too-new", "a section version above the reader's", "save with an older machine type")
-VERSION_OLD: Final = ChangeRule(
-    "qemu-version-too-old", "a section version below the reader's minimum", "migrate by a QEMU in between"
+MACHINE_CHANGED: Final = ChangeRule(
+    "qemu-machine-changed", "another machine type", "start the reader with the machine type of the writer (-M)"
 )
-FIELD_UNKNOWN: Final = ChangeRule(
-    "qemu-field-unknown", "bytes that the reader does not take", "raise version_id, or move the field into a subsection"
+LENGTHS_UNKNOWN: Final = ChangeRule(
+    "qemu-lengths-unknown",
+    "a dump without the lengths of arrays",
+    "compare dumps of QEMU 8.1 or later, or look into QEMU's source",
 )
-FIELD_MISSING: Final = ChangeRule(
-    "qemu-field-missing", "bytes that the reader waits for", "give the field a later version_id, or move it into a subsection"
-)
-FIELD_RESIZED: Final = ChangeRule("qemu-field-resized", "a field of another size", "give it its old size on the wire")
-FIELD_RENAMED: Final = ChangeRule(
-    "qemu-field-renamed", "another name for the same bytes", "nothing for QEMU; `export --like` takes it as --alias"
-)
-FIELD_MOVED: Final = ChangeRule("qemu-field-moved", "a field in another place", "give it its old place")
-STRUCT_MOVED: Final = ChangeRule(
-    "qemu-struct-moved", "the same fields inside a struct, or out of one", "nothing has to be done: the bytes are the same"
-)
-CONDITION_CHANGED: Final = ChangeRule(
-    "qemu-condition-changed", "a condition on one side only", "see that the condition holds for this machine"
-)
-SUBSECTION_UNKNOWN: Final = ChangeRule(
-    "qemu-subsection-unknown", "a subsection that the reader lacks", "leave unused what needs it"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A field that is bytes of its own.
-
-    Attributes:
-        path: The structs that it lies in, and its name.
-        key: Its name, and which of those that have it, whatever structs it lies in.
-        size: Bytes of an element.
-        version: The first version that has it.
-        is_conditional: The device's own code decides whether it is there.
-    """
-
-    path: tuple[str, ...]
-    key: tuple[str, int]
-    size: int
-    version: int
-    is_conditional: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """A device, a subsection or what lies in one.
-
-    Attributes:
-        name: Of the section in the stream.
-        version: What is written.
-        minimum: What is still read.
-        leaves: Its fields in their order.
-        subsections: Name -> what it is, those of structs inside included.
-    """
-
-    name: str
-    version: int
-    minimum: int
-    leaves: tuple[Leaf, ...]
-    subsections: Mapping[str, Description]
-
-    def at(self, version: int) -> list[Leaf]:
-        """The fields that a section of a version has."""
-        return [leaf for leaf in self.leaves if leaf.is_conditional or leaf.version <= version]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +52,12 @@ class Dump:
     Attributes:
         machine: The machine type.
         devices: Type of device -> its description.
+        has_counts: It contains how many elements arrays have, as of QEMU 8.1.
     """
 
     machine: str
     devices: Mapping[str, Description]
+    has_counts: bool
 
 
 def read(document: Document, aliases: Aliases = NO_ALIASES) -> Dump:
@@ -151,6 +90,7 @@ def parse(value: Any, aliases: Aliases = NO_ALIASES) -> Dump:
         FormatError: This is no dump of QEMU's.
     """
     machine = _member(_member(value, MACHINE, dict), "Name", str)
+    has_counts = _has_counts([each for name, each in value.items() if name != MACHINE])
     devices = {}
     for name, each in value.items():
         if name == MACHINE:
@@ -159,11 +99,25 @@ def parse(value: Any, aliases: Aliases = NO_ALIASES) -> Dump:
             _check(name, str, "a device")
             if "Description" in _check(each, dict, "a device"):
                 renamed = aliases.get(name, ()) or name
-                devices[renamed] = _description(_member(each, "Description", dict), _Place(aliases, name))
+                devices[renamed] = _description(_member(each, "Description", dict), _Place(aliases, name, has_counts))
         except FormatError as error:
             error.section = name
             raise
-    return Dump(machine, devices)
+    return Dump(machine, devices, has_counts)
+
+
+def _has_counts(value: object) -> bool:
+    """Whether something in a dump is an array of so many elements."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            if "num" in each:
+                return True
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+    return False
 
 
 def _member(value: Any, key: str, kind: type[T]) -> T:
@@ -179,6 +133,14 @@ def _check(value: Any, kind: type[T], what: str) -> T:
     return cast("T", value)
 
 
+def _length(value: Mapping[str, Any], key: str, bits: int) -> int:
+    """How long something is."""
+    found = _member(value, key, int)
+    if found not in range(1 << bits):
+        raise FormatError(f'"{key}" of 0 to 2**{bits}-1', str(found), offset=0, source="JSON")
+    return found
+
+
 _KINDS: Final[dict[type, str]] = {list: "array", dict: "object", str: "string", int: "integer", bool: "boolean"}
 
 
@@ -192,7 +154,7 @@ def places(dump: Dump) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _paths(description: Description) -> Iterator[tuple[str, ...]]:
     yield from (leaf.path for leaf in description.leaves)
     for name, each in description.subsections.items():
-        yield from ((name, *path) for path in _paths(each))
+        yield from ((*name, *path) for path in _paths(each))
 
 
 def is_dump(value: object) -> bool:
@@ -206,6 +168,7 @@ class _Place:
 
     aliases: Aliases
     device: str
+    has_counts: bool
     above: tuple[str, ...] = ()
 
     def names(self, path: tuple[str, ...]) -> tuple[str, ...]:
@@ -215,173 +178,125 @@ class _Place:
 
     def inside(self, path: tuple[str, ...]) -> _Place:
         """What lies in a subsection."""
-        return _Place(self.aliases, self.device, (*self.above, *path))
+        return _Place(self.aliases, self.device, self.has_counts, (*self.above, *path))
 
 
-def _description(value: Any, place: _Place, nesting: int = NESTING) -> Description:
+def _description(value: Any, place: _Place, nesting: int = NESTING, holder: str = "") -> Description:
     if not nesting:
         raise FormatError(f"at most {NESTING} descriptions within each other", "more", offset=0, source="JSON")
-    name = _member(value, "name", str)
+    name, version = _member(value, "name", str), _member(value, "version_id", int)
     opening = _Opening(place, nesting)
-    leaves = tuple(opening.leaves(value, ()))
-    version, minimum = _member(value, "version_id", int), _member(value, "minimum_version_id", int)
-    return Description(place.aliases.get(name, ()) or name, version, minimum, leaves, opening.subsections)
+    leaves = tuple(opening.leaves(value, _Level()))
+    minimum = _member(value, "minimum_version_id", int)
+    name = place.aliases.get(name, ()) or name
+    return Description(name, version, minimum, leaves, opening.subsections, holder, opening.structs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A field, and the structs that it lies in: the attributes of `Leaf`."""
+
+    path: tuple[str, ...] = ()
+    counts: tuple[int | None, ...] = ()
+    version: int = 0
+    conditions: tuple[bool, ...] = ()
 
 
 class _Opening:
     """Opens the structs of a description."""
 
     def __init__(self, place: _Place, nesting: int) -> None:
-        self.subsections: dict[str, Description] = {}
+        self.subsections: dict[tuple[str, ...], Description] = {}
+        self.structs: dict[tuple[str, ...], int] = {}
         self._place = place
         self._nesting = nesting
-        self._counts: Counter[str] = Counter()
+        self._names: Counter[str] = Counter()
+        self._subsections: Counter[tuple[str, ...]] = Counter()
 
-    def leaves(self, value: Mapping[str, Any], path: tuple[str, ...], outer: int | None = None) -> Iterator[Leaf]:
-        """The fields in their order; what lies in a struct is there since the struct is."""
-        if len(path) >= self._nesting:
+    def leaves(self, value: Mapping[str, Any], outer: _Level) -> Iterator[Leaf]:
+        """The fields in their order."""
+        if len(outer.path) >= self._nesting:
             raise FormatError(f"at most {NESTING} descriptions within each other", "more", offset=0, source="JSON")
+        owner = _member(value, "name", str)
+        version = _member(value, "version_id", int)
+        if outer.path:
+            self.structs[self._place.names(outer.path)] = version
         for each in _check(value.get("Fields", []), list, '"Fields"'):
-            told = _member(each, "field", str)
+            name = _member(each, "field", str)
             try:
-                yield from self._field(each, (*path, told), outer)
+                level = self._level(each, name, outer, version)
+                if level is not None:
+                    yield from self._field(each, level, owner)
             except FormatError as error:
-                error.under(told)
+                error.under(name)
                 raise
         for each in _check(value.get("Subsections", []), list, '"Subsections"'):
             name = _member(each, "name", str)
+            path = (*outer.path, name)
             try:
-                inner = _description(each, self._place.inside((*path, name)), self._nesting - 1)
-                self.subsections["/".join(self._place.names((*path, name)))] = inner
+                inner = _description(each, self._place.inside(path), self._nesting - 1, owner)
+                *structs, name = self._place.names(path)
+                again = self._subsections[*structs, name]
+                key = *structs, f"{name}[{again}]" if again else name
+                self.subsections[key] = replace(inner, name=name)
+                self._subsections[*structs, name] += 1
             except FormatError as error:
                 error.under(name)
                 raise
 
-    def _field(self, value: Mapping[str, Any], path: tuple[str, ...], outer: int | None) -> Iterator[Leaf]:
-        since = _member(value, "version_id", int)
-        since = since if outer is None else outer
+    def _level(self, value: Mapping[str, Any], name: str, outer: _Level, version: int) -> _Level | None:
+        """A field of a description of some version; None for one that is never on the wire."""
+        since, is_conditional = _member(value, "version_id", int), _member(value, "field_exists", bool)
+        count = _length(value, "num", 31) if "num" in value else 0 if self._place.has_counts else None
+        is_inside = bool(outer.path)
+        if value.get("num") == 0 or (is_inside and since > version and not is_conditional):
+            return None
+        since = outer.version if is_inside else 0 if is_conditional else since
+        return _Level((*outer.path, name), (*outer.counts, count), since, (*outer.conditions, is_conditional))
+
+    def _field(self, value: Mapping[str, Any], level: _Level, owner: str) -> Iterator[Leaf]:
         if "Description" in value:
-            yield from self.leaves(_member(value, "Description", dict), path, since)
+            yield from self.leaves(_member(value, "Description", dict), level)
             return
-        path = self._place.names(path)
+        path = self._place.names(level.path)
         name = path[-1]
-        yield Leaf(path, (name, self._counts[name]), _member(value, "size", int), since, _member(value, "field_exists", bool))
-        self._counts[name] += 1
+        size = _length(value, "size", 63) or None
+        is_unused = level.path[-1] == UNUSED
+        yield Leaf(path, (name, self._names[name]), size, level.counts, level.version, level.conditions, is_unused, owner)
+        self._names[name] += 1
 
 
 def compare(writer: Dump, reader: Dump) -> list[Change]:
     """What differs for a QEMU that reads what another writes."""
-    found: list[Change] = []
+    found = [*_machines(writer.machine, reader.machine), *_lengths(writer, reader)]
     sections = {each.name: name for name, each in reader.devices.items()}
     for device, ours in writer.devices.items():
         theirs = reader.devices.get(device) or reader.devices.get(sections.get(ours.name, ""))
+        unknown = tuple(f"Unknown {kind}section or instance '{ours.name}' 0" for kind in ("savevm ", ""))
         if theirs is None:
-            found.append(Change(DEVICE_UNKNOWN, device, (), "it", "nothing", WHILE, "the machine has none"))
+            condition = f"the machine has none, or the reader registers `{ours.name}` outside of its dump"
+            phrases = (*unknown, f"'{device}' is not a valid device model name")
+            found.append(Change(DEVICE_UNKNOWN, device, (), "it", "nothing", WHILE, condition, ours.name, phrases))
             continue
         if theirs.name != ours.name:
-            found.append(Change(DEVICE_RENAMED, device, (), f"`{ours.name}`", f"`{theirs.name}`", REFUSED))
-        found += _sections(device, (), ours, theirs)
+            words = f"`{ours.name}`", f"`{theirs.name}`"
+            found.append(Change(DEVICE_RENAMED, device, (), *words, REFUSED, "", ours.name, unknown))
+        found += differences(device, ours, theirs)
     return found
 
 
-def _sections(device: str, path: tuple[str, ...], ours: Description, theirs: Description) -> Iterator[Change]:
-    readable = f"{theirs.minimum} to {theirs.version}"
-    if ours.version > theirs.version:
-        yield Change(VERSION_NEW, device, path, f"version {ours.version}", readable, REFUSED)
-    elif ours.version < theirs.minimum:
-        yield Change(VERSION_OLD, device, path, f"version {ours.version}", readable, REFUSED)
-    version = min(ours.version, theirs.version)
-    yield from _fields(device, path, ours.at(ours.version), theirs.at(version))
-    inside: dict[str, Description] = {}
-    moved = ours.subsections.keys() - theirs.subsections.keys()
-    for key, each in theirs.subsections.items():
-        for slash in re.finditer("/", key):
-            if key[slash.end() :] in moved:
-                inside.setdefault(key[slash.end() :], each)
-    for name, inner in ours.subsections.items():
-        other = theirs.subsections.get(name) or theirs.subsections.get(name.rpartition("/")[2])
-        other = other or inside.get(name)
-        if other is None:
-            condition = "it is not needed, and so not sent"
-            yield Change(SUBSECTION_UNKNOWN, device, (*path, name), "a subsection", "nothing", WHILE, condition)
-        else:
-            yield from _sections(device, (*path, name), inner, other)
+def _machines(ours: str, theirs: str) -> Iterator[Change]:
+    """Another machine type, of which QEMU compares only as many letters as the stream has (configuration_post_load)."""
+    if ours != theirs:
+        is_prefix = theirs.startswith(ours)
+        condition = f"the two machines have the same devices: QEMU compares only `{ours}` of the name" if is_prefix else ""
+        phrase = f"Machine type received is '{ours}' and local is '{theirs}'"
+        effect: Effect = WHILE if is_prefix else REFUSED
+        words = f"`{ours}`", f"`{theirs}`"
+        yield Change(MACHINE_CHANGED, MACHINE, (), *words, effect, condition, "configuration", () if is_prefix else (phrase,))
 
 
-def _fields(device: str, path: tuple[str, ...], ours: list[Leaf], theirs: list[Leaf]) -> Iterator[Change]:
-    """What differs in the bytes of a section, by name and place: each difference once, none hiding the next."""
-    lost: list[Leaf] = []
-    new: list[Leaf] = []
-    names = {leaf.key for leaf in ours} & {leaf.key for leaf in theirs}
-    i = k = 0
-    for j, m in [*_in_order(ours, theirs), (len(ours), len(theirs))]:
-        left, right = ours[i:j], theirs[k:m]
-        i, k = j + 1, m + 1
-        free = [leaf for leaf in left if leaf.key not in names], [leaf for leaf in right if leaf.key not in names]
-        renamed = [pair for pair in zip(*free, strict=False) if len(free[0]) == len(free[1]) and pair[0].size == pair[1].size]
-        for before, after in renamed:
-            name = _quoted(before), _quoted(after)
-            yield Change(FIELD_RENAMED, device, (*path, *before.path), *name, FINE)
-        known = {leaf.key for pair in renamed for leaf in pair}
-        lost += [leaf for leaf in left if leaf.key not in known]
-        new += [leaf for leaf in right if leaf.key not in known]
-        if j < len(ours):
-            yield from _pair(device, path, ours[j], theirs[m])
-    places = {leaf.key: leaf for leaf in new}
-    for leaf in lost:
-        if leaf.key in places:
-            yield Change(FIELD_MOVED, device, (*path, *leaf.path), "it", "it, in another place", REFUSED)
-            continue
-        yield _one_sided(FIELD_UNKNOWN, device, path, leaf)
-    gone = {leaf.key for leaf in lost}
-    for leaf in new:
-        if leaf.key not in gone:
-            yield _one_sided(FIELD_MISSING, device, path, leaf)
-
-
-def _in_order(ours: list[Leaf], theirs: list[Leaf]) -> Iterator[tuple[int, int]]:
-    """The places, on both sides, of as many fields as there are in the same order: the others moved.
-
-    The longest run of rising places, found from the end in n log n steps.
-    """
-    places = {leaf.key: place for place, leaf in enumerate(theirs)}
-    begins: list[int] = []  # the highest place, negated, at which 1, 2, 3... fields in order can begin
-    firsts: list[int] = []  # the pair that does
-    pairs: list[tuple[int, int, int]] = []  # with the number of the pair that follows
-    for mine in reversed(range(len(ours))):
-        place = places.get(ours[mine].key)
-        if place is not None:
-            more = bisect_left(begins, -place)
-            begins[more : more + 1], firsts[more : more + 1] = [-place], [len(pairs)]
-            pairs.append((mine, place, firsts[more - 1] if more else -1))
-    at = firsts[-1] if firsts else -1
-    while at >= 0:
-        mine, place, at = pairs[at]
-        yield mine, place
-
-
-def _pair(device: str, path: tuple[str, ...], ours: Leaf, theirs: Leaf) -> Iterator[Change]:
-    here = (*path, *ours.path)
-    if ours.size != theirs.size:
-        yield Change(FIELD_RESIZED, device, here, f"{ours.size} bytes", f"{theirs.size} bytes", REFUSED)
-    if len(ours.path) != len(theirs.path):
-        words = _quoted(ours), _quoted(theirs)
-        yield Change(STRUCT_MOVED, device, here, *words, FINE)
-    if ours.is_conditional != theirs.is_conditional:
-        words = (
-            "a condition" if ours.is_conditional else "no condition",
-            "a condition" if theirs.is_conditional else "no condition",
-        )
-        yield Change(CONDITION_CHANGED, device, here, *words, WHILE, "the condition holds")
-
-
-def _quoted(leaf: Leaf) -> str:
-    return f"`{format_path(None, leaf.path)}`"
-
-
-def _one_sided(rule: ChangeRule, device: str, path: tuple[str, ...], leaf: Leaf) -> Change:
-    size = f"{leaf.size} bytes"
-    words = (size, "nothing") if rule is FIELD_UNKNOWN else ("nothing", size)
-    if leaf.is_conditional:
-        return Change(rule, device, (*path, *leaf.path), *words, WHILE, "its condition does not hold")
-    return Change(rule, device, (*path, *leaf.path), *words, REFUSED)
+def _lengths(writer: Dump, reader: Dump) -> Iterator[Change]:
+    if writer.has_counts != reader.has_counts:
+        ours, theirs = (f"arrays of {'known' if each.has_counts else 'unknown'} length" for each in (writer, reader))
+        yield Change(LENGTHS_UNKNOWN, MACHINE, (), ours, theirs, WHILE, "each array has as many elements on both sides")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import operator
 from collections import ChainMap, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 
@@ -22,25 +22,24 @@ from tagged_vmstate.blocks import BlockType
 from tagged_vmstate.errors import StateError, naming
 from tagged_vmstate.frames import label
 from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
-from tagged_vmstate.qemu import stream
-from tagged_vmstate.qemu.describe import described, fitted, slots, versions
+from tagged_vmstate.qemu import ramblocks, stream
+from tagged_vmstate.qemu.describe import Slots, described, extended, fitted, versions
 from tagged_vmstate.qemu.encode import encode_device, is_kept
-from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, plain_item
+from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, OriginError, in_section, plain_item
 from tagged_vmstate.qemu.keyed import PAIRS, matched, numbers
 from tagged_vmstate.qemu.reset import has_run
-from tagged_vmstate.qemu.vmdesc import Slot, Struct
+from tagged_vmstate.qemu.subsections import KnownSubsections
+from tagged_vmstate.qemu.vmdesc import UNUSED, Slot, Struct
 from tagged_vmstate.records import Record, Records, is_known_type, wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
 
-What: TypeAlias = Literal["renamed", "resized", "kept", "filled", "dropped", "lost", "taken"]
+What: TypeAlias = Literal["renamed", "resized", "kept", "carried", "filled", "dropped", "lost", "taken"]
 Counts: TypeAlias = ChainMap[tuple[int, int], None]
 """Integers that differ, in the reference and in the snapshot: each may be the length of an array that follows it, or of one in
 a struct that follows it."""
-RAM_LABEL: Final = label(stream.RAM, 0)
-RESIZABLE: Final = "/rom@"
-"""Blocks of tables for the firmware, which QEMU takes in any size."""
-_FIXED: Final = frozenset({"buffer", "unused_buffer", "bitmap"})
+ASK_FOR_TABLES: Final = "--tables with that QEMU's -dump-vmstate may know it"
+_FIXED: Final = frozenset({"buffer", UNUSED, "bitmap"})
 """Types without names inside whose size stands in QEMU's tables."""
 _COMPARED: Final = {" equal": operator.eq, " le": operator.ge}
 """Endings of QEMU's types: what its own value must be to the one that it loads (migration/vmstate-types.c)."""
@@ -53,8 +52,9 @@ class Move:
     """Something that is not in the new stream as it was in the snapshot.
 
     Attributes:
-        what: ``renamed``, ``resized``, ``kept`` in a size that the reference does not have, ``filled`` from the reference,
-            ``dropped``, ``lost``: in use and not named, or ``taken``: it would be filled from a reference that has run.
+        what: ``renamed``, ``resized``, ``kept`` in a size that the reference does not have, ``carried``: a subsection that the
+            reference lacks, ``filled`` from the reference, ``dropped``, ``lost``: in use and not named, or ``taken``: it would be
+            filled from a reference that has run.
         section: ``device#instance``.
         path: Names and indexes.
         said: What it is about, in words.
@@ -80,6 +80,8 @@ class Likeness:
         aliases: What the snapshot calls the devices and fields of the reference that have another name in it.
         drops: What may be lost.
         takes: The state of a reference that has run may be written.
+        resized: The blocks of memory that are to have the sizes of the reference.
+        known: The subsections of the other QEMU, which are written although the reference lacks them.
 
     Attributes:
         moves: Everything that does not go over as it is.
@@ -87,7 +89,8 @@ class Likeness:
         has_run: What says that the machine of the reference has run; None where it is at its reset.
 
     Raises:
-        StateError: One of the two did not come from a QEMU stream, or they are of different architectures.
+        OriginError: One of the two did not come from a QEMU stream, or they are of different architectures.
+        StateError: A value does not fit.
         FormatError: One of them is damaged.
     """
 
@@ -99,6 +102,8 @@ class Likeness:
         drops: Sequence[Pattern] = (),
         *,
         takes: bool = False,
+        resized: Sequence[Pattern] = (),
+        known: KnownSubsections | None = None,
     ) -> None:
         self.moves: list[Move] = []
         self._from = Origin(snapshot)
@@ -109,18 +114,17 @@ class Likeness:
         self._aliases = aliases
         self._drops = drops
         self._takes = takes
-        self._slots: Mapping[tuple[str, ...], Slot] = {}
-        self._versions: set[tuple[tuple[str, ...], tuple[int, int]]] = set()
+        self._known = known
+        self._slots: Slots | None = None
+        self._our_slots: Slots | None = None
+        self._device: tuple[str, int] = "", 0
+        self._added: dict[Path, list[Struct]] = {}
         self._ours: dict[str, str] = {}
         self._written: dict[str, list[Struct]] = {}
         self.dropped: list[Pattern] = []
-        self._left_out = set(self._memory_left_out())
+        self._blocks = dict(self._memory(resized))
         self._sections = dict(self._merged())
-        commands = {said["command"] for _, said in self._like.of_type(stream.COMMAND)}
-        for section, said in self._from.of_type(stream.COMMAND):
-            if said["command"] not in commands:
-                text = f"the command 0x{said['command']:02x} to the other QEMU, which is no state"
-                self._note("dropped", section.label, (), text)
+        self._note_commands()
 
     @property
     def lost(self) -> list[Move]:
@@ -134,18 +138,19 @@ class Likeness:
 
     def write(self, target: BinaryIO) -> None:
         """Write the stream. Raises StateError where a value does not fit, FormatError and OSError."""
-        memory = MemoryWriter(self._from.page_size, self._left_out)
+        memory = MemoryWriter(self._from.page_size, self._blocks)
         parts = self._from.memory()  # all of it where the reference lists its blocks first
         target.write(BEGIN)
         for place, (section, said) in enumerate(self._like.sections):
-            if place in self._sections:
-                target.write(self._sections[place])
-            elif section.device != stream.RAM:
-                target.write(plain_item(section, said))
-            elif "total" in said:
-                for part, told in parts:
-                    head = Head.of(part, {**told, "id": said["id"], "footer": said["footer"]})
-                    target.writelines(memory.part(head, part, told))
+            with in_section(section):
+                if place in self._sections:
+                    target.write(self._sections[place])
+                elif section.device != stream.RAM:
+                    target.write(plain_item(section, said))
+                elif "total" in said:
+                    for part, told in parts:
+                        head = Head.of(part, {**told, "id": said["id"], "footer": said["footer"]})
+                        target.writelines(memory.part(head, part, told))
         target.write(self._like.tail(self._description()))
 
     def _description(self) -> bytes | None:
@@ -153,49 +158,50 @@ class Likeness:
         data = self._like.description()
         return described(data, self._written) if data is not None and self._written else data
 
-    def _memory_left_out(self) -> Iterator[str]:
-        """The blocks of memory that are lost by permission."""
-        ours, wanted = (
-            {record.name: record.length for section, said in origin.memory() if "total" in said for record in section.records()}
-            for origin in (self._from, self._like)
-        )
-        common = {name for name in ours.keys() & wanted.keys() if not name.startswith(RESIZABLE)}
+    def _memory(self, resized: Sequence[Pattern]) -> Iterator[tuple[str, int | None]]:
+        """Name -> size of the blocks of memory that are written in another size, or None: not at all, by permission."""
+        ours, wanted = ramblocks.listed(self._from), ramblocks.listed(self._like)
+        common = {name for name in ours.keys() & wanted.keys() if not ramblocks.resizable(name)}
         if not common or self._from.page_size != self._like.page_size:
             found = f"memory {', '.join(wanted) or 'nowhere'}, in pages of {self._like.page_size} bytes"
             mine = f"memory {', '.join(ours) or 'nowhere'}, in pages of {self._from.page_size} bytes"
-            raise StateError(f"a reference of the same architecture ({mine})", found)
-        for name, length in ours.items():
-            other = wanted.get(name)
-            if other is None:
-                if self._lose(RAM_LABEL, (name,), f"{length} bytes of memory", is_default=False):
-                    yield name
-            elif other != length and not name.startswith(RESIZABLE):
-                error = StateError(
-                    f"{other} bytes, as in the reference: take that of a machine with as much memory", str(length), path=(name,)
-                )
-                error.section = RAM_LABEL
-                raise error
-            elif other != length:
-                self._note("resized", RAM_LABEL, (name,), f"the reference has {other} bytes, this one {length}")
+            raise OriginError(f"a reference of the same architecture ({mine})", found)
+        for change in ramblocks.changes(self._from, self._like, resized):
+            if change.is_loss:
+                self._lose(ramblocks.LABEL, (change.name,), change.said, is_default=False, way=change.way)
+            else:
+                self._note("resized", ramblocks.LABEL, (change.name,), change.said)
+            yield change.name, change.size
         for name in wanted:
             if name not in ours:
-                self._note("filled", RAM_LABEL, (name,), "memory as the machine starts with it")
+                self._note("filled", ramblocks.LABEL, (name,), "memory as the machine starts with it")
+
+    def _note_commands(self) -> None:
+        known = {said.get("command") for _, said in self._like.of_type(stream.COMMAND)}
+        for section, said in self._from.of_type(stream.COMMAND):
+            with in_section(section):
+                if said["command"] not in known:
+                    text = f"the command 0x{said['command']:02x} to the other QEMU, which is no state"
+                    self._note("dropped", section.label, (), text)
 
     def _merged(self) -> Iterator[tuple[int, bytes]]:
         """Place in the reference -> the bytes of a device, with the values of the snapshot."""
         ours: dict[str, deque[tuple[Section, Head, Struct | None]]] = {}
-        for section, said, described_as in self._from.items():
+        for section, said, our_struct in self._from.items():
             if said["type"] in stream.SECTIONS and section.device != stream.RAM:
-                head = Head.of(section, said)
-                ours.setdefault(head.label, deque()).append((section, head, described_as))
+                with in_section(section):
+                    head = Head.of(section, said)
+                ours.setdefault(head.label, deque()).append((section, head, our_struct))
         structs = self._like_structs
         for place, (section, said) in enumerate(self._like.sections):
             if said["type"] not in stream.SECTIONS or section.device == stream.RAM:
                 continue
-            head = Head.of(section, said)
+            with in_section(section):
+                head = Head.of(section, said)
             known = structs.get(head.label) if head.type == stream.SECTION_FULL else None
             struct = known.pop() if known else None
-            self._slots = slots(struct) if struct else {}
+            self._slots = Slots(struct) if struct else None
+            self._device, self._added = (struct.name if struct else "", head.version), {}
             records = section.records()
             alias = self._aliases.get(head.label, ())
             candidates = ours.get(label(alias or head.name, head.instance))
@@ -203,8 +209,8 @@ class Likeness:
                 if alias:
                     self._ours[head.label] = label(alias, head.instance)
                     self._note("renamed", head.label, (), f"`{alias}` in the snapshot")
-                given, other, described_as = candidates.popleft()
-                self._versions = versions(struct, described_as) if struct and described_as else set()
+                given, other, our_struct = candidates.popleft()
+                self._our_slots = Slots(our_struct) if our_struct else None
                 if struct or head.version == other.version:
                     records = self._struct(head.label, (), records, given.records(), ChainMap())
                 else:
@@ -212,44 +218,68 @@ class Likeness:
                     self._replace(head.label, (), text, "the whole device", is_default=False)
             else:
                 self._fill(head.label, (), "the whole device")
-            try:
+            with in_section(section):
                 yield place, head.around(self._encoded(head.label, struct, records))
-            except StateError as error:
-                error.section = head.label
-                raise
         for name, left in ours.items():
-            for section, *_ in left:
+            for section, _, _ in left:
                 is_default = all(record.is_default for record in section.records())
                 self._lose(name, (), "the whole device", is_default=is_default)
 
     def _encoded(self, section: str, struct: Struct | None, records: Records) -> bytes:
         """The bytes of a device, by the reference's description fitted to them."""
         if struct:
-            struct = fitted(struct, records)
+            struct = fitted(extended(struct, self._added), records)
             self._written.setdefault(section, []).append(struct)
         return encode_device(struct, records)
 
     def _struct(self, section: str, path: Path, like: Records, ours: Records, outer: Counts) -> Records:
         """The fields of the reference with our values."""
         counts = outer.new_child()
-        left = {record.name: record for record in self._keyed(section, path, like, ours)}
+        found_versions = versions(self._slots, self._our_slots, path)
+        left = {record.name: record for record in self._keyed(section, path, like, ours) if record.type != UNUSED}
         found = []
         for wanted in like:
+            if wanted.type == UNUSED:
+                found.append(wanted)
+                continue
             here = (*path, wanted.name)
             alias = self._aliases.get(section, here)
             record = left.pop(alias or wanted.name, None)
             if record and alias:
                 self._note("renamed", section, here, f"`{alias}` in the snapshot")
-            if record:
+            if record and (count := _count(wanted, record)) and count in found_versions:
+                self._note("filled", section, here, f"{count[0]}, the version of a struct beside it, from the reference")
+                found.append(wanted)
+            elif record:
                 found.append(self._field(section, here, wanted, record, counts))
             else:
                 found.append(self._lacking(section, here, wanted, counts))
             if count := _count(wanted, found[-1]):
                 counts[count] = None
-        for record in left.values():
-            self._lose(section, (*path, record.name), f"`{record.describe()}`", is_default=record.is_default)
+        has_room = self._slots is not None and not (like and is_kept(like[-1]))
+        carried = tuple(self._leftover(section, path, left.values(), has_room=has_room))
         gone = {(0, record.length) for record in left.values()}  # QEMU does not describe an array without elements
-        return tuple(wanted if _count(wanted, each) in gone else each for wanted, each in zip(like, found, strict=True))
+        fields = (wanted if _count(wanted, each) in gone else each for wanted, each in zip(like, found, strict=True))
+        return (*fields, *carried)
+
+    def _leftover(self, section: str, path: Path, left: Iterable[Record], *, has_room: bool) -> Iterator[Record]:
+        """Of what the reference lacks the subsections that its QEMU knows, which go over; all else is lost."""
+        for record in left:
+            here = (*path, record.name)
+            slot = self._our_slots.get(here) if has_room and self._our_slots else None
+            subsection = slot and slot.subsection
+            misfit = self._misfit(here, subsection) if subsection else ""
+            if subsection and misfit is None:
+                self._added.setdefault(path, []).append(subsection)
+                self._note("carried", section, here, "a subsection that the reference lacks and its QEMU knows")
+                yield record
+            else:
+                self._lose(section, here, f"`{record.describe()}`", is_default=record.is_default, way=misfit or "")
+
+    def _misfit(self, path: Path, subsection: Struct) -> str | None:
+        """Why a subsection that the reference lacks cannot be written; None where it can."""
+        names = tuple(part for part in path if isinstance(part, str))
+        return self._known.misfit(*self._device, names, subsection) if self._known else ASK_FOR_TABLES
 
     def _lacking(self, section: str, path: Path, like: Record, counts: Counts) -> Record:
         """A field that the snapshot lacks: one from the reference, or an array that has no elements in the snapshot."""
@@ -280,11 +310,7 @@ class Likeness:
 
     def _field(self, section: str, path: Path, like: Record, ours: Record, counts: Counts) -> Record:
         """Our value in the type and length of the reference; that of the reference where ours has no place."""
-        names = tuple(part for part in path if isinstance(part, str))
-        if (count := _count(like, ours)) and (names[:-1], count) in self._versions:
-            self._note("filled", section, path, f"{count[0]}, the version of a struct beside it, from the reference")
-            return like
-        slot = self._slots.get(names)
+        slot = self._slots.get(path) if self._slots else None
         if refused := _refused(slot, like, ours):
             self._lose(section, path, refused, is_default=False)
             return like
@@ -374,13 +400,14 @@ class Likeness:
     def _note(self, what: What, section: str, path: Path, said: str) -> None:
         self.moves.append(Move(what, section, path, said))
 
-    def _lose(self, section: str, path: Path, said: str, *, is_default: bool) -> bool:
-        """Note that something has no place; return whether it may go."""
+    def _lose(self, section: str, path: Path, said: str, *, is_default: bool, way: str = "") -> bool:
+        """Note that something has no place, and the way to one; return whether it may go."""
         places = [section, self._ours[section]] if section in self._ours else [section]
         named = [pattern for pattern in self._drops if any(pattern.covers(place, path) for place in places)]
         self.dropped += (pattern for pattern in named if pattern not in self.dropped)
         may_go = is_default or bool(named)
-        self._note("dropped" if may_go else "lost", section, path, said + (", at its default" if is_default else ""))
+        more = ", at its default" if is_default else f"; {way}" if way and not may_go else ""
+        self._note("dropped" if may_go else "lost", section, path, said + more)
         return may_go
 
 
