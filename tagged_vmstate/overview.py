@@ -138,6 +138,15 @@ class Memory:
                 at = limit
                 heappush(latest, -number)
 
+    def first_used(self, start: int) -> int | None:
+        """The first byte that is not zero from a place on; None where all are."""
+        for low, high, place in self.extents():
+            for at in range(max(low, start), high, WINDOW):
+                found = _USED.search(self.source.at(place + at - low, min(WINDOW, high - at)))
+                if found:
+                    return at + found.start()
+        return None
+
     def use(self) -> Use:
         """What of it is not zero."""
         count = ranges = place = 0

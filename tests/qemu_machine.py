@@ -25,6 +25,15 @@ WRITING_BIOS = (
 """Writes to 64 KiB of memory without end; the reset vector jumps to the start of the last 64 KiB."""
 
 
+WRITING_DISK = (
+    # 16-bit: ds = es = ss = 0; sp = 0x7c00; [0x5f0] = dl; loop: inc dword [0x600]; [0x800] = dword [0x600];
+    # int 13h, ah = 0x43: write the sector at 0x800 to LBA 1; jmp loop; the packet that says so
+    bytes.fromhex("31c08ed88ec08ed0bc007c8816f005fb66ff06000666a1000666a30008b443b0008a16f005be337ccd13730566ff060406ebdd")
+    + bytes.fromhex("10000100000800000100000000000000")
+).ljust(510, b"\0") + b"\x55\xaa"
+"""A boot sector that counts at 0x600, and in the second sector of the disk that it was read from."""
+
+
 class Machine:
     """`with Machine("x86_64", "-M", "pc") as machine: machine("query-status")`; an architecture, or the path of a QEMU."""
 

@@ -190,6 +190,11 @@ def test_no_code_of_a_module_runs_on_a_tab(folder: Path) -> None:
     assert not (folder / "imported").exists()
 
 
+def test_memory_blocks(folder: Path) -> None:
+    assert completed("export", "vm.tvm", "--resize-block", "pc.", folder=folder) == ["pc.ram", "pc.rom", "pc.bios"]
+    assert completed("export", "vm.tvm", "--resize-block", "0000", folder=folder) == ["0000:00:02.0/vga.vram"]
+
+
 def test_what_cannot_be_read_completes_nothing_and_says_nothing(tmp_path: Path, folder: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "cut.xz").write_bytes((folder / "vm.mig.xz").read_bytes()[:1000])

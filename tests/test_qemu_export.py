@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from click.testing import CliRunner
 from conftest import DATA, stream_bytes
 from qemu_streams import MAGIC, PAGE, blocks, configuration, description, device, field, full, page, ram, rebuilt
 from test_command import refused, run, shown
 
+from tagged_vmstate.cli.main import cli
 from tagged_vmstate.edit import changed, located
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.forms import form_of
@@ -169,7 +171,8 @@ def memory_of(snapshot: bytes) -> dict[str, bytearray]:
 
 def small(*fields: dict[str, object], data: bytes = b"", memory: bytes = b"", machine: str = "m") -> bytes:
     memory = memory or ram(blocks(r=2 * PAGE) + page(0, b"a" * PAGE, "r") + page(PAGE, b"\0"), b"")
-    return MAGIC + configuration(machine) + memory + full(3, "dev", data) + b"\0" + description(device("dev", *fields))
+    devices = full(3, "dev", data) + full(4, "timer", bytes(24))
+    return MAGIC + configuration(machine) + memory + devices + b"\0" + description(device("dev", *fields))
 
 
 NUMBER = small(field("x", "uint8", 1), data=b"\5")
@@ -353,10 +356,13 @@ class TestSetKeepsTheKind:
 
 class TestLike:
     @staticmethod
-    def like(ours: bytes, reference: bytes, drop: str = "", **aliases: str) -> Likeness:
+    def like(
+        ours: bytes, reference: bytes, drop: str = "", *, takes: bool = False, resized: str = "", **aliases: str
+    ) -> Likeness:
         named = Aliases((Pattern(key.replace("__", "/")), value) for key, value in aliases.items())
         drops = [Pattern(drop)] if drop else []
-        return Likeness(Snapshot.read(imported(ours)), Snapshot.read(imported(reference)), named, drops)
+        read = Snapshot.read(imported(ours)), Snapshot.read(imported(reference))
+        return Likeness(*read, named, drops, takes=takes, resized=[Pattern(resized)] if resized else [])
 
     @staticmethod
     def told(likeness: Likeness) -> list[tuple[str, str]]:
@@ -405,6 +411,18 @@ class TestLike:
         cut = self.like(longer.replace(b"\1\2\0xy\0", b"\1\2\3xyz"), shorter)
         assert self.told(cut) == [("lost", "dev#0/a"), ("lost", "dev#0/b")]
 
+    def test_unused_bytes_are_no_loss_and_take_no_value(self) -> None:
+        real, unused = field("x", "uint32", 4), field("x", "unused_buffer", 4)
+        kept = field("a", "uint8", 1)
+        new, old = small(kept, real, data=b"\1abcd"), small(kept, unused, data=b"\2\0\0\0\0")
+        bare = small(kept, data=b"\3")
+        assert self.told(self.like(old, bare)) == self.told(self.like(bare, old)) == []
+        assert self.stream(self.like(bare, old)) == old.replace(b"dev\0\0\0\0\0\0\0\1\2", b"dev\0\0\0\0\0\0\0\1\3")
+        assert self.told(self.like(new, old)) == [("lost", "dev#0/x")], "the value of a field is"
+        assert self.stream(self.like(new, old, drop="dev/x")) == old.replace(b"dev\0\0\0\0\0\0\0\1\2", b"dev\0\0\0\0\0\0\0\1\1")
+        assert self.told(self.like(old, new)) == [("filled", "dev#0/x")]
+        assert self.stream(self.like(old, new)) == new.replace(b"\1abcd", b"\2abcd")
+
     def test_aliases_of_fields_and_devices(self) -> None:
         new = small(field("new", "uint8", 1), data=b"\5")
         old = small(field("old", "uint8", 1), data=b"\0")
@@ -443,12 +461,241 @@ class TestLike:
         memory = ram(blocks(r=2 * PAGE) + page(0, b"a" * PAGE, "r") + page(PAGE, b"c" * PAGE, "r"), b"")
         assert self.stream(dropped) == small(*fields, data=b"\1", memory=memory)
 
-    def test_another_architecture_or_size(self) -> None:
+    def test_what_delimits_itself_goes_over_whole(self) -> None:
+        """And the description says so: what comes out can be read again."""
+        rest, more = field("u", "uint8", 1), field("v", "unused_buffer", 2)
+
+        def stream(size: int, data: bytes) -> bytes:
+            inside = {"vmsd_name": "s", "version": 1, "fields": [field("virtio", "virtio", size), rest]}
+            return small(field("s", "struct", size + 1, struct=inside), more, data=data)
+
+        mine, other = stream(5, b"rings\7uu"), stream(2, b"xy\1\0\0")
+        likeness = self.like(mine, other)
+        assert ("kept", "dev#0/s/virtio") in self.told(likeness)
+        assert likeness.lost == []
+        assert b"rings\7" in self.stream(likeness)
+        [section] = [each for each in Snapshot.read(imported(self.stream(likeness))) if each.device == "dev"]
+        [virtio, number] = cast("tuple[Record, ...]", section.records()[0].value)
+        assert (virtio.length, number.value) == (5, 7)
+
+    @pytest.mark.parametrize("kind", ["buffer", "bitmap"])
+    def test_what_has_a_size_of_its_own_does_not(self, kind: str) -> None:
+        mine, other = (small(field("b", kind, size), data=bytes(range(1, size + 1))) for size in (16, 8))
+        assert self.told(self.like(mine, other)) == [("lost", "dev#0/b")]
+
+    def test_a_device_that_nothing_describes_goes_over_whole_in_its_version(self) -> None:
+        def stream(data: bytes, version: int = 1) -> bytes:
+            return small().replace(
+                full(4, "timer", bytes(24)), full(4, "timer", bytes(24)) + full(5, "own", data, version=version)
+            )
+
+        likeness = self.like(stream(b"mine"), stream(b"theirs"))
+        assert self.told(likeness) == [("kept", "own#0/bytes@0")]
+        assert self.stream(likeness) == stream(b"mine")
+        assert self.told(self.like(stream(b"mine"), stream(b"theirs", 2))) == [("lost", "own#0")]
+        assert self.stream(self.like(stream(b"mine"), stream(b"theirs", 2), drop="own")) == stream(b"theirs", 2)
+
+    @pytest.mark.parametrize(
+        ("evidence", "words"),
+        [
+            (full(4, "timer", bytes(23) + b"\1"), "its clock is at 0.00 s"),
+            (
+                full(4, "timer", bytes(24)) + full(5, "globalstate", b"\0\0\0\x07running\0".ljust(104, b"\0")),
+                "its run state is `running`",
+            ),
+            (b"", "nothing in it says that it has not"),
+        ],
+        ids=["clock", "state", "neither"],
+    )
+    def test_of_a_reference_that_has_run_nothing_is_taken(self, evidence: bytes, words: str) -> None:
+        reset = small(field("a", "uint8", 1), field("b", "uint8", 1), data=b"\1\2")
+        ran = reset.replace(full(4, "timer", bytes(24)), evidence)
+        mine = small(field("a", "uint8", 1), data=b"\5").replace(full(4, "timer", bytes(24)), evidence)
+        assert self.told(self.like(mine, mine)) == []
+        likeness = self.like(mine, ran)
+        assert [(move.place, move.said) for move in likeness.taken] == [("dev#0/b", "`uint8`, the state of another guest")]
+        assert likeness.has_run == words
+        meant = self.like(mine, ran, takes=True)
+        assert [move.said for move in meant.moves] == ["`uint8`: the reference machine's own state was written"]
+        assert self.stream(meant) == ran.replace(b"\1\2\x7e", b"\5\2\x7e")
+
+    def test_prelaunch_is_at_reset(self) -> None:
+        state = full(4, "globalstate", b"\0\0\0\x0aprelaunch\0".ljust(104, b"\0"))
+        reference = small(field("a", "uint8", 1), data=b"\1").replace(full(4, "timer", bytes(24)), state)
+        assert self.like(small(), reference).has_run is None
+
+    def test_what_is_dropped_has_no_value_of_another_guest(self) -> None:
+        ran = full(4, "timer", bytes(23) + b"\1")
+        mine = small(field("a", "uint16", 2), field("b", "uint8", 1, array_len=2), data=b"\1\0\2\2")
+        other = small(field("a", "uint8", 1), field("b", "uint8", 1, array_len=3), data=b"\3\4\4\4")
+        other = other.replace(full(4, "timer", bytes(24)), ran)
+        told = [("dropped", "dev#0/a"), ("taken", "dev#0/a"), ("resized", "dev#0/b"), ("taken", "dev#0/b")]
+        assert self.told(self.like(mine, other, drop="dev/a")) == told
+        zeros = other.replace(b"\3\4\4\4", b"\3\4\4\0")
+        assert self.told(self.like(mine, zeros, drop="dev/a"))[2:] == [("resized", "dev#0/b")]
+
+    @pytest.mark.parametrize("name", ["timer", "globalstate"])
+    @pytest.mark.parametrize("data", [b"", b"\xff\xff\xff", bytes(16)])
+    def test_a_clock_or_a_state_that_is_cut_says_nothing(self, name: str, data: bytes) -> None:
+        reference = small().replace(full(4, "timer", bytes(24)), full(4, name, data))
+        assert self.like(small(), reference).has_run == "nothing in it says that it has not"
+
+    COUNTED: Any = (
+        ({"array_len": 2}, {"array_len": 3}, b"\3abc", b"\2xy"),
+        ({"array_len": 3}, {"array_len": 2}, b"\2ab", b"\3xyz"),
+        ({}, {"array_len": 2}, b"\2ab", b"\1x"),
+        ({"array_len": 2}, {}, b"\1a", b"\2xy"),
+    )
+
+    @pytest.mark.parametrize("is_struct", [False, True])
+    @pytest.mark.parametrize(("there", "here", "mine", "other"), COUNTED, ids=["more", "fewer", "from one", "to one"])
+    def test_an_array_that_a_field_counts_is_as_long_as_that_says(
+        self, there: dict[str, int], here: dict[str, int], mine: bytes, other: bytes, *, is_struct: bool
+    ) -> None:
+        inside = {"struct": {"vmsd_name": "s", "version": 1, "fields": [field("x", "uint8", 1)]}} if is_struct else {}
+        kind = "struct" if is_struct else "uint8"
+        count = field("n", "uint8", 1)
+        ours = small(count, field("a", kind, 1, **here, **inside), data=mine)
+        reference = small(count, field("a", kind, 1, **there, **inside), data=other)
+        likeness = self.like(ours, reference)
+        assert self.told(likeness) == [("kept", "dev#0/a")]
+        out = self.stream(likeness)
+        assert full(3, "dev", mine) in out
+        assert self.told(self.like(out, ours)) == [], "the description is that of the snapshot now"
+
+    def test_a_length_that_only_looks_like_a_count(self) -> None:
+        """The reference has two elements whatever comes: no field of the snapshot says so there, or the field follows."""
+        arrays = [field("a", "uint8", 1, array_len=size) for size in (3, 2)]
+        count = field("n", "uint8", 1)
+        assert self.told(self.like(small(count, arrays[0], data=b"\3abc"), small(count, arrays[1], data=b"\7xy"))) == [
+            ("lost", "dev#0/a")
+        ]
+        assert self.told(self.like(small(arrays[0], count, data=b"abc\3"), small(arrays[1], count, data=b"xy\2"))) == [
+            ("lost", "dev#0/a")
+        ]
+
+    def test_the_version_of_a_struct_is_that_of_its_layout(self) -> None:
+        """As in hw/scsi/esp.c: which fields QEMU reads hangs on a value in the stream."""
+
+        def stream(version: int, said: int, name: str) -> bytes:
+            inside = {"vmsd_name": "s", "version": version, "fields": [field(name, "uint8", 1)]}
+            return small(field("mig", "uint8", 1), field("s", "struct", 1, struct=inside), data=bytes((said, 9)))
+
+        mine, other = stream(6, 6, "a"), stream(7, 7, "a")
+        likeness = self.like(mine, other)
+        assert [(move.place, move.said) for move in likeness.moves] == [
+            ("dev#0/mig", "7, the version of a struct beside it, from the reference")
+        ]
+        assert self.stream(likeness) == other
+        for no_version in (stream(7, 6, "a"), stream(6, 5, "a"), stream(8, 6, "a")):
+            assert self.told(self.like(no_version, other)) == []
+
+    def test_an_array_of_no_elements_is_not_described(self) -> None:
+        count, array = field("n", "uint8", 1), field("a", "uint8", 1, array_len=3)
+        some, none = small(count, array, data=b"\3abc"), small(count, data=b"\0")
+        assert self.told(self.like(some, none)) == [("lost", "dev#0/a")]
+        assert self.stream(self.like(some, none, drop="dev/a")) == none, "what is dropped is not counted"
+        empty = self.like(none, some)
+        assert self.told(empty) == [("kept", "dev#0/a")]
+        assert full(3, "dev", b"\0") in self.stream(empty)
+        assert imported(self.stream(empty))
+
+    def test_keys_and_values(self) -> None:
+        """As the registers of ARM have them: the reference's keys with the snapshot's values."""
+
+        def stream(pairs: dict[int, int]) -> bytes:
+            rows = [struct.pack(f">{len(pairs)}Q", *row) for row in (pairs, pairs.values())]
+            kinds = [field(name, "uint64", 8, array_len=len(pairs)) for name in ("cpreg_vmstate_indexes", "cpreg_vmstate_values")]
+            return small(
+                field("cpreg_vmstate_array_len", "int32 le", 4), *kinds, data=struct.pack(">I", len(pairs)) + b"".join(rows)
+            )
+
+        constant, selector = 0x603000000013C00A, 0x603000000013D000
+        mine = stream({1: 10, 2: 20, constant: 30, selector: 31})
+        other = stream({1: 11, 3: 33, 4: 44, constant: 32, selector: 35, selector + 1: 36})
+        likeness = self.like(mine, other, drop="dev/cpreg_vmstate_indexes[1]")
+        assert self.told(likeness) == [
+            ("dropped", "dev#0/cpreg_vmstate_indexes[1]"),
+            ("lost", "dev#0/cpreg_vmstate_values[2]"),
+            ("filled", "dev#0/cpreg_vmstate_indexes"),
+        ]
+        assert likeness.moves[0].said == "the key 0x2 with the value 0x14, which the reference does not have"
+        whole = self.like(mine, other, drop="dev/cpreg_vmstate_*")
+        assert self.stream(whole) == stream({1: 10, 3: 33, 4: 44, constant: 32, selector: 31, selector + 1: 36})
+
+    @pytest.mark.parametrize(("kind", "theirs", "ours"), [("uint8 equal", 3, 4), ("uint8 equal", 4, 3), ("uint8 le", 3, 4)])
+    def test_what_the_other_qemu_compares(self, kind: str, theirs: int, ours: int) -> None:
+        mine, other = (small(field("n", kind, 1), data=bytes((value,))) for value in (ours, theirs))
+        likeness = self.like(mine, other)
+        most = "only" if "equal" in kind else "at most"
+        [move] = likeness.lost
+        assert move.said == f"{ours} in the snapshot, where the other QEMU loads {most} {theirs}"
+        assert self.stream(self.like(mine, other, drop="dev/n")) == other
+        assert self.told(self.like(mine, mine)) == []
+
+    def test_arm_registers_of_two_qemus(self, tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+        new, old, reset = (stream_path(f"armvirt-qemu{name}") for name in ("10.0", "7.2", "7.2-reset"))
+        done = run("export", old, "--like", new, "-o", tmp_path / "out.mig")
+        said = done.stderr.decode()
+        assert done.returncode == 1
+        assert "lost: cpu#0/cpreg_vmstate_indexes[86]: the key 0x40200000200f3a00 with the value 0x0" in said
+        assert "0x3010006 of the constant 0x603000000013c00a, where the other QEMU loads only 0x3000006" in said
+        assert "(its run state is `running`): take it of a QEMU started with -S, or say --reference-values" in said
+        done = run("export", new, "--like", reset, "--drop", "*/*", "-o", tmp_path / "out.mig")
+        assert done.returncode == 0, done.stderr
+        cpu = json.loads(shown("to-json", tmp_path / "out.mig", "--values"))["cpu"]
+        theirs = json.loads(shown("to-json", reset, "--values"))["cpu"]
+        assert cpu["cpreg_vmstate_array_len"] == len(cpu["cpreg_vmstate_values"]) == 258
+        assert cpu["cpreg_vmstate_indexes"] == theirs["cpreg_vmstate_indexes"]
+
+    def test_another_architecture(self) -> None:
         with pytest.raises(StateError, match="a reference of the same architecture"):
             self.like(stream_bytes("pc-qemu7.2"), stream_bytes("armvirt-qemu7.2"))
-        larger = small(memory=ram(blocks(r=3 * PAGE), b""))
-        with pytest.raises(StateError, match="take that of a machine with as much memory, got 8192 - at ram#0/r"):
-            self.like(small(), larger)
+
+    def test_a_block_of_another_size_is_a_loss_unless_asked_for(self) -> None:
+        """QEMU's own words are in the message, so that a search for them finds it."""
+        one, three = (small(memory=ram(blocks(r=count * PAGE), b"")) for count in (1, 3))
+        for other, words in ((one, "0x2000 != 0x1000"), (three, "0x2000 != 0x3000")):
+            [move] = self.like(small(), other).moves
+            assert (move.what, move.place) == ("lost", "ram#0/r")
+            assert f"Size mismatch: r: {words}; --resize-block r " in move.said
+            assert self.told(self.like(small(), other, resized="ram/r")) == [("resized", "ram#0/r")]
+            dropped = self.like(small(), other, drop="ram/r")
+            assert self.told(dropped) == [("dropped", "ram#0/r")], "the machine keeps its own"
+            assert memory_of(imported(self.stream(dropped))) == {}
+
+    def test_a_longer_block_ends_with_zeros(self) -> None:
+        """They are written: a block that is not sent to its end keeps what the machine has there."""
+        source = blocks(q=PAGE, r=2 * PAGE) + page(0, b"a" * PAGE, "q") + page(0, b"b" * PAGE, "r") + page(PAGE, b"\7")
+        other = ram(blocks(q=PAGE, r=4 * PAGE), b"")
+        found = self.stream(self.like(small(memory=ram(source, b"")), small(memory=other), resized="ram/r"))
+        added = page(2 * PAGE, b"\0", "r") + page(3 * PAGE, b"\0")
+        assert found == small(memory=ram(blocks(q=PAGE, r=4 * PAGE) + added + source[len(blocks(q=PAGE, r=PAGE)) :], b""))
+
+    @pytest.mark.parametrize(
+        ("last", "place"),
+        [
+            ([b"\0"], None),
+            ([b"x" * PAGE, b"\0"], None),
+            ([b"\0", bytes(PAGE - 1) + b"x"], 0x2FFF),
+            ([b"x" * PAGE], 0x2000),
+            ([b"\7"], 0x2000),
+        ],
+        ids=["zero", "zero in the end", "used in the end", "bytes", "filled"],
+    )
+    def test_a_block_is_cut_where_zeros_are(self, last: list[bytes], place: int | None) -> None:
+        pages = page(0, b"a" * PAGE, "r") + page(PAGE, b"b" * PAGE)
+        turns = [blocks(r=4 * PAGE), pages, *(page(2 * PAGE, each, "r") for each in last), b""]
+        likeness = self.like(small(memory=ram(*turns)), small(), resized="ram/r")
+        [move] = likeness.moves
+        if place is None:
+            assert move.what == "resized"
+            left = [blocks(r=2 * PAGE), pages, *(b"" for _ in last), b""]
+            assert self.stream(likeness) == small(memory=ram(*left))
+        else:
+            assert move.what == "lost"
+            assert move == self.like(small(memory=ram(*turns)), small()).moves[0], "said before it is asked for"
+            assert f"it cannot be cut: the byte at {place:#x} is not zero" in move.said
 
     def test_what_an_aliased_device_loses_is_dropped_by_either_name(self) -> None:
         new = small(field("a", "uint8", 1), field("n", "uint8", 1), data=b"\1\2").replace(b"\3dev", b"\3DEV")
@@ -482,6 +729,74 @@ class TestLike:
         )
         assert b"expected PATH=NAME" in run("export", new, "--like", old, "--alias", "hpet", "-o", out).stderr
         assert b"belong to --like" in run("export", new, "--drop", "hpet", "-o", out).stderr
+
+
+class TestExitStatus:
+    """1: the answer is no. 2: the input cannot be read, or the command is wrong."""
+
+    @staticmethod
+    def make(folder: Path) -> None:
+        """The inputs, each named for what is wrong with it."""
+        (folder / "vm.mig").write_bytes(NUMBER)
+        (folder / "cut.mig").write_bytes(NUMBER[: len(NUMBER) // 2])
+        (folder / "less.mig").write_bytes(small())
+        (folder / "shorter.mig").write_bytes(small(field("x", "uint8", 1), data=b"\5", memory=ram(blocks(r=PAGE), b"")))
+        (folder / "arm.mig").write_bytes(small(memory=ram(blocks(mach_virt=PAGE), b"")))
+        text = io.BytesIO()
+        to_json(Snapshot.read(imported(NUMBER)), text)
+        found = json.loads(text.getvalue())
+        [device] = [section for section in found["sections"] if section["device"] == "dev"]
+        device["fields"][0] |= {"type": "uint16", "value": 500}
+        (folder / "large.json").write_text(json.dumps(found))
+        device["fields"][0] |= {"type": "string", "value": "five"}
+        (folder / "text.json").write_text(json.dumps(found))
+        del device["attributes"]["qemu"]["id"]
+        (folder / "lies.json").write_text(json.dumps(found))
+        with (folder / "elsewhere.tvm").open("wb") as file, SnapshotWriter(file) as writer:
+            writer.write(Section("dev", 0, ()))
+
+    @pytest.mark.parametrize(
+        ("line", "status", "words"),
+        [
+            ("vm.mig", 0, ""),
+            ("vm.mig --like vm.mig", 0, ""),
+            ("large.json", 1, "large.json: expected what fits QEMU's `uint8`"),
+            ("text.json", 1, "text.json: expected bytes, as only QEMU can read them"),
+            ("large.json --like vm.mig", 1, "refused: 1 value in use would be lost"),
+            ("vm.mig --like less.mig", 1, "refused: 1 value in use would be lost"),
+            ("vm.mig --like shorter.mig", 1, "Size mismatch: r: 0x2000 != 0x1000"),
+            ("vm.mig --like shorter.mig --resize-block r", 0, "resized: ram#0/r: 8192 bytes to 4096: only zeros are cut off"),
+            ("vm.mig --like shorter.mig --resize-block ram#0/r", 0, "resized"),
+            ("vm.mig --like shorter.mig --resize-block q", 2, "no field `ram/q`; near it: ram#0/r"),
+            ("vm.mig --like less.mig --drop dev/y", 2, "no field `dev/y`; near it: dev#0/x"),
+            ("vm.mig --like vm.mig --alias dev/y=x", 2, "no field `dev/y`"),
+            ("vm.mig --resize-block r", 2, "--resize-block belong to --like"),
+            ("cut.mig", 2, "cut.mig: "),
+            ("cut.mig --like vm.mig", 2, "cut.mig: "),
+            ("vm.mig --like cut.mig", 2, "cut.mig: "),
+            ("nothing.mig", 2, "nothing.mig: No such file"),
+            ("vm.mig --like nothing.mig", 2, "nothing.mig: No such file"),
+            ("elsewhere.tvm", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
+            ("elsewhere.tvm --like vm.mig", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
+            ("vm.mig --like elsewhere.tvm", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
+            ("vm.mig --like arm.mig", 2, "expected a reference of the same architecture"),
+            (
+                "lies.json",
+                2,
+                "lies.json: expected what `import` notes of a QEMU stream, in the attributes, got KeyError('id') - at dev#0",
+            ),
+            ("lies.json --like vm.mig", 2, "got KeyError('id') - at dev#0"),
+            ("vm.mig --like lies.json", 2, "got KeyError('id') - at dev#0"),
+            ("vm.mig --tables nothing.json", 2, "got `nothing.json`, which is no file"),
+        ],
+    )
+    def test_rows(self, line: str, status: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.make(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        done = CliRunner().invoke(cli, ["export", *line.split(), "-o", "out"])
+        assert (done.exit_code, (tmp_path / "out").exists()) == (status, not status), done.output
+        assert words in done.output
+        assert "Traceback" not in done.output
 
 
 class TestDefaults:

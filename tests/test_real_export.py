@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from qemu_machine import SPINNING_BIOS, WRITING_BIOS, Machine
+from qemu_machine import SPINNING_BIOS, WRITING_BIOS, WRITING_DISK, Machine
 from test_command import run, shown
 
 pytestmark = pytest.mark.long
@@ -50,6 +50,77 @@ def test_it_loads_what_was_exported(name: str, tmp_path: Path, stream_path: Call
     assert found == registers(name, stream_path(name), tmp_path)
 
 
+LED_BIOS = (
+    # out 0x60, 0xed; out 0x60, 7: the keyboard's lamps on; hlt
+    bytes.fromhex("b0ede660b007e660f4ebfd").ljust(0xFFF0, b"\0") + b"\xe9\x0d\x00"
+).ljust(65536, b"\0")
+
+
+def saved(folder: Path, name: str, *arguments: object, bios: bytes = LED_BIOS, runs: bool = False) -> Path:
+    """A stream of a machine, from its reset or from when its firmware halts."""
+    (folder / "bios").write_bytes(bios)
+    with Machine("x86_64", folder, "-M", "pc-i440fx-7.2", "-bios", folder / "bios", "-S", *arguments) as machine:
+        if runs:
+            machine("cont")
+            while "HLT=1" not in machine.monitor("info registers"):
+                time.sleep(0.02)
+            machine("stop")
+        machine.registers()
+        machine.migrate(f"exec:cat > {folder / name}")
+    return folder / name
+
+
+def loads(folder: Path, stream: Path, *arguments: object) -> bool:
+    more = ("-M", "pc-i440fx-7.2", "-bios", folder / "bios", "-S", "-incoming", f"exec:cat {stream}")
+    try:
+        with Machine("x86_64", folder, *more, *arguments) as machine:
+            machine.registers()
+    except (AssertionError, OSError, ValueError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "block"),
+    [
+        (("-m", "2M"), ("-m", "4M"), "pc.ram"),
+        (("-m", "4M"), ("-m", "2M"), "pc.ram"),
+        (("-m", "2M", *VGA), ("-m", "2M", "-device", "VGA,romfile=,vgamem_mb=2"), "*vga.vram"),
+        (("-m", "2M", "-device", "VGA,romfile=,vgamem_mb=2"), ("-m", "2M", *VGA), "*vga.vram"),
+    ],
+    ids=["more memory", "less memory", "more video memory", "less video memory"],
+)
+def test_memory_of_another_size(ours: tuple[str, ...], theirs: tuple[str, ...], block: str, tmp_path: Path) -> None:
+    ran, reset, out = saved(tmp_path, "ran.mig", *ours, runs=True), saved(tmp_path, "reset.mig", *theirs), tmp_path / "out.mig"
+    tables = tmp_path / "dump.json"
+    subprocess.run(["qemu-system-x86_64", "-M", "pc-i440fx-7.2", "-dump-vmstate", tables], check=True, capture_output=True)
+    options = ("--like", reset, "--tables", tables, "-o", out)
+    assert not loads(tmp_path, ran, *theirs)
+    refused = run("export", ran, *options)
+    assert (refused.returncode, b"Size mismatch: " in refused.stderr) == (1, True)
+    assert run("export", ran, *options, "--resize-block", block).returncode == 0
+    assert loads(tmp_path, out, *theirs)
+
+
+def test_a_subsection_that_only_the_dump_knows(tmp_path: Path) -> None:
+    """The reference's keyboard has no lamps on; what QEMU loads has, and so has what it saves again."""
+    machine = ("-m", "2M")
+    ran, reset, out = (
+        saved(tmp_path, "ran.mig", *machine, runs=True),
+        saved(tmp_path, "reset.mig", *machine),
+        tmp_path / "out.mig",
+    )
+    tables = tmp_path / "dump.json"
+    subprocess.run(["qemu-system-x86_64", "-M", "pc-i440fx-7.2", "-dump-vmstate", tables], check=True, capture_output=True)
+    refused = run("export", ran, "--like", reset, "-o", out)
+    assert (refused.returncode, b"-dump-vmstate may know it" in refused.stderr) == (1, True)
+    assert run("export", ran, "--like", reset, "--tables", tables, "-o", out).returncode == 0
+    assert shown("diff", ran, out) == ""
+    again = saved(tmp_path, "again.mig", *machine, "-incoming", f"exec:cat {out}")
+    keyboard = json.loads(shown("to-json", again, "--values"))["ps2kbd"]
+    assert keyboard["ps2kbd/ledstate"] == {"ledstate": 7}
+
+
 def test_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
     new, out = stream_path("pc-qemu10.0"), tmp_path / "old.mig"
     with pytest.raises((AssertionError, OSError, ValueError)):
@@ -62,6 +133,53 @@ def test_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Pat
     assert eip
     assert f"EIP={int(eip[1]):08x}" in found
     assert found == registers("pc-qemu7.2", stream_path("pc-qemu7.2"), tmp_path), "both spin in the same loop"
+
+
+def test_arm_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+    """With the keys and the constants of the other QEMU; with others it refuses the processor."""
+    new, reset, out = stream_path("armvirt-qemu10.0"), stream_path("armvirt-qemu7.2-reset"), tmp_path / "old.mig"
+    aliases = [
+        option
+        for number, name in enumerate(("PHYS", "VIRT"))
+        for option in ("--alias", f'cpu/"gt_timer[{number}]"="gt_timer[GTIMER_{name}]"')
+    ]
+    drops = [option for name in ("cpu/cpreg_vmstate_*", "pl011/unused", "globalstate/*") for option in ("--drop", name)]
+    done = run("export", new, "--like", reset, *aliases, *drops, "-o", out)
+    assert done.returncode == 0, done.stderr
+    pc = re.search(r'"env.pc": ?(\d+)', shown("to-json", new, "--values"))
+    assert pc
+    assert f"PC={int(pc[1]):016x}" in registers("armvirt-qemu7.2", out, tmp_path)
+
+
+def test_a_guest_goes_on_writing_to_its_virtio_disk(tmp_path: Path) -> None:
+    """The reference's machine has other queues and vectors; its rings are not the guest's."""
+    disk, stream, reference, out = (tmp_path / name for name in ("disk", "vm.mig", "reference.mig", "out.mig"))
+
+    def machine(queues: int, *more: str) -> Machine:
+        drive = ("-drive", f"if=none,id=d,format=raw,cache=writethrough,file={disk}")
+        device = ("-device", f"virtio-blk-pci,drive=d,num-queues={queues},vectors={queues + 1}")
+        return Machine("x86_64", tmp_path, "-M", "pc-i440fx-7.2", "-m", "16M", "-vga", "none", *drive, *device, *more)
+
+    def written(least: int) -> int:
+        for _ in range(300):
+            found = int.from_bytes(disk.read_bytes()[512:516], "little")
+            if found >= least:
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"{found} sectors written")
+
+    disk.write_bytes(WRITING_DISK.ljust(1 << 20, b"\0"))
+    with machine(1) as guest:
+        written(10)
+        guest.migrate(f"exec:cat > {stream}")
+    with machine(4, "-S") as guest:
+        guest.migrate(f"exec:cat > {reference}")
+    done = run("export", stream, "--like", reference, "--drop", "cpu/*", "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert b'kept: "0000:00:02.0/virtio-blk"#0/virtio: `virtio[' in done.stderr
+    before = written(10)
+    with machine(1, "-incoming", f"exec:cat {out}"):
+        written(before + 10)
 
 
 def eax(text: str) -> str:

@@ -20,6 +20,7 @@ import click
 
 from tagged_vmstate.cli.files import opened
 from tagged_vmstate.paths import Pattern, format_name
+from tagged_vmstate.qemu.stream import RAM
 from tagged_vmstate.records import Record, Records
 
 SECONDS: Final = 2
@@ -47,10 +48,17 @@ def place(context: click.Context, parameter: click.Parameter, incomplete: str) -
 
 def path(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """The devices and fields of all input."""
-    read = [context.params.get(name) for name in ("file", "old", "new")]
-    return _Names(
-        [*read, *context.args], incomplete
-    ).found_with_inner()  # click parses no arguments where an option lacks its value
+    return _Names(_inputs(context), incomplete).found_with_inner()
+
+
+def block(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The memory blocks of all input."""
+    return _Names(_inputs(context), incomplete, RAM).found()
+
+
+def _inputs(context: click.Context) -> list[str | None]:
+    """What is typed as input; click parses no arguments where an option lacks its value."""
+    return [*(context.params.get(name) for name in ("file", "old", "new")), *context.args]
 
 
 def at_file(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

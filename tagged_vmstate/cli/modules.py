@@ -67,6 +67,20 @@ def any_tables(spec: str, aliases: Aliases = dumpstate.NO_ALIASES) -> Sequence[E
         return dumpstate.read(document, aliases) if dumpstate.is_dump(document.value) else read_tables(document)
 
 
+def dump(spec: str) -> dumpstate.Dump:
+    """What QEMU's -dump-vmstate wrote, where nothing else will do."""
+    if spec != STANDARD and not Path(spec).is_file():
+        raise Trouble(f"expected what QEMU's -dump-vmstate writes, got `{spec}`, which is no file")
+    with opened_file(spec) as file:
+        try:
+            document = Document(file, "a dump")
+        except FormatError as error:
+            raise Trouble(f"{spec}: expected what QEMU's -dump-vmstate writes, found no JSON ({error})") from None
+        if not dumpstate.is_dump(document.value):
+            raise Trouble(f"{spec}: expected what QEMU's -dump-vmstate writes, found another JSON")
+        return dumpstate.read(document)
+
+
 def not_named(spec: str, others: str = "", more: str = "") -> Trouble:
     """That this names no devices, with the names that were perhaps meant.
 

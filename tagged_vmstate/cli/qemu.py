@@ -20,14 +20,16 @@ from tagged_vmstate.cli.paths import alias, check_names, usage
 from tagged_vmstate.errors import StateError, VMStateError
 from tagged_vmstate.paths import Aliases, Pattern
 from tagged_vmstate.qemu.capture import TIMEOUT, capture
-from tagged_vmstate.qemu.export import Encode, Said, export
-from tagged_vmstate.sections import Section
+from tagged_vmstate.qemu.export import Encode, OriginError, export
+from tagged_vmstate.qemu.stream import RAM
 from tagged_vmstate.text import integer
 from tagged_vmstate.wiretype import brief
 
 if TYPE_CHECKING:
     from tagged_vmstate.qemu.capture import Progress
     from tagged_vmstate.qemu.like import Likeness
+    from tagged_vmstate.qemu.subsections import KnownSubsections
+    from tagged_vmstate.snapshot import Snapshot
 
 
 @click.command(short_help="Make a QEMU migration stream from a snapshot.")
@@ -50,15 +52,32 @@ if TYPE_CHECKING:
     shell_complete=complete.path,
     help="May be lost: DEVICE or DEVICE/FIELD; globs.",
 )
+@click.option("--reference-values", "takes", is_flag=True, help="A REFERENCE that has run: write its machine's state.")
+@click.option(
+    "--resize-block",
+    "blocks",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete.block,
+    help="A block of memory that gets its size in REFERENCE: zeros are cut off or added; globs.",
+)
 @click.option(
     "--tables",
     "spec",
     metavar="TABLES",
     shell_complete=complete.tables,
-    help="Write by these what import read by them: module:MACHINE, or JSON.",
+    help="Write by these what import read by them: module:MACHINE, or JSON. With --like: what -dump-vmstate of that QEMU wrote.",
 )
 def export_command(
-    file: str, out: str, *, like: str | None, aliases: tuple[str, ...], drops: tuple[str, ...], spec: str | None
+    file: str,
+    out: str,
+    *,
+    like: str | None,
+    aliases: tuple[str, ...],
+    drops: tuple[str, ...],
+    blocks: tuple[str, ...],
+    takes: bool,
+    spec: str | None,
 ) -> None:
     """Make the stream again that a snapshot came from, for -incoming of a QEMU with the same command line.
 
@@ -66,74 +85,93 @@ def export_command(
     in the version that it had; a value in use for which that version has no place is refused (exit status 1).
 
     With --like it is made for another QEMU, older or newer: what differs is listed on standard error, and whatever would
-    be lost is refused (exit status 1) unless it is at its default (import --defaults) or named by --drop.
+    be lost is refused (exit status 1) unless it is at its default (import --defaults) or named by --drop. What FILE lacks comes
+    from REFERENCE; where that has run, so that it would be another guest's state, --reference-values must allow it.
 
     \b
     Examples:
       tagged-vmstate export vm.tvm -o vm.mig
       tagged-vmstate export vm.tvm --tables board:MACHINE -o old.vm
       tagged-vmstate export new.tvm --like old-reset.mig --alias hpet/num_timers=num_timers_save -o old.mig
+      tagged-vmstate export new.tvm --like old-reset.mig --tables old-dump.json --resize-block pc.bios -o old.mig
     """
-    if like is None and (aliases or drops):
-        raise click.UsageError("--alias and --drop belong to --like REFERENCE.")
-    if like is not None and spec is not None:
-        raise click.UsageError("--tables writes the stream that FILE came from, --like one for another QEMU: leave out one.")
-    encode = None if spec is None else _encoder(spec, file)
+    if like is None and (aliases or drops or takes or blocks):
+        raise click.UsageError("--alias, --drop, --reference-values and --resize-block belong to --like REFERENCE.")
     with opened_snapshot(file) as snapshot:
         if like is None:
+            encode = None if spec is None else _encoder(spec)
             with _told(file), output(out, is_text=False) as target:
                 export(snapshot, target, encode)
             return
         from tagged_vmstate.qemu.like import Likeness  # noqa: PLC0415  # only where it is asked for
 
         with opened_snapshot(like) as reference, _told(file):
+            known = None if spec is None else _known(spec, reference)
             named, lossy = Aliases(_aliases(aliases)), [usage(Pattern, drop) for drop in drops]
-            likeness = Likeness(snapshot, reference, named, lossy)
+            resized = [_block(each) for each in blocks]
+            likeness = Likeness(snapshot, reference, named, lossy, takes=takes, resized=resized, known=known)
             for pattern in named.unused:
                 check_names(pattern, reference)
             for pattern in lossy:
                 if pattern not in likeness.dropped:
                     check_names(pattern, snapshot)
-            _report(likeness)
+            for pattern in resized:
+                check_names(pattern, snapshot)
+            _report(likeness, like)
             with output(out, is_text=False) as target:
                 likeness.write(target)
 
 
 @contextlib.contextmanager
 def _told(file: str) -> Iterator[None]:
+    """A value that has no place in the stream is a no (exit status 1); a snapshot from elsewhere is a wrong input (2)."""
     try:
         yield
-    except StateError as error:
+    except OriginError as error:
         raise trouble(file, error) from None
+    except StateError as error:
+        raise Refusal(trouble(file, error).message) from None
 
 
-def _encoder(spec: str, file: str) -> Encode:
-    """What writes sections by tables; where these refuse, the answer is no."""
+def _encoder(spec: str) -> Encode:
     from tagged_vmstate.cli.modules import tables  # noqa: PLC0415  # a stream that describes itself needs none
     from tagged_vmstate.interpreted import Encoder  # noqa: PLC0415  # the same
 
-    by_tables = Encoder(tables(spec))
+    return Encoder(tables(spec))
 
-    def encode(section: Section, said: Said) -> bytes | None:
-        try:
-            return by_tables(section, said)
-        except StateError as error:
-            raise Refusal(f"{'standard input' if file == STANDARD else file}: {error}") from None
 
-    return encode
+def _known(spec: str, reference: Snapshot) -> KnownSubsections:
+    from tagged_vmstate.cli.modules import dump  # noqa: PLC0415  # only where it is asked for
+    from tagged_vmstate.qemu.subsections import KnownSubsections  # noqa: PLC0415  # the same
+
+    found = dump(spec)
+    with _told(spec):
+        return KnownSubsections(found, reference.attributes.get("machine"))
+
+
+def _block(text: str) -> Pattern:
+    """A block of memory by its name, or by its place as it is printed."""
+    is_place = text.startswith((f"{RAM}/", f"{RAM}#"))
+    return usage(Pattern, text if is_place else f"{RAM}/{text}")
 
 
 def _aliases(texts: Iterable[str]) -> Iterator[tuple[Pattern, str]]:
     return map(alias, chain.from_iterable(lines(each[1:]) if each.startswith("@") else [each] for each in texts))
 
 
-def _report(likeness: Likeness) -> None:
-    """List what does not go over as it is; end the command where something would be lost."""
+def _report(likeness: Likeness, reference: str) -> None:
+    """List what does not go over as it is; end the command where something would be lost, or another guest's."""
     for move in likeness.moves:
         say(f"{move.what}: {move.place}: {move.said}")
     if likeness.lost:
         count = len(likeness.lost)
         say(f"refused: {count} {'value' if count == 1 else 'values'} in use would be lost; name each with --drop, or by --alias")
+    if likeness.taken:
+        count = len(likeness.taken)
+        values = "1 value would be that" if count == 1 else f"{count} values would be those"
+        what = f"{values} of another guest, as {reference} has run ({likeness.has_run})"
+        say(f"refused: {what}: take it of a QEMU started with -S, or say --reference-values")
+    if likeness.lost or likeness.taken:
         raise click.exceptions.Exit(1)
 
 

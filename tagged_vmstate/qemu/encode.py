@@ -63,7 +63,7 @@ def _slot(slot: Slot, record: Record) -> bytes:
         return subsection_head(slot.subsection.name, slot.subsection.version) + _sized(inside, slot.size)
     if record.type == "struct":
         return _sized(b"".join(_structs(slot, record)), slot.size)
-    return _sized(_plain(slot.entries[0], record), slot.size)
+    return _sized(plain(slot.entries[0], record), slot.size)
 
 
 def _structs(slot: Slot, record: Record) -> Iterator[bytes]:
@@ -88,10 +88,10 @@ def _element(field: Field, element: Records | None) -> bytes:
         return b"".join(_struct(field.struct, element))
     if len(element) != 1:
         raise StateError("one value, as QEMU describes it", f"{len(element)} fields")
-    return _plain(field, element[0])
+    return plain(field, element[0])
 
 
-def _plain(field: Field, record: Record) -> bytes:
+def plain(field: Field, record: Record) -> bytes:
     """Anything but structs."""
     kind = wire_type(record.type)
     if not isinstance(kind, BlockType):

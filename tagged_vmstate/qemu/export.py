@@ -7,15 +7,16 @@ table describes, a caller who has that table turns into bytes: nothing here know
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeAlias, cast
 
 from tagged_vmstate.compression import compressed
-from tagged_vmstate.errors import StateError
+from tagged_vmstate.errors import StateError, naming
 from tagged_vmstate.files import BLOCK
 from tagged_vmstate.frames import label
 from tagged_vmstate.qemu import libvirt, padding, savevm, stream, vmdesc
@@ -23,11 +24,14 @@ from tagged_vmstate.qemu.encode import encode_device, is_kept
 from tagged_vmstate.qemu.ram import CHUNK_RUNS, CONTINUE, EOS, HEAD, MEM_SIZE, PAGE, ZERO, Block, heads, pack_name
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section, Sections
+from tagged_vmstate.snapshot import StoredSection
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 from tagged_vmstate.wiretype import brief
 
 BEGIN: Final = stream.BEGIN
+NO_SIZES: Final[Mapping[str, int | None]] = {}
+"""All blocks in the sizes that they have."""
 PAGES_BYTES: Final = 5 + 36 * CHUNK_RUNS
 """The longest list of the pages of one part: four numbers of at most nine bytes for each run."""
 
@@ -47,6 +51,10 @@ _NAMED: Final = 8
 """Sections that are named where tables are missing."""
 
 
+class OriginError(StateError):
+    """This snapshot cannot be exported, whatever its values: it is from elsewhere, or needs tables or another reference."""
+
+
 def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -> None:
     """Write the stream, or the file of savevm version 2, that a snapshot came from, with the values that it has now.
 
@@ -56,7 +64,8 @@ def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -
         encode: What writes sections that a table read when they were imported.
 
     Raises:
-        StateError: It did not come from QEMU, a table is missing, or a field does not fit what QEMU has for it.
+        OriginError: It did not come from QEMU, or a table is missing.
+        StateError: A field does not fit what QEMU has for it.
         FormatError: It is damaged.
         OSError: The target does not take it.
     """
@@ -73,7 +82,7 @@ def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -
         inner.write(BEGIN)
         for place, (section, said, layout) in enumerate(items):
             inner.writelines(_item(section, said, layout, memory, bodies.get(place)))
-        inner.write(source.tail())
+        inner.write(source.tail(source.description()))
         inner.writelines(padding.written(source.trailing))
 
 
@@ -109,14 +118,14 @@ def _by_tables(items: Iterable[Item], encode: Encode | None) -> dict[int, bytes]
     if lacking:
         names = ", ".join(lacking[:_NAMED]) + (f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else "")
         expected = f"tables that write {names}, which only tables could read: say --tables module:MACHINE, as for import"
-        raise StateError(expected, "none")
+        raise OriginError(expected, "none")
     return found
 
 
 def _item(
     section: Section, said: Said, layout: vmdesc.Struct | None, memory: MemoryWriter, body: bytes | None
 ) -> Iterator[bytes]:
-    try:
+    with in_section(section):
         if said["type"] not in stream.SECTIONS:
             yield plain_item(section, said)
             return
@@ -125,11 +134,19 @@ def _item(
             yield from memory.part(head, section, said)
             return
         yield head.around(encode_device(layout, section.records()) if body is None else body)
+
+
+@contextlib.contextmanager
+def in_section(section: Section) -> Iterator[None]:
+    """Put the errors inside at a section; what its attributes lack, or hold of another type, is an OriginError."""
+    try:
+        yield
     except StateError as error:
         error.section = section.label
         raise
     except (KeyError, TypeError, ValueError, AttributeError, struct.error, zlib.error) as error:
-        raise _not_from_qemu(section.label, repr(error)) from None
+        with naming(section.snapshot.name if isinstance(section, StoredSection) else None):
+            raise _not_from_qemu(section.label, repr(error)) from None
 
 
 def plain_item(section: Section, said: Mapping[str, Any]) -> bytes:
@@ -140,16 +157,16 @@ def plain_item(section: Section, said: Mapping[str, Any]) -> bytes:
 
 
 def _said(sections: Sections) -> Said:
-    """What the header says of the stream. Raises StateError where the snapshot is from elsewhere."""
+    """What the header says of the stream. Raises OriginError where the snapshot is from elsewhere."""
     said: Any = sections.raw_attributes.decode().get("qemu")
     is_ours = isinstance(said, dict) and (said.get("stream") == savevm.VERSION or isinstance(said.get("page_size"), int))
     if not is_ours:
-        raise StateError("a snapshot that `import` made of a QEMU stream", "one from elsewhere")
+        raise OriginError("a snapshot that `import` made of a QEMU stream", "one from elsewhere")
     return cast("Said", said)
 
 
 def _said_of(section: Section) -> Said:
-    """What an import says of a section. Raises StateError where it says nothing."""
+    """What an import says of a section. Raises OriginError where it says nothing."""
     said = section.attributes.get("qemu")
     if not isinstance(said, dict) or not isinstance(said.get("offset"), int):
         raise _not_from_qemu(section.label, "nothing")
@@ -157,15 +174,15 @@ def _said_of(section: Section) -> Said:
 
 
 def _kept(section: Section) -> list[bytes]:
-    """The bytes of a section that holds nothing else. Raises StateError where it does."""
+    """The bytes of a section that holds nothing else. Raises OriginError where it does."""
     found = [record.value for record in section.records()]
     if not all(isinstance(each, bytes) for each in found):
         raise _not_from_qemu(section.label, "no bytes")
     return cast("list[bytes]", found)
 
 
-def _not_from_qemu(label: str, found: str) -> StateError:
-    error = StateError("what `import` notes of a QEMU stream, in the attributes", found)
+def _not_from_qemu(label: str, found: str) -> OriginError:
+    error = OriginError("what `import` notes of a QEMU stream, in the attributes", found)
     error.section = label
     return error
 
@@ -179,16 +196,16 @@ class Origin:
         trailing: What followed the stream.
 
     Raises:
-        StateError: It did not come from a QEMU stream.
+        OriginError: It did not come from a QEMU stream.
     """
 
     def __init__(self, sections: Sections) -> None:
         said = _said(sections)
         if said.get("stream") != stream.VERSION:
-            raise StateError(f"one that came from a stream of savevm version {stream.VERSION}", f"version {said.get('stream')}")
+            raise OriginError(f"one that came from a stream of savevm version {stream.VERSION}", f"version {said.get('stream')}")
         self.page_size: int = said["page_size"]
         if self.page_size not in stream.PAGE_SIZES:
-            raise StateError("a page size that is a power of two from 256 to 65536", str(self.page_size))
+            raise OriginError("a page size that is a power of two from 256 to 65536", str(self.page_size))
         self.sections: list[tuple[Section, Said]] = []
         self.trailing: list[Section] = []
         self._image: Section | None = None
@@ -239,12 +256,11 @@ class Origin:
         """The parts of the memory."""
         return (each for each in self.sections if each[0].device == stream.RAM)
 
-    def tail(self) -> bytes:
-        """What ends the stream."""
-        data = self.description()
+    def tail(self, description: bytes | None) -> bytes:
+        """What ends the stream: its end mark, and the description of the devices."""
         found = [bytes((stream.EOF,))]
-        if data is not None:
-            found.append(struct.pack(">BI", stream.VMDESCRIPTION, len(data)) + data)
+        if description is not None:
+            found.append(struct.pack(">BI", stream.VMDESCRIPTION, len(description)) + description)
         return b"".join(found)
 
     def description(self) -> bytes | None:
@@ -320,12 +336,13 @@ class MemoryWriter:
 
     Args:
         page_size: Bytes of a page of the guest.
-        left_out: Names of blocks that are not written.
+        sizes: Name -> bytes of the blocks that are written in another size, zeros where they are longer; None where they
+            are not written at all.
     """
 
-    def __init__(self, page_size: int, left_out: Container[str] = ()) -> None:
+    def __init__(self, page_size: int, sizes: Mapping[str, int | None] = NO_SIZES) -> None:
         self._page_size = page_size
-        self._left_out = left_out
+        self._sizes = sizes
         self._blocks: list[Block] = []
         self._index: dict[str, int] = {}
         self._written: list[Section] = []
@@ -338,7 +355,10 @@ class MemoryWriter:
         if not self._is_open:
             yield head.before()
         if "total" in said:
+            first = len(self._blocks)
             yield self._list(records[: said["blocks"]], said["total"], said.get("addresses"))
+            for index in range(first, len(self._blocks)):
+                yield from self._added(index)
         pages = self._pages(records)
         numbers = iter(cast("list[int]", Opaque(unpacked(said["pages"], PAGES_BYTES)).decode()))
         runs = [_Run(*each) for each in zip(numbers, numbers, numbers, numbers, strict=True)]
@@ -357,11 +377,11 @@ class MemoryWriter:
 
     def _check(self, run: _Run) -> None:
         if not 0 <= run.block < len(self._blocks):
-            raise StateError(f"pages of one of {len(self._blocks)} blocks", f"of block {run.block}")
+            raise OriginError(f"pages of one of {len(self._blocks)} blocks", f"of block {run.block}")
         block = self._blocks[run.block]
         if run.first < 0 or run.count < 0 or (run.first + run.count) * self._page_size > block.length:
             what = f"{run.count} at {run.first * self._page_size}"
-            raise StateError(f"pages inside {block.length} bytes", what, path=(block.name,))
+            raise OriginError(f"pages inside {block.length} bytes", what, path=(block.name,))
 
     def _pages(self, records: Records) -> Pages:
         """The pages of a part, whole."""
@@ -388,13 +408,28 @@ class MemoryWriter:
         for place, record in enumerate(records):
             self._index[record.name] = len(self._blocks)
             self._blocks.append(Block(record.name, record.length or 0))
-            if record.name in self._left_out:
-                total -= record.length or 0
+            size = self._size(self._blocks[-1])
+            total += (size or 0) - (record.length or 0)
+            if size is None:
                 continue
-            found.append(pack_name(record.name) + struct.pack(">Q", record.length or 0))
+            found.append(pack_name(record.name) + struct.pack(">Q", size))
             if addresses is not None:
                 found.append(struct.pack(">Q", addresses[place]))
         return (total | MEM_SIZE).to_bytes(8, "big") + b"".join(found)
+
+    def _size(self, block: Block) -> int | None:
+        """Bytes that a block has in the stream; None where it is not in it."""
+        return self._sizes.get(block.name, block.length)
+
+    def _pages_of(self, block: Block) -> int:
+        """Pages that it has there."""
+        return -(-(self._size(block) or 0) // self._page_size)
+
+    def _added(self, index: int) -> Iterator[bytes]:
+        """The pages that a block has in the stream beyond its own, all zero."""
+        block = self._blocks[index]
+        first = -(-block.length // self._page_size)
+        yield from self._records(_Run(index, first, 0, ZERO), first, self._pages_of(block) - first, None)
 
     def _run(self, run: _Run, spans: Iterable[Span]) -> Iterator[bytes]:
         """Successive page records, with the bytes that there are for them."""
@@ -418,7 +453,8 @@ class MemoryWriter:
 
     def _records(self, run: _Run, page: int, count: int, data: memoryview | None) -> Iterator[bytes]:
         """Records of some pages of a run."""
-        if not count or self._blocks[run.block].name in self._left_out:
+        count = min(count, self._pages_of(self._blocks[run.block]) - page)
+        if count < 1:
             return
         kind, size = run.flags & (PAGE | ZERO), self._page_size
         if run.block != self._current or (page == run.first and run.flags & 1):

@@ -33,6 +33,8 @@ NULL: Final = b"0"
 """A null in an array of pointers: VMS_NULLPTR_MARKER of QEMU's include/migration/vmstate.h."""
 KEPT: Final = "bytes@"
 """What a buffer of bytes that nothing describes is called, before the place where they stood."""
+UNUSED: Final = "unused_buffer"
+"""QEMU's type of bytes that it writes as zeros and never reads (VMSTATE_UNUSED)."""
 _INLINE: Final = frozenset({"vstruct", "tmp"})
 """Types whose fields lie in the entry itself; of others that look so (qtailq) only the size is to be believed."""
 NOTES: Final = 32

@@ -1,0 +1,149 @@
+"""Subsections that a reference stream lacks although its QEMU knows them, by what that QEMU's `-dump-vmstate` writes.
+
+QEMU sends a subsection only while it is needed, and a machine at its reset needs few; the dump has them all. A subsection goes
+over where its bytes are sure to be what that QEMU reads: it takes that version, and its fields are the same in the same order,
+of the same sizes, none of them on a condition or of a length that only QEMU's own code knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final, TypeAlias
+
+from tagged_vmstate.paths import format_path
+from tagged_vmstate.qemu.differences import Description, Leaf
+from tagged_vmstate.qemu.dumpstate import Dump
+from tagged_vmstate.qemu.export import OriginError
+from tagged_vmstate.qemu.vmdesc import NULL, UNUSED, Field, Struct, is_null, number_type
+
+_STRUCTS: Final = frozenset({"struct", "tmp"})
+"""Types whose fields are those of their struct, in the version that the reader has of it."""
+_VERSIONS: Final = range(1 << 32)
+
+Names: TypeAlias = tuple[str, ...]
+
+
+class _MisfitError(Exception):
+    """Why a subsection cannot go over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A field of the snapshot that is bytes of its own; attributes as in `Leaf`."""
+
+    path: Names
+    size: int
+    counts: tuple[int | None, ...]
+    is_unused: bool
+
+
+class KnownSubsections:
+    """The subsections of another QEMU.
+
+    Args:
+        dump: What its `-dump-vmstate` writes.
+        machine: The machine type of the stream that is written; None where it has none.
+
+    Raises:
+        OriginError: The dump is of another machine type.
+    """
+
+    def __init__(self, dump: Dump, machine: str | None) -> None:
+        if machine is not None and machine != dump.machine:
+            raise OriginError(
+                f"what -dump-vmstate writes with -M {machine}, the machine of the reference", f"that of {dump.machine}"
+            )
+        self._devices: dict[str, list[Description]] = {}
+        for each in dump.devices.values():
+            self._devices.setdefault(each.name, []).append(each)
+
+    def misfit(self, device: str, version: int, place: Names, subsection: Struct) -> str | None:
+        """Why that QEMU would not read a subsection; None where it would.
+
+        Args:
+            device: The name of the section's description (vmsd_name).
+            version: The version of the section, as that QEMU writes it.
+            place: The names of the structs that it lies in, and its own.
+            subsection: How the snapshot describes it.
+        """
+        types = self._devices.get(device, ())
+        if not types:
+            return f"the dump has no device of the section `{device}`"
+        try:
+            for each in types:
+                if each.version != version:
+                    raise _MisfitError(f"the dump has version {each.version} of `{device}`, the reference {version}")
+                _check(subsection, _found(each, place))
+        except _MisfitError as error:
+            return str(error)
+        return None
+
+
+def _found(description: Description, place: Names) -> Description:
+    """The subsection at a place."""
+    while place:
+        end = next((end for end in range(1, len(place) + 1) if place[:end] in description.subsections), None)
+        if end is None:
+            raise _MisfitError("that QEMU does not know it")
+        description, place = description.subsections[place[:end]], place[end:]
+    return description
+
+
+def _check(ours: Struct, theirs: Description) -> None:
+    """Raise _MisfitError unless the reader takes the bytes of a subsection as the snapshot has them."""
+    if ours.name != theirs.name or ours.version not in _VERSIONS or not theirs.minimum <= ours.version <= theirs.version:
+        raise _MisfitError(f"that QEMU reads version {theirs.minimum} to {theirs.version} of it, not {ours.version}")
+    fields, leaves = list(_fields(ours, (), ())), theirs.at(ours.version)
+    for field, leaf in zip(fields, leaves, strict=False):
+        _check_field(field, leaf)
+    if len(fields) != len(leaves):
+        raise _MisfitError(f"that QEMU reads {len(leaves)} fields in it, not {len(fields)}")
+    for place, inner in _inside(ours, ()):
+        _check(inner, _found(theirs, place))
+
+
+def _check_field(field: _Field, leaf: Leaf) -> None:
+    name, other = (f"`{format_path(None, path)}`" for path in (field.path, leaf.path))
+    if leaf.is_conditional:
+        raise _MisfitError(f"that QEMU reads {other} in it on a condition that only its own code knows")
+    if field.path != leaf.path and not (field.is_unused and leaf.is_unused):
+        raise _MisfitError(f"that QEMU reads {other} in the place of {name}")
+    if field.is_unused != leaf.is_unused or field.size != leaf.size:
+        raise _MisfitError(f"that QEMU reads {leaf.words} for {name}, not {field.size}")
+    for mine, count in zip(field.counts, leaf.counts, strict=False):
+        if mine is not None and not count:
+            raise _MisfitError(f"the dump does not have how many elements {name} has there; those of QEMU 8.1 and later may")
+        if (mine or 1) != (count or 1):
+            raise _MisfitError(f"that QEMU reads {count or 1} elements for {name}, not {mine or 1}")
+
+
+def _fields(struct: Struct, path: Names, counts: tuple[int | None, ...]) -> Iterator[_Field]:
+    """The fields of a subsection in their order, those of structs in their place."""
+    for name, group in groupby(struct.fields, lambda field: field.name):
+        entries = list(group)
+        here = (*path, name)
+        count = sum(field.count for field in entries) if len(entries) > 1 or entries[0].is_array else None
+        insides = [_of_entry(field, here, (*counts, count)) for field in entries]
+        if any(inside != insides[0] for inside in insides):
+            raise _MisfitError(f"the elements of `{format_path(None, here)}` differ")
+        yield from insides[0]
+
+
+def _of_entry(field: Field, path: Names, counts: tuple[int | None, ...]) -> Sequence[_Field]:
+    if field.struct and field.type in _STRUCTS and not is_null(field, NULL):
+        return list(_fields(field.struct, path, counts))
+    is_plain = number_type(field) or field.type in {"buffer", UNUSED}
+    if not is_plain:
+        raise _MisfitError(f"QEMU writes `{format_path(None, path)}` (`{field.type}`) by code of its own")
+    return [_Field(path, field.size, counts, field.type == UNUSED)]
+
+
+def _inside(struct: Struct, path: Names) -> Iterator[tuple[Names, Struct]]:
+    """The subsections in a subsection."""
+    for field in struct.fields:
+        if field.struct:
+            yield from _inside(field.struct, (*path, field.name))
+    for each in struct.subsections:
+        yield (*path, each.name), each
