@@ -574,6 +574,22 @@ class TestLike:
             ("lost", "dev#0/a")
         ]
 
+    def test_the_version_of_a_struct_is_that_of_its_layout(self) -> None:
+        """As in hw/scsi/esp.c: which fields QEMU reads hangs on a value in the stream."""
+
+        def stream(version: int, said: int, name: str) -> bytes:
+            inside = {"vmsd_name": "s", "version": version, "fields": [field(name, "uint8", 1)]}
+            return small(field("mig", "uint8", 1), field("s", "struct", 1, struct=inside), data=bytes((said, 9)))
+
+        mine, other = stream(6, 6, "a"), stream(7, 7, "a")
+        likeness = self.like(mine, other)
+        assert [(move.place, move.said) for move in likeness.moves] == [
+            ("dev#0/mig", "7, the version of a struct beside it, from the reference")
+        ]
+        assert self.stream(likeness) == other
+        for no_version in (stream(7, 6, "a"), stream(6, 5, "a"), stream(8, 6, "a")):
+            assert self.told(self.like(no_version, other)) == []
+
     def test_an_array_of_no_elements_is_not_described(self) -> None:
         count, array = field("n", "uint8", 1), field("a", "uint8", 1, array_len=3)
         some, none = small(count, array, data=b"\3abc"), small(count, data=b"\0")

@@ -147,6 +147,22 @@ class _Extension:
         return replace(field, struct=inside, size=field.size + inside.size - field.struct.size)
 
 
+def versions(like: Struct, ours: Struct) -> set[tuple[tuple[str, ...], tuple[int, int]]]:
+    """Where structs of other versions lie in two descriptions of a device: the names on the way, and both versions."""
+    found = set()
+    left: list[tuple[tuple[str, ...], Struct, Struct]] = [((), like, ours)]
+    while left:
+        path, first, second = left.pop()
+        others = {slot.name: slot.struct for slot in second.slots}
+        for slot in first.slots:
+            mine, other = slot.struct, others.get(slot.name)
+            if mine and other:
+                left.append(((*path, slot.name), mine, other))
+                if mine.version != other.version:
+                    found.add((path, (mine.version, other.version)))
+    return found
+
+
 def described(data: bytes, written: Mapping[str, Sequence[Struct]]) -> bytes:
     """The description with other structs, as JSON; the same bytes where they are its own.
 

@@ -5,8 +5,9 @@ snapshot lacks. Of a machine that has run they are another guest's state, and ar
 meant. What the reference has no place for is lost; each loss is listed, and refused unless it is at its default or somebody
 has named it.
 
-Three things do not go by the sizes of the reference. What QEMU reads by code of its own delimits itself and goes over whole.
-An array is as long as the field that counts it says. Pairs of keys and values are matched by key.
+Some things do not go by the sizes of the reference. What QEMU reads by code of its own delimits itself and goes over whole.
+An array is as long as the field that counts it says. Pairs of keys and values are matched by key. A field that holds the
+version of a struct decides which fields QEMU reads (`mig_version_id` of hw/scsi/esp.c), so it is the reference's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tagged_vmstate.errors import StateError, naming
 from tagged_vmstate.frames import label
 from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
 from tagged_vmstate.qemu import ramblocks, stream
-from tagged_vmstate.qemu.describe import Slots, described, extended, fitted
+from tagged_vmstate.qemu.describe import Slots, described, extended, fitted, versions
 from tagged_vmstate.qemu.encode import encode_device, is_kept
 from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, OriginError, in_section, plain_item
 from tagged_vmstate.qemu.keyed import PAIRS, matched, numbers
@@ -118,6 +119,7 @@ class Likeness:
         self._our_slots: Slots | None = None
         self._device: tuple[str, int] = "", 0
         self._added: dict[Path, list[Struct]] = {}
+        self._versions: set[tuple[tuple[str, ...], tuple[int, int]]] = set()
         self._ours: dict[str, str] = {}
         self._written: dict[str, list[Struct]] = {}
         self.dropped: list[Pattern] = []
@@ -186,11 +188,11 @@ class Likeness:
     def _merged(self) -> Iterator[tuple[int, bytes]]:
         """Place in the reference -> the bytes of a device, with the values of the snapshot."""
         ours: dict[str, deque[tuple[Section, Head, Struct | None]]] = {}
-        for section, said, struct in self._from.items():
+        for section, said, described_as in self._from.items():
             if said["type"] in stream.SECTIONS and section.device != stream.RAM:
                 with in_section(section):
                     head = Head.of(section, said)
-                ours.setdefault(head.label, deque()).append((section, head, struct))
+                ours.setdefault(head.label, deque()).append((section, head, described_as))
         structs = self._like_structs
         for place, (section, said) in enumerate(self._like.sections):
             if said["type"] not in stream.SECTIONS or section.device == stream.RAM:
@@ -208,8 +210,9 @@ class Likeness:
                 if alias:
                     self._ours[head.label] = label(alias, head.instance)
                     self._note("renamed", head.label, (), f"`{alias}` in the snapshot")
-                given, other, our_struct = candidates.popleft()
-                self._our_slots = Slots(our_struct) if our_struct else None
+                given, other, described_as = candidates.popleft()
+                self._our_slots = Slots(described_as) if described_as else None
+                self._versions = versions(struct, described_as) if struct and described_as else set()
                 if struct or head.version == other.version:
                     records = self._struct(head.label, (), records, given.records(), ChainMap())
                 else:
@@ -220,7 +223,7 @@ class Likeness:
             with in_section(section):
                 yield place, head.around(self._encoded(head.label, struct, records))
         for name, left in ours.items():
-            for section, _, _ in left:
+            for section, *_ in left:
                 is_default = all(record.is_default for record in section.records())
                 self._lose(name, (), "the whole device", is_default=is_default)
 
@@ -305,6 +308,10 @@ class Likeness:
 
     def _field(self, section: str, path: Path, like: Record, ours: Record, counts: Counts) -> Record:
         """Our value in the type and length of the reference; that of the reference where ours has no place."""
+        names = tuple(part for part in path if isinstance(part, str))
+        if (count := _count(like, ours)) and (names[:-1], count) in self._versions:
+            self._note("filled", section, path, f"{count[0]}, the version of a struct beside it, from the reference")
+            return like
         slot = self._slots.get(path) if self._slots else None
         if refused := _refused(slot, like, ours):
             self._lose(section, path, refused, is_default=False)
