@@ -149,7 +149,7 @@ def test_what_that_qemu_reads_as_it_is_written(field_of_ours: Json, data: bytes,
     ("ours", "theirs", "reason"),
     [
         (sub(field("x", "uint32", 4)), known(X, name="dev/other"), "that QEMU does not know it"),
-        (sub(field("x", "uint32", 4)), known(X, version=3, minimum=2), "that QEMU reads version 2 to 3 of it, not 1"),
+        (sub(field("x", "uint32", 4)), known(X, version=3, minimum=2), "that QEMU reads versions 2 to 3 of it, not 1"),
         (sub(field("x", "uint32", 4)), known(read("x", 8)), "that QEMU reads 8 bytes for `x`, not 4"),
         (sub(field("x", "uint32", 4)), known(read("y", 4)), "that QEMU reads `y` in the place of `x`"),
         (sub(field("x", "uint32", 4)), known(X, read("y", 1)), "that QEMU reads 2 fields in it, not 1"),
@@ -179,6 +179,8 @@ def test_what_is_not_sure_is_lost_and_says_why(ours: Json, theirs: Json, reason:
 def test_a_dump_of_another_qemu_or_machine() -> None:
     [move] = like(OURS, BARE, dump({**TOP, "version_id": 2})).moves
     assert "the dump has version 2 of `dev`, the reference 1" in move.said
+    two = {**dump({**TOP, "version_id": 2}), "dev-type-2": dump(TOP)["dev-type"]}
+    assert [move.what for move in like(OURS, BARE, two).moves] == ["carried"], "one type of the name has the version"
     [move] = like(OURS, BARE, dump({**TOP, "name": "other"})).moves
     assert "the dump has no device of the section `dev`" in move.said
     with pytest.raises(StateError, match="writes with -M m, the machine of the reference, got that of virt"):

@@ -71,10 +71,11 @@ class KnownSubsections:
         types = self._devices.get(device, ())
         if not types:
             return f"the dump has no device of the section `{device}`"
+        alike = [each for each in types if each.version == version]
+        if not alike:
+            return f"the dump has version {types[0].version} of `{device}`, the reference {version}"
         try:
-            for each in types:
-                if each.version != version:
-                    raise _MisfitError(f"the dump has version {each.version} of `{device}`, the reference {version}")
+            for each in alike:
                 _check(subsection, _found(each, place))
         except _MisfitError as error:
             return str(error)
@@ -94,7 +95,8 @@ def _found(description: Description, place: Names) -> Description:
 def _check(ours: Struct, theirs: Description) -> None:
     """Raise _MisfitError unless the reader takes the bytes of a subsection as the snapshot has them."""
     if ours.name != theirs.name or ours.version not in _VERSIONS or not theirs.minimum <= ours.version <= theirs.version:
-        raise _MisfitError(f"that QEMU reads version {theirs.minimum} to {theirs.version} of it, not {ours.version}")
+        versions = f"versions {theirs.minimum} to" if theirs.minimum < theirs.version else "version"
+        raise _MisfitError(f"that QEMU reads {versions} {theirs.version} of it, not {ours.version}")
     fields, leaves = list(_fields(ours, (), ())), theirs.at(ours.version)
     for field, leaf in zip(fields, leaves, strict=False):
         _check_field(field, leaf)
