@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from qemu_machine import SPINNING_BIOS, WRITING_BIOS, Machine
+from qemu_machine import COUNTING_BIOS, SPINNING_BIOS, WRITING_BIOS, Machine
 from test_command import run, shown
 
 pytestmark = pytest.mark.long
@@ -62,6 +62,42 @@ def test_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Pat
     assert eip
     assert f"EIP={int(eip[1]):08x}" in found
     assert found == registers("pc-qemu7.2", stream_path("pc-qemu7.2"), tmp_path), "both spin in the same loop"
+
+
+COUNTING = ("-m", "2M", "-vga", "none", "-device", "virtio-blk-pci,drive=disk,addr=5")
+
+
+class Disk:
+    """A disk on which a guest counts (`COUNTING_BIOS`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "disk"
+        self._path.write_bytes(bytes(1 << 20))
+        self.option = ("-drive", f"if=none,id=disk,format=raw,file={self._path}")
+
+    def reaches(self, number: int) -> bool:
+        """Whether the guest writes a number, or a higher one, in half a minute."""
+        for _ in range(1500):
+            if int.from_bytes(self._path.read_bytes()[512:516], "little") >= number:
+                return True
+            time.sleep(0.02)
+        return False
+
+
+def test_a_guest_of_qemu_10_writes_to_its_disk_in_7(tmp_path: Path, stream_path: Callable[[str], Path]) -> None:
+    """The rings of its virtio disk lie where the guest has put them, which no reference knows."""
+    out, disk = tmp_path / "vm.mig", Disk(tmp_path)
+    (tmp_path / "bios").write_bytes(COUNTING_BIOS)
+    options = ("--alias", "hpet/num_timers=num_timers_save", "--drop", "globalstate/*")
+    done = run("export", stream_path("counting-qemu10.0"), "--like", stream_path("counting-qemu7.2-reset"), *options, "-o", out)
+    assert done.returncode == 0, done.stderr
+    line = ("-M", "pc-i440fx-7.2", *COUNTING, *disk.option, "-bios", tmp_path / "bios")
+    with Machine("x86_64", tmp_path, *line, "-S", "-incoming", f"exec:cat {out}") as machine:
+        machine.registers()
+        number = int(machine.monitor("xp /1wx 0x18200").split()[1], 16)
+        assert number > 0
+        machine("cont")
+        assert disk.reaches(number + 10)
 
 
 def eax(text: str) -> str:
