@@ -25,13 +25,16 @@ WRITING_BIOS = (
 """Writes to 64 KiB of memory without end; the reset vector jumps to the start of the last 64 KiB."""
 
 
-WRITING_DISK = (
-    # 16-bit: ds = es = ss = 0; sp = 0x7c00; [0x5f0] = dl; loop: inc dword [0x600]; [0x800] = dword [0x600];
-    # int 13h, ah = 0x43: write the sector at 0x800 to LBA 1; jmp loop; the packet that says so
-    bytes.fromhex("31c08ed88ec08ed0bc007c8816f005fb66ff06000666a1000666a30008b443b0008a16f005be337ccd13730566ff060406ebdd")
-    + bytes.fromhex("10000100000800000100000000000000")
-).ljust(510, b"\0") + b"\x55\xaa"
-"""A boot sector that counts at 0x600, and in the second sector of the disk that it was read from."""
+COUNTING_BIOS = (
+    bytes.fromhex(
+        "b800108ed8baf80c66b81028008066efbafc0c66b800c0000066efbaf80c66b80428008066efbafc0cb80500efba12c0b003eeba0ec031c0"
+        "efba0cc0ed89c3c1e3048dbf051001c701c781e700f0ba08c066b81000000066efba12c0b007ee66c70600000080010066c7060800100000"
+        "0066c7060c000100010066c70610000082010066c70618000002000066c7061c000100020066c70620000081010066c70628000100000066"
+        "c7062c0002000000c606008001c60608800166ff060082ff4702ba10c031c0ef8b45023b470275f8ebe8"
+    ).ljust(0xFFF0, b"\0")
+    + b"\xe9\x0d\x00"
+).ljust(65536, b"\0")
+"""data/counting.s: counts on a virtio disk in PCI slot 5 without end."""
 
 
 class Machine:
