@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -47,6 +49,20 @@ def test_it_loads_what_was_exported(name: str, tmp_path: Path, stream_path: Call
     found = registers(name, tmp_path / "vm.mig", tmp_path)
     assert "PC=" in found or "EAX=" in found
     assert found == registers(name, stream_path(name), tmp_path)
+
+
+@pytest.mark.parametrize("options", [("--bare",), ("--like", "vm.save", "--bare"), ("--like", "vm.save")], ids=" ".join)
+def test_it_loads_the_stream_of_a_save_image(
+    options: tuple[str, ...], tmp_path: Path, stream_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "pc-qemu7.2"
+    monkeypatch.chdir(tmp_path)
+    xml = b"<domain/>\0<cookie/>\0" + bytes(1 << 16)
+    header = b"LibvirtQemudSave" + struct.pack("<19I", 2, len(xml), 1, 3, 10, *[0] * 14)
+    Path("vm.save").write_bytes(header + xml + lzma.compress(stream_path(name).read_bytes()))
+    assert run("import", "vm.save", "-o", "vm.tvm").returncode == 0
+    assert run("export", "vm.tvm", *options, "-o", "vm.mig").returncode == 0
+    assert registers(name, tmp_path / "vm.mig", tmp_path) == registers(name, stream_path(name), tmp_path)
 
 
 def test_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Path]) -> None:

@@ -50,13 +50,17 @@ _NAMED: Final = 8
 """Sections that are named where tables are missing."""
 
 
-def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -> None:
+def export(sections: Sections, target: BinaryIO, encode: Encode | None = None, *, bare: bool = False) -> bool:
     """Write the stream, or the file of savevm version 2, that a snapshot came from, with the values that it has now.
 
     Args:
         sections: The snapshot; one that can be read from any place.
         target: Where to. Nothing is written before what only tables describe is there as bytes.
         encode: What writes sections that a table read when they were imported.
+        bare: Of libvirt's save image only the stream in it, as ``-incoming`` takes it.
+
+    Returns:
+        Whether it is libvirt's save image that was written.
 
     Raises:
         StateError: It did not come from QEMU, a table is missing, or a field does not fit what QEMU has for it.
@@ -65,11 +69,12 @@ def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -
     """
     if _said(sections).get("stream") == savevm.VERSION:
         _export_v2(sections, target, encode)
-        return
+        return False
     source = Origin(sections)
     items = list(source.items())
     bodies = _by_tables(items, encode)
-    compression, header = source.wrapper()
+    is_image = source.is_image and not bare
+    compression, header = source.wrapper() if is_image else (None, b"")
     target.write(header)
     memory = MemoryWriter(source.page_size)
     with compressed(target, compression) as inner:
@@ -77,6 +82,7 @@ def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -
         for place, (section, said, layout) in enumerate(items):
             inner.writelines(_item(section, said, layout, memory, bodies.get(place)))
         inner.write(source.tail())
+    return is_image
 
 
 def _export_v2(sections: Sections, target: BinaryIO, encode: Encode | None) -> None:
@@ -215,15 +221,20 @@ class Origin:
         else:
             raise _not_from_qemu(section.label, f"type {brief(kind)}")
 
+    @property
+    def is_image(self) -> bool:
+        """Whether the stream came in libvirt's save image."""
+        return self._image is not None
+
     def wrapper(self) -> tuple[str | None, bytes]:
-        """What stands before the stream, where that came from libvirt, and the module for the compression that it names."""
+        """What stands ahead of the stream, where that came from libvirt, and the module for the compression that it names."""
         if self._image is None:
             return None, b""
-        kept = _kept(self._image)
-        if len(kept) != 2:
-            raise _not_from_qemu(self._image.label, f"{len(kept)} fields")
-        compression, header = libvirt.compression_said(kept[0])
-        return compression, header + kept[1]
+        try:
+            return libvirt.wrapper(self._image.records(), _said_of(self._image))
+        except StateError as error:
+            error.section = self._image.label
+            raise
 
     def items(self) -> Iterator[Item]:
         """The sections with the description that QEMU has of each."""
