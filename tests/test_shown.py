@@ -99,7 +99,6 @@ INNER = struct("st", U8, struct("in", Record("x", "string", None, "a")), Record(
         (Record("x", "float64", None, math.nan), ["x  float64  nan:7ff8000000000000"]),
         (Record("x", "bool", None, value=True), ["x  bool  true"]),
     ],
-    ids=str,
 )
 def test_what_one_side_has_is_printed_as_show_prints_it(tmp_path: Path, record: Record, lines: list[str]) -> None:
     def plain(found: Sequence[str], margin: int) -> list[str]:
@@ -175,7 +174,6 @@ def test_what_one_side_has_is_printed_as_show_prints_it(tmp_path: Path, record: 
             ["x  string  1 line removed, 1 added", "   @@ -1,1 +1,1 @@", f"   -{'a' * 61}", "   +b\\x1b"],
         ),
     ],
-    ids=str,
 )
 def test_two_values(tmp_path: Path, left: Record, right: Record, lines: list[str]) -> None:
     found = [line[2:].removeprefix("├─ ").removeprefix("└─ ") for line in differences(tmp_path, [left], [right])]

@@ -209,9 +209,9 @@ def is_block(value: object) -> bool:
     return isinstance(value, str) and "\n" in value
 
 
-def text_lines(text: str) -> list[str]:
+def text_lines(text: str) -> Iterator[str]:
     """The lines of a text, indented as they are."""
-    return [line.expandtabs() for line in text.removesuffix("\n").split("\n")]
+    return (line.expandtabs() for line in text.removesuffix("\n").split("\n"))
 
 
 def value_text(record: Record, look: Look = PLAINLY, *, is_full: bool = False, with_hex: bool = True) -> str:

@@ -18,6 +18,8 @@ BUDGET: Final = 1 << 22
 """Lines of the one text times lines of the other that are compared, over all texts: two texts of 2,048 lines, or 40 of 320."""
 
 Sign: TypeAlias = Literal["@", " ", "-", "+"]
+"""``@`` for the head of a hunk."""
+Signed: TypeAlias = tuple[Sign, str]
 _Opcode: TypeAlias = tuple[str, int, int, int, int]
 
 
@@ -26,10 +28,10 @@ class Changes:
     """How one text becomes another.
 
     Attributes:
-        lines: Lines of a unified diff, without their signs: ``@`` for the head of a hunk, `` ``, ``-`` or ``+``.
+        lines: Those of a unified diff, each with its sign ahead of it.
     """
 
-    lines: tuple[tuple[Sign, str], ...]
+    lines: tuple[Signed, ...]
 
     def count(self, sign: Sign) -> int:
         """How many lines have a sign."""
@@ -72,13 +74,17 @@ def _equal(old: Sequence[str], new: Sequence[str]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
 
 
-def _hunk(group: Sequence[_Opcode], old: Sequence[str], new: Sequence[str], offset: int) -> Iterator[tuple[Sign, str]]:
+def _hunk(group: Sequence[_Opcode], old: Sequence[str], new: Sequence[str], offset: int) -> Iterator[Signed]:
     _, low, _, new_low, _ = group[0]
     _, _, high, _, new_high = group[-1]
     yield "@", f"@@ -{offset + low + 1},{high - low} +{offset + new_low + 1},{new_high - new_low} @@"
     for tag, start, end, new_start, new_end in group:
         if tag == "equal":
-            yield from ((" ", line) for line in old[start:end])
-            continue
-        yield from (("-", line) for line in old[start:end])
-        yield from (("+", line) for line in new[new_start:new_end])
+            yield from _signed(" ", old[start:end])
+        else:
+            yield from _signed("-", old[start:end])
+            yield from _signed("+", new[new_start:new_end])
+
+
+def _signed(sign: Sign, lines: Sequence[str]) -> Iterator[Signed]:
+    return ((sign, line) for line in lines)
