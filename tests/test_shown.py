@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -63,6 +62,7 @@ def differences(tmp_path: Path, left: Sequence[Record], right: Sequence[Record])
     return printed("diff", *files).splitlines()[1:]
 
 
+LINES = st.lists(st.sampled_from(["a", "b", "c"]))
 U8 = Record("x", "uint8", None, 7)
 INNER = struct("st", U8, struct("in", Record("x", "string", None, "a")), Record("n", "struct", None, None))
 
@@ -224,11 +224,9 @@ class TestArraysThatOnlyQemuReads:
 
 
 class TestTextDiff:
-    @given(st.lists(st.sampled_from(["a", "b", "c"])), st.lists(st.sampled_from(["a", "b", "c"])), st.booleans())
-    def test_it_makes_the_one_of_the_other(self, old: list[str], new: list[str], is_bounded: Any) -> None:
-        texts = TextDiff()
-        if is_bounded:
-            texts.changes("\n" * BUDGET, "x\n")
+    @given(old=LINES, new=LINES, is_bounded=st.booleans())
+    def test_it_makes_the_one_of_the_other(self, old: list[str], new: list[str], *, is_bounded: bool) -> None:
+        texts = TextDiff(0 if is_bounded else BUDGET)
         left, at = (old or [""]).copy(), 0
         found: list[str] = []
         for sign, line in texts.changes("\n".join(old), "\n".join(new)).lines:

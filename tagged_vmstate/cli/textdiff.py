@@ -39,10 +39,14 @@ class Changes:
 
 
 class TextDiff:
-    """Compares texts, as many as there are, with one budget for all of them."""
+    """Compares texts, as many as there are.
 
-    def __init__(self) -> None:
-        self._left = BUDGET
+    Args:
+        budget: For all of them together; see `BUDGET`.
+    """
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self._left = budget
 
     def changes(self, old: str, new: str) -> Changes:
         """What differs between two texts."""
