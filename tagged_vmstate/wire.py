@@ -424,8 +424,10 @@ class Opaque:
     @classmethod
     def array(cls, elements: Iterable[Opaque]) -> Opaque:
         """The array of some objects."""
-        found = [each.raw for each in elements]
-        return cls(b"".join((pack_array_head(len(found)), *found)))
+        count, found = 0, bytearray()
+        for count, each in enumerate(elements, 1):  # noqa: B007  # how many there were
+            found += each.raw
+        return cls(pack_array_head(count) + found)
 
     def to_json(self) -> Json:
         """The JSON form: plain, with ``{"$hex": ...}`` for bytes; ``{"$msgpack": ...}`` where that would lose something."""
