@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from tagged_vmstate.overview import LINE, Kept, Memory, Whole, used, windows
+from typing_extensions import override
+
+from tagged_vmstate.overview import LINE, Kept, Memory, Use, Whole, used, windows
 from tagged_vmstate.paths import Path, format_path
-from tagged_vmstate.records import Record, Records, wire_type
+from tagged_vmstate.records import Record, Records, bytes_of, elements_of, wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot
-from tagged_vmstate.wire import Json, Opaque
+from tagged_vmstate.wire import Json
 
 RANGES: Final = 1 << 10
 """Ranges that are kept of one field; the others are counted."""
@@ -34,7 +36,7 @@ class Range:
     Attributes:
         start: The first that differs.
         count: How many, up to the last that differs.
-        old: The first of them on the left, as JSON: bytes in hex, elements as a list.
+        old: The first of them on the left, as JSON: bytes in hex, elements as a list; empty where the left ends ahead of them.
         new: Those on the right.
     """
 
@@ -42,6 +44,27 @@ class Range:
     count: int
     old: Json
     new: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A memory that has none on the other side to be compared with.
+
+    Attributes:
+        length: Bytes in all.
+        use: What of it is not zero.
+    """
+
+    length: int
+    use: Use
+
+    def describe(self) -> str:
+        """Its type as people write it: ``sparse[4096]``."""
+        return f"sparse[{self.length}]"
+
+
+Side: TypeAlias = "Record | Held | None"
+"""What one of the two has; None for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +77,8 @@ class Difference:
         path: Field names and indexes; empty for a whole device.
         old_type: The type on the left, as ``uint32[4]``; empty where there is none.
         new_type: The type on the right.
-        old: The value on the left, as JSON; None where `ranges` tell.
-        new: The value on the right.
+        left: The field or element on the left; None where there is none, and where `ranges` say what differs.
+        right: That on the right.
         ranges: Of bytes and arrays: where they differ, the first `RANGES`.
         more: Ranges beyond these.
         count: Bytes or elements that lie in all ranges.
@@ -66,8 +89,8 @@ class Difference:
     path: Path = ()
     old_type: str = ""
     new_type: str = ""
-    old: Json = None
-    new: Json = None
+    left: Side = None
+    right: Side = None
     ranges: tuple[Range, ...] = ()
     more: int = 0
     count: int = 0
@@ -76,6 +99,20 @@ class Difference:
     def place(self) -> str:
         """Where it is, in words."""
         return format_path(self.section, self.path)
+
+    @property
+    def old(self) -> Json:
+        """The value on the left, as JSON; None where there is none, and where `ranges` say what differs."""
+        return _json(self.left)
+
+    @property
+    def new(self) -> Json:
+        """The value on the right."""
+        return _json(self.right)
+
+
+def _json(side: Side) -> Json:
+    return wire_type(side.type).to_json(side.value, side.length) if isinstance(side, Record) else None
 
 
 def diff(left: Snapshot, right: Snapshot, ignore: Ignore = lambda _section, _path: False) -> Iterator[Difference]:
@@ -115,24 +152,35 @@ def _whole(parts: Sequence[Section], kept: Kept) -> Whole:
     return found
 
 
-def _types(whole: Whole) -> dict[str, str]:
-    """Name -> type, of every field, in the order of the file."""
-    types = {record.name: record.describe() for record in whole.records}
-    return {**types, **{name: f"sparse[{memory.length}]" for name, memory in whole.memory.items()}}
-
-
 def _devices(label: str, left: Whole, right: Whole, ignore: Ignore) -> Iterator[Difference]:
     for name in {**left.memory, **right.memory}:
-        if name in left.memory and name in right.memory and not ignore(label, (name,)):
-            yield from _memories(label, (name,), left.memory[name], right.memory[name])
-    both = _types(left), _types(right)
-    for name in (name for name in {**both[0], **both[1]} if (name in left.memory) != (name in right.memory)):
-        if not ignore(label, (name,)):
-            kind: Kind = "removed" if name not in both[1] else "added" if name not in both[0] else "changed"
-            yield Difference(kind, label, (name,), both[0].get(name, ""), both[1].get(name, ""))
-    ours = tuple(record for record in left.records if record.name not in right.memory)
-    theirs = tuple(record for record in right.records if record.name not in left.memory)
+        if ignore(label, (name,)):
+            continue
+        memory, other = left.memory.get(name), right.memory.get(name)
+        if memory and other:
+            yield from _memories(label, (name,), memory, other)
+        else:
+            yield _difference(label, (name,), *(_side(each, name) for each in (left, right)))
+    ours, theirs = (
+        tuple(record for record in each.records if record.name not in other.memory)
+        for each, other in ((left, right), (right, left))
+    )
     yield from _structs(label, (), ours, theirs, ignore)
+
+
+def _side(whole: Whole, name: str) -> Side:
+    """What a section has of a name that is a memory in another."""
+    memory = whole.memory.get(name)
+    if memory:
+        return Held(memory.length, memory.use())
+    return next((record for record in whole.records if record.name == name), None)
+
+
+def _difference(label: str, path: Path, left: Side, right: Side) -> Difference:
+    """A difference with all that either side has there."""
+    kind: Kind = "added" if left is None else "removed" if right is None else "changed"
+    old_type, new_type = (side.describe() if side else "" for side in (left, right))
+    return Difference(kind, label, path, old_type, new_type, left, right)
 
 
 def _structs(label: str, path: Path, left: Records, right: Records, ignore: Ignore) -> Iterator[Difference]:
@@ -144,24 +192,39 @@ def _structs(label: str, path: Path, left: Records, right: Records, ignore: Igno
 
 
 def _fields(label: str, path: Path, left: Record | None, right: Record | None, ignore: Ignore) -> Iterator[Difference]:
-    if left is None or right is None:
-        there = cast("Record", left or right)
-        value, kind = _json(there), there.describe()
-        if left:
-            yield Difference("removed", label, path, old_type=kind, old=value)
-        else:
-            yield Difference("added", label, path, new_type=kind, new=value)
-    elif left.type == right.type == "struct":
-        yield from _elements(label, path, left, right, ignore)
-    elif (left.type, left.length) != (right.type, right.length):
-        yield Difference("changed", label, path, left.describe(), right.describe(), _json(left), _json(right))
-    elif _packed(left) != _packed(right):
-        kind = left.describe()
-        found = _ranges_of(left, right)
-        if found:
-            yield Difference("changed", label, path, kind, kind, None, None, *found)
-        else:
-            yield Difference("changed", label, path, kind, kind, _json(left), _json(right))
+    """A field or an element, as either side has it."""
+    if left is None or right is None or left.type != right.type or (left.length is None) != (right.length is None):
+        yield _difference(label, path, left, right)
+        return
+    ours, theirs = (_elements(record) for record in (left, right))
+    if ours is not None and theirs is not None:
+        for index, pair in enumerate(zip_longest(ours, theirs)):
+            here = (*path, index)
+            if not ignore(label, here):
+                yield from _fields(label, here, *pair, ignore)
+    elif left.type != "struct":
+        yield from _values(label, path, left, right)
+    elif left.value is not None and right.value is not None:
+        yield from _structs(label, path, cast("Records", left.value), cast("Records", right.value), ignore)
+    elif left.value is not right.value:
+        yield _difference(label, path, left, right)
+
+
+def _elements(record: Record) -> Iterator[Record] | None:
+    """The elements of an array as records of their own."""
+    values = elements_of(record)
+    return None if values is None else (Record(record.name, record.type, None, value) for value in values)
+
+
+def _values(label: str, path: Path, left: Record, right: Record) -> Iterator[Difference]:
+    """Two values of one type that have no fields in them."""
+    if left.length == right.length and _packed(left) == _packed(right):
+        return
+    found = _ranges_of(left, right)
+    if found and found[0]:
+        yield Difference("changed", label, path, left.describe(), right.describe(), None, None, *found)
+    elif found is None or left.length != right.length:  # else the same bytes in another encoding of MessagePack
+        yield _difference(label, path, left, right)
 
 
 def _packed(record: Record) -> bytes:
@@ -169,63 +232,20 @@ def _packed(record: Record) -> bytes:
     return wire_type(record.type).pack(record.value, record.length)
 
 
-def _elements(label: str, path: Path, left: Record, right: Record, ignore: Ignore) -> Iterator[Difference]:
-    """Structs, one or several; of arrays of other lengths, what only one side has."""
-    if (left.length is None) != (right.length is None):
-        yield Difference("changed", label, path, left.describe(), right.describe())
-        return
-    missing: Any = object()
-    values = [(record.value,) if record.length is None else cast("Sequence[Any]", record.value) for record in (left, right)]
-    for index, (ours, theirs) in enumerate(zip_longest(*values, fillvalue=missing)):
-        here = path if left.length is None else (*path, index)
-        if ignore(label, here):
-            continue
-        if ours is missing or theirs is missing:
-            yield Difference("removed" if theirs is missing else "added", label, here)
-        elif ours is None or theirs is None:
-            if ours is not theirs:
-                words = ["absent" if each is None else "present" for each in (ours, theirs)]
-                yield Difference("changed", label, here, "struct", "struct", words[0], words[1])
-        else:
-            yield from _structs(label, here, ours, theirs, ignore)
-
-
-def _json(record: Record) -> Json:
-    return wire_type(record.type).to_json(record.value, record.length)
-
-
 def _ranges_of(left: Record, right: Record) -> tuple[tuple[Range, ...], int, int] | None:
-    """Where two values of one type and length differ; None for what has no places in it."""
-    sides = [_bytes(record) for record in (left, right)]
-    if sides[0] is not None and sides[1] is not None and len(sides[0]) == len(sides[1]):
-        found = _Ranges()
-        found.add(0, sides[0], sides[1])
-        return found.result()
-    if not isinstance(left.value, memoryview) or not isinstance(right.value, memoryview):
+    """Where two values of one type differ; None for what has no places in it, and for short ones of different lengths."""
+    sides: list[Any] = [bytes_of(record) for record in (left, right)]
+    if None in sides:
+        sides = [record.value for record in (left, right)]
+    if not all(isinstance(side, bytes | memoryview) for side in sides):
         return None
-    width = left.value.itemsize
-    views = left.value, right.value
-    spans: list[list[int]] = []
-    for start, end in _spans(views[0].tobytes(), views[1].tobytes()):
-        low, high = start // width, -(-end // width)
-        if spans and low <= spans[-1][1]:
-            spans[-1][1] = high
-        else:
-            spans.append([low, high])
-    ranges = [Range(low, high - low, *(_few(record, low, high) for record in (left, right))) for low, high in spans[:RANGES]]
-    return tuple(ranges), max(len(spans) - RANGES, 0), sum(high - low for low, high in spans)
-
-
-def _few(record: Record, low: int, high: int) -> Json:
-    values = cast("memoryview", record.value)[low : min(high, low + LINE)]
-    return wire_type(record.type).to_json(values, len(values))
-
-
-def _bytes(record: Record) -> bytes | None:
-    if isinstance(record.value, Opaque):
-        found = record.value.to_json()
-        return bytes.fromhex(str(found["$hex"])) if isinstance(found, dict) and found.keys() == {"$hex"} else None
-    return record.value if isinstance(record.value, bytes) else None
+    if left.length != right.length and max(map(len, sides)) <= LINE:
+        return None
+    found = _Ranges() if isinstance(sides[0], bytes) else _ElementRanges(left.type)
+    common = min(map(len, sides))
+    found.add(0, *(side[:common] for side in sides))
+    found.add_rest(common, *(side[common:] for side in sides))
+    return found.result()
 
 
 def _spans(left: bytes | bytearray, right: bytes | bytearray) -> Iterator[tuple[int, int]]:
@@ -241,31 +261,76 @@ def _spans(left: bytes | bytearray, right: bytes | bytearray) -> Iterator[tuple[
 class _Ranges:
     """The ranges of bytes that differ, found piece by piece."""
 
+    near = LINE
+    """Two ranges with less than that between them are one."""
+
     def __init__(self) -> None:
         self._found: list[Range] = []
         self._more = 0
         self._count = 0
         self._end = -1
 
-    def add(self, base: int, left: bytes | bytearray, right: bytes | bytearray) -> None:
-        """Take in the bytes from a place on."""
-        for start, end in _spans(left, right):
+    def add(self, base: int, left: Any, right: Any) -> None:
+        """Take in what the two have from a place on, the same length of it."""
+        for start, end in self.spans(left, right):
             gap = base + start - self._end
-            goes_on = self._count > 0 and gap < LINE
-            self._count += end - start + gap * goes_on
-            if goes_on and not self._more:
-                last = self._found[-1]
-                self._found[-1] = Range(last.start, last.count + gap + end - start, last.old, last.new)
-            elif not goes_on and len(self._found) == RANGES:
-                self._more += 1
-            elif len(self._found) < RANGES:
-                few = [side[start : min(end, start + LINE)].hex(" ") for side in (left, right)]
-                self._found.append(Range(base + start, end - start, *few))
+            if self._count and gap < self.near:
+                self._count += gap
+                self._go_on(base + end - self._end)
+            else:
+                self._begin(base + start, end - start, left[start : start + LINE], right[start : start + LINE])
+            self._count += end - start
             self._end = base + end
 
+    def add_rest(self, base: int, left: Any, right: Any) -> None:
+        """Take in what one of the two has beyond the end of the other."""
+        size = max(len(left), len(right))
+        if size:
+            self._begin(base, size, left[:LINE], right[:LINE])
+            self._count += size
+
+    def _begin(self, start: int, count: int, left: Any, right: Any) -> None:
+        if len(self._found) < RANGES:
+            few = (self.as_json(side[:count]) for side in (left, right))
+            self._found.append(Range(start, count, *few))
+        else:
+            self._more += 1
+
+    def _go_on(self, count: int) -> None:
+        if not self._more:
+            last = self._found[-1]
+            self._found[-1] = Range(last.start, last.count + count, last.old, last.new)
+
+    def spans(self, left: Any, right: Any) -> Iterator[tuple[int, int]]:
+        """Where two stretches of one length differ."""
+        return _spans(left, right)
+
+    def as_json(self, side: Any) -> Json:
+        """What one of them has in a range."""
+        return side.hex(" ")
+
     def result(self) -> tuple[tuple[Range, ...], int, int]:
-        """The ranges, how many more there were, and the bytes in all of them."""
+        """The ranges, how many more there were, and how much lies in all of them."""
         return tuple(self._found), self._more, self._count
+
+
+class _ElementRanges(_Ranges):
+    """The ranges of the elements of an array that differ."""
+
+    near = 1
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = wire_type(kind)
+
+    @override
+    def spans(self, left: Any, right: Any) -> Iterator[tuple[int, int]]:
+        for start, end in _spans(left.tobytes(), right.tobytes()):
+            yield start // left.itemsize, -(-end // left.itemsize)
+
+    @override
+    def as_json(self, side: Any) -> Json:
+        return self._kind.to_json(side, len(side))
 
 
 def _memories(label: str, path: tuple[str], left: Memory, right: Memory) -> Iterator[Difference]:

@@ -11,7 +11,7 @@ from tagged_vmstate.errors import StateError
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.snapshot import Snapshot, write
 
-Write: TypeAlias = Callable[[Sections, BinaryIO], None]
+Write: TypeAlias = Callable[[Sections, BinaryIO], object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,10 +144,16 @@ def _values(records: Iterable[Record]) -> dict[str, Json]:
 def _value(record: Record) -> Json:
     value = cast("Any", record.value)
     if record.type != "struct":
-        found = wire_type(record.type).to_json(value, record.length)
-        return found["$hex"] if isinstance(found, dict) and found.keys() == {"$hex"} else found
+        return _without_marks(wire_type(record.type).to_json(value, record.length))
     elements = [None if each is None else _values(each) for each in ((value,) if record.length is None else value)]
     return elements[0] if record.length is None else elements
+
+
+def _without_marks(found: Json) -> Json:
+    """The hex of bytes alone, where those are the value or elements of it."""
+    if isinstance(found, dict) and found.keys() == {"$hex"}:
+        return found["$hex"]
+    return [_without_marks(each) for each in found] if isinstance(found, list) else found
 
 
 def from_json(source: Readable, memory: Path | None = None, *, beside: Path | None = None, salvage: bool = False) -> JsonForm:

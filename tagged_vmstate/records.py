@@ -182,6 +182,20 @@ def is_known_type(name: str) -> bool:
     return name in _TYPES
 
 
+def bytes_of(record: Record) -> bytes | None:
+    """The bytes that a record holds: of a `buffer`, a `bitmap` or a type that only its writer knows; None where it holds none."""
+    value = record.value.data() if isinstance(record.value, Opaque) else record.value
+    return value if isinstance(value, bytes) else None
+
+
+def elements_of(record: Record) -> Sequence[Value] | None:
+    """The elements of an array that are values of their own, as structs and strings are; None for any other record."""
+    if isinstance(record.value, Opaque):
+        return record.value.elements()
+    has_elements = record.length is not None and record.type in {"struct", "string"}
+    return cast("Sequence[Value]", record.value) if has_elements else None
+
+
 def encode(record: Record) -> bytes:
     """The bytes of a record: those it was read from, else the prescribed form.
 

@@ -46,6 +46,8 @@ _SIZED: Final = {
 """First byte of bin, ext and str -> width of the length, bytes of an ext's type."""
 _COUNTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 """First byte of array and map -> width of the count, objects an item."""
+_BIN: Final = frozenset({0xC4, 0xC5, 0xC6})
+_ARRAY: Final = frozenset({0xDC, 0xDD})
 _INTEGERS: Final = {
     0xCC: struct.Struct(">B"), 0xCD: struct.Struct(">H"), 0xCE: struct.Struct(">I"), 0xCF: struct.Struct(">Q"),
     0xD0: struct.Struct(">b"), 0xD1: struct.Struct(">h"), 0xD2: struct.Struct(">i"), 0xD3: struct.Struct(">q"),
@@ -237,7 +239,7 @@ class Cursor:
         if first & 0xF0 == 0x90:
             self.pos += 1
             return self._within(first & 0x0F, self.pos - 1, what)
-        if first in {0xDC, 0xDD}:
+        if first in _ARRAY:
             return self._sized(_COUNTED[first][0], what)
         raise self.error(what)
 
@@ -263,7 +265,7 @@ class Cursor:
     def read_bin_head(self, what: str) -> int:
         """How many bytes follow, whatever the width of that number."""
         first = self._first(what)
-        if first not in {0xC4, 0xC5, 0xC6}:
+        if first not in _BIN:
             raise self.error(what)
         return self._sized(_SIZED[first][0], what)
 
@@ -407,6 +409,25 @@ class Opaque:
             return msgpack.unpackb(self.raw, strict_map_key=False, object_pairs_hook=_unique)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise FormatError("an object with a Python form", str(error) or type(error).__name__, offset=0) from None
+
+    def data(self) -> bytes | None:
+        """The bytes that it is; None for an object of another kind."""
+        return Cursor(self.raw).read_bin("bytes") if self.raw[0] in _BIN else None
+
+    def elements(self) -> list[Opaque] | None:
+        """The objects of the array that it is; None for an object of another kind."""
+        if self.raw[0] & 0xF0 != 0x90 and self.raw[0] not in _ARRAY:
+            return None
+        cursor = Cursor(self.raw)
+        return [Opaque(cursor.skip("an object")) for _ in range(cursor.read_array("an array"))]
+
+    @classmethod
+    def array(cls, elements: Iterable[Opaque]) -> Opaque:
+        """The array of some objects."""
+        count, found = 0, bytearray()
+        for count, each in enumerate(elements, 1):  # noqa: B007  # how many there were
+            found += each.raw
+        return cls(pack_array_head(count) + found)
 
     def to_json(self) -> Json:
         """The JSON form: plain, with ``{"$hex": ...}`` for bytes; ``{"$msgpack": ...}`` where that would lose something."""

@@ -73,6 +73,9 @@ ACCEPTED: Final[dict[str, Shape]] = {
     "structs": lambda count: array(count, 4, field("x", "uint16", 2), field("y", "uint16", 2)),
     "fields of no bytes": lambda count: array(count, 1, *(field(f"f{each}", "buffer", 0) for each in range(count))),
     "bools that are none": lambda count: array(count, 8, field("b", "bool", 1, array_len=4), field("x", "uint32", 4)),
+    "elements that only QEMU reads": lambda count: (
+        MAGIC + full(0, "d", bytes(40 * count)) + EOF + description(device("d", field("f", "fpr", 1, array_len=40 * count)))
+    ),
 }
 """What `import` takes."""
 

@@ -50,7 +50,7 @@ FLOORS = [
     {"fuzz.coverage"},
     {"cli.streams"},
     {"cli.messages", "cli.numbers"},
-    {"cli.render", "cli.main"},
+    {"cli.render", "cli.main", "cli.textdiff"},
     {"cli.files"},
     {"cli.modules", "cli.paths", "cli.ci", "cli.complete"},
     {"cli.looks"},

@@ -663,7 +663,7 @@ class TestLibvirt:
     @pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress, bz2.compress])
     def test_a_save_image_is_opened(self, compress: Any, order: str) -> None:
         sections, _ = load(self.image(compress(SMALL), order))
-        assert sections["libvirt#0"][0].records()[1].value == self.XML
+        assert {record.name: record.value for record in sections["libvirt#0"][0].records()}["xml"] == "<domain/>"
         assert len(sections["dev#0"][0].records()) == 2
 
     def test_what_is_not_undone_is_named(self) -> None:

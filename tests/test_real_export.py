@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -119,6 +121,20 @@ def test_a_subsection_that_only_the_dump_knows(tmp_path: Path) -> None:
     again = saved(tmp_path, "again.mig", *machine, "-incoming", f"exec:cat {out}")
     keyboard = json.loads(shown("to-json", again, "--values"))["ps2kbd"]
     assert keyboard["ps2kbd/ledstate"] == {"ledstate": 7}
+
+
+@pytest.mark.parametrize("options", [("--bare",), ("--like", "vm.save", "--bare"), ("--like", "vm.save")], ids=" ".join)
+def test_it_loads_the_stream_of_a_save_image(
+    options: tuple[str, ...], tmp_path: Path, stream_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "pc-qemu7.2"
+    monkeypatch.chdir(tmp_path)
+    xml = b"<domain/>\0<cookie/>\0" + bytes(1 << 16)
+    header = b"LibvirtQemudSave" + struct.pack("<19I", 2, len(xml), 1, 3, 10, *[0] * 14)
+    Path("vm.save").write_bytes(header + xml + lzma.compress(stream_path(name).read_bytes()))
+    assert run("import", "vm.save", "-o", "vm.tvm").returncode == 0
+    assert run("export", "vm.tvm", *options, "-o", "vm.mig").returncode == 0
+    assert registers(name, tmp_path / "vm.mig", tmp_path) == registers(name, stream_path(name), tmp_path)
 
 
 def test_from_qemu_10_back_to_7(tmp_path: Path, stream_path: Callable[[str], Path]) -> None:

@@ -480,7 +480,7 @@ class TestSet:
             ("i8254", "channels[0]/count", "0x10", "channels[0]/count  int32  65536 → 16"),
             ("cpu#0", "env.regs[2]", "7", "env.regs  uint64[16]  1 range, 1 element"),
             ("ps2kbd", "translate", "-1", "translate  int32  0 → -1"),
-            ("configuration", "name", "pc", "name  string  pc-i440fx-7.2 → pc"),
+            ("configuration", "name", "pc", 'name  string  "pc-i440fx-7.2" → "pc"'),
             ("ram", "pc.ram[0x7c00]", "eb fe", "pc.ram  sparse[2097152]  1 range, 2 bytes"),
             ("0000:00:00.0/I440FX", "parent_obj/config[0][1]", "ff", 'parent_obj/"config[0]"  pci config[256]  1 range, 1 byte'),
         ],

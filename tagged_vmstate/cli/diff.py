@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -26,14 +25,27 @@ from tagged_vmstate.cli.render import (
     VALUE,
     Line,
     Look,
-    displayed_text,
+    Node,
+    Piece,
+    counted,
+    elements_text,
     hex_preview,
+    is_block,
+    node,
     show_lines,
+    use_text,
+    value_text,
 )
-from tagged_vmstate.diff import Difference, Range, diff
+from tagged_vmstate.cli.textdiff import Changes, TextDiff
+from tagged_vmstate.diff import Difference, Range, Side, diff
 from tagged_vmstate.paths import Path, Pattern, format_path
+from tagged_vmstate.records import Record
 from tagged_vmstate.snapshot import Snapshot
 
+SHORT: Final = 60
+"""Characters of a string that stands in one line with the other one; longer ones are compared line by line."""
+SHOWN_RANGES: Final = 8
+_LINE_STYLES: Final = {"@": DIM, " ": PLAIN, "-": BAD, "+": VALUE}
 DIFFERENT = 1
 
 
@@ -117,87 +129,111 @@ def _as_json(difference: Difference) -> dict[str, Any]:
 
 def _lines(differences: Sequence[Difference], cut: int, known: Mapping[str, Look]) -> Iterator[Line]:
     """A tree: each device with its differences."""
+    texts = TextDiff()
     for number, difference in enumerate(differences):
         before = differences[number - 1].section if number else None
         after = differences[number + 1].section if number + 1 < len(differences) else None
         if not difference.path:
-            sign, words = ("- ", "only in the first") if difference.kind == "removed" else ("+ ", "only in the second")
-            yield [(sign, _style(difference)), (format_path(difference.section, ()), DEVICE), (f"  {words}", PLAIN)]
+            words = "only in the first" if difference.kind == "removed" else "only in the second"
+            yield [_sign(difference), (format_path(difference.section, ()), DEVICE), (f"  {words}", PLAIN)]
             continue
         if difference.section != before:
             yield [("  ", PLAIN), (format_path(difference.section, ()), DEVICE)]
         is_last = difference.section != after
-        sign = {"changed": "  ", "removed": "- ", "added": "+ "}[difference.kind]
-        guide = "└─ " if is_last else "├─ "
-        line: Line = [
-            (sign, _style(difference)),
-            (guide, GUIDE),
-            (format_path(None, difference.path), NAME),
-            ("  ", PLAIN),
-        ]
         look = known.get(difference.section.rpartition("#")[0], PLAINLY)
         for part in difference.path:
             look = look if isinstance(part, int) else look.below.get(part, PLAINLY)
-        yield [*line, *_values(difference, look)]
-        for each in difference.ranges[:8]:
-            yield [("  " + ("   " if is_last else "│  "), GUIDE), *_range(each, look)]
-        more = max(len(difference.ranges) - 8, 0) + difference.more
-        if more:
-            yield [("  " + ("   " if is_last else "│  "), GUIDE), (f"… {more} more ranges", DIM)]
+        head, *below = _shown(difference, look, texts, "   " if is_last else "│  ")
+        guide = "└─ " if is_last else "├─ "
+        yield [_sign(difference), (guide, GUIDE), (format_path(None, difference.path), NAME), ("  ", PLAIN), *head]
+        yield from ([_sign(difference), *line] for line in below)
     if cut:
         yield [(f"… {cut} more differences", DIM)]
 
 
-def _style(difference: Difference) -> str:
-    return {"changed": PLAIN, "removed": BAD, "added": VALUE}[difference.kind]
+def _sign(difference: Difference) -> Piece:
+    return {"changed": ("  ", PLAIN), "removed": ("- ", BAD), "added": ("+ ", VALUE)}[difference.kind]
 
 
-def _values(difference: Difference, look: Look) -> Line:
+def _shown(difference: Difference, look: Look, texts: TextDiff, indent: str) -> Iterator[Line]:
+    """What differs: the rest of its line, and the lines below."""
+    left, right = difference.left, difference.right
     if difference.kind != "changed":
-        kind = difference.old_type or difference.new_type
-        value = difference.old if difference.kind == "removed" else difference.new
-        return [(clean(kind), TYPE), ("  ", PLAIN), (_text(value, look), VALUE)]
+        there = _node(left or right, look)
+        yield [(there.kind, TYPE), ("  ", PLAIN), (there.value, VALUE)]
+        yield from there.lines_below(indent)
+        return
     types = (
         difference.old_type if difference.old_type == difference.new_type else f"{difference.old_type} → {difference.new_type}"
     )
+    head: Line = [(clean(types), TYPE), ("  ", PLAIN)]
     if difference.ranges:
-        unit = "byte" if isinstance(difference.ranges[0].old, str) else "element"
-        told = f"{_counted(len(difference.ranges) + difference.more, 'range')}, {_counted(difference.count, unit)}"
-        return [(clean(types), TYPE), ("  ", PLAIN), (told, PLAIN)]
-    if difference.old is None and difference.new is None:
-        return [(clean(types), TYPE)]
-    old, new = _text(difference.old, look), _text(difference.new, look)
-    return [(clean(types), TYPE), ("  ", PLAIN), (old, BAD), (" → ", DIM), (new, VALUE)]
+        yield from _ranges(difference, look, head, indent)
+    elif (lines := _texts(left, right)) is not None:
+        yield from _changes(texts.changes(*lines), head, indent)
+    elif left and right:
+        yield [*head, (_text(left, look), BAD), (" → ", DIM), (_text(right, look), VALUE)]
+        if difference.old_type == difference.new_type == "struct":  # one is absent
+            yield from _node(left if isinstance(left, Record) and left.value else right, look).lines_below(indent)
+    else:
+        yield head
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def _node(side: Side, look: Look) -> Node:
+    """What only one of the two has, as `show` has it."""
+    if isinstance(side, Record):
+        return node("", side, look, is_full=False)
+    return Node("", side.describe(), use_text(side.use)) if side else Node("", "", "")
 
 
-def _range(each: Range, look: Look) -> Line:
+def _text(side: Side, look: Look) -> str:
+    return value_text(side, look, with_hex=False) if isinstance(side, Record) else _node(side, look).value
+
+
+def _texts(left: Side, right: Side) -> tuple[str, str] | None:
+    """Two strings that are compared line by line; None for short ones, and for anything else."""
+    if not isinstance(left, Record) or not isinstance(right, Record):
+        return None
+    old, new = left.value, right.value
+    if not isinstance(old, str) or not isinstance(new, str):
+        return None
+    is_long = len(old) > SHORT or len(new) > SHORT or is_block(old) or is_block(new)
+    return (old, new) if is_long else None
+
+
+def _changes(changes: Changes, head: Line, indent: str) -> Iterator[Line]:
+    told = f"{counted(changes.count('-'), 'line')} removed, {changes.count('+')} added"
+    yield [*head, (told, PLAIN)]
+    for sign, text in changes.lines:
+        shown = text if sign == "@" else f"{sign}{text.expandtabs()}"
+        yield [(indent, GUIDE), (shown, _LINE_STYLES[sign])]
+
+
+def _ranges(difference: Difference, look: Look, head: Line, indent: str) -> Iterator[Line]:
+    unit = "byte" if isinstance(difference.ranges[0].old, str) else "element"
+    told = f"{counted(len(difference.ranges) + difference.more, 'range')}, {counted(difference.count, unit)}"
+    yield [*head, (told, PLAIN)]
+    kind = difference.old_type.partition("[")[0]
+    for each in difference.ranges[:SHOWN_RANGES]:
+        yield [(indent, GUIDE), *_range(each, look, kind)]
+    more = max(len(difference.ranges) - SHOWN_RANGES, 0) + difference.more
+    if more:
+        yield [(indent, GUIDE), (f"… {more} more ranges", DIM)]
+
+
+def _range(each: Range, look: Look, kind: str) -> Line:
     last = each.start + each.count - 1
     if isinstance(each.old, str):
         place = f"0x{each.start:x}" + (f"..0x{last:x}" if each.count > 1 else "")
     else:
         place = f"[{each.start}]" + (f"..[{last}]" if each.count > 1 else "")
-    old, new = (_few(values, each.count, look) for values in (each.old, each.new))
+    old, new = (_few(values, each.count, look, kind) for values in (each.old, each.new))
     return [(f"{place}  ", DIM), (old, BAD), (" → ", DIM), (new, VALUE)]
 
 
-def _few(values: Any, count: int, look: Look) -> str:
+def _few(values: Any, count: int, look: Look, kind: str) -> str:
+    if not values:
+        return "nothing"
     if isinstance(values, str):
         return hex_preview(bytes.fromhex(values), count)
-    text = ", ".join(_text(each, look) for each in values)
-    return text if len(values) == count else f"{text}, …"
-
-
-def _text(value: Any, look: Look) -> str:
-    displayed = displayed_text(value, look)
-    if displayed is not None:
-        return displayed
-    if isinstance(value, str):
-        return clean(value if len(value) <= 60 else f"{value[:57]}…")
-    if value is None:
-        return ""
-    text = json.dumps(value, ensure_ascii=False)
-    return clean(text if len(text) <= 60 else f"{text[:57]}…")
+    return elements_text(values, count, look, kind, with_hex=False)

@@ -1,4 +1,4 @@
-"""`--tables` of `show` and `diff`: integers are printed as their fields say."""
+"""How `show` and `diff` print integers: as fields of tables say (`--tables`), and what libvirt's numbers mean."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import click
 
 from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.render import Look
+from tagged_vmstate.qemu.libvirt import Format
+
+_KNOWN: Final[Mapping[str, Look]] = {"libvirt": Look(below={"format": Look(Format)})}
 
 TABLES_OPTION: Final = click.option(
     "--tables",
@@ -20,9 +23,10 @@ TABLES_OPTION: Final = click.option(
 
 
 def looks(spec: str | None) -> Mapping[str, Look]:
-    """How the devices of some tables are printed, by their names and aliases; nothing where no tables are named."""
+    """How devices are printed: those of some tables, by their names and aliases, and what is known without any."""
     if spec is None:
-        return {}
+        return _KNOWN
     from tagged_vmstate.cli.modules import tables  # noqa: PLC0415  # doubles the start of a command that seldom needs it
 
-    return {name: Look.of(entry.table) for entry in tables(spec) for name in (entry.table.name, *entry.table.aliases)}
+    found = {name: Look.of(entry.table) for entry in tables(spec) for name in (entry.table.name, *entry.table.aliases)}
+    return {**_KNOWN, **found}

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Make a QEMU migration stream from a snapshot.")
 @click.argument("file")
 @click.option("-o", "--output", "out", default=STANDARD, metavar="OUT", help="Where to; standard output unless given.")
+@click.option("--bare", is_flag=True, help="Of libvirt's save image only the stream in it, for -incoming.")
 @click.option("--like", metavar="REFERENCE", help="For another QEMU: in the layout of this stream of its machine at reset.")
 @click.option(
     "--alias",
@@ -72,6 +73,7 @@ def export_command(
     file: str,
     out: str,
     *,
+    bare: bool,
     like: str | None,
     aliases: tuple[str, ...],
     drops: tuple[str, ...],
@@ -80,6 +82,9 @@ def export_command(
     spec: str | None,
 ) -> None:
     """Make the stream again that a snapshot came from, for -incoming of a QEMU with the same command line.
+
+    libvirt's save image comes back as one, for virsh restore, its stream compressed as its header says; --bare writes what
+    -incoming takes, the stream alone, and so does --like.
 
     A file of savevm version 2 comes back, too. Sections that import could read only by --tables are written by them again, each
     in the version that it had; a value in use for which that version has no place is refused (exit status 1).
@@ -91,6 +96,7 @@ def export_command(
     \b
     Examples:
       tagged-vmstate export vm.tvm -o vm.mig
+      tagged-vmstate export vm.tvm --bare -o vm.mig
       tagged-vmstate export vm.tvm --tables board:MACHINE -o old.vm
       tagged-vmstate export new.tvm --like old-reset.mig --alias hpet/num_timers=num_timers_save -o old.mig
       tagged-vmstate export new.tvm --like old-reset.mig --tables old-dump.json --resize-block pc.bios -o old.mig
@@ -101,7 +107,9 @@ def export_command(
         if like is None:
             encode = None if spec is None else _encoder(spec)
             with _told(file), output(out, is_text=False) as target:
-                export(snapshot, target, encode)
+                is_image = export(snapshot, target, encode, bare=bare)
+            if is_image:
+                say("note: this is libvirt's save image, for virsh restore; --bare writes what -incoming takes")
             return
         from tagged_vmstate.qemu.like import Likeness  # noqa: PLC0415  # only where it is asked for
 

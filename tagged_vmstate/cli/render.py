@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from itertools import groupby
 from typing import Any, Final, TypeAlias, cast
 
 from tagged_vmstate.cli.messages import clean
-from tagged_vmstate.overview import LINE, Memory, Whole, windows
+from tagged_vmstate.overview import LINE, Memory, Use, Whole, windows
 from tagged_vmstate.paths import format_name
-from tagged_vmstate.records import Record, Records, wire_type
+from tagged_vmstate.records import Record, Records, bytes_of, elements_of, wire_type
 from tagged_vmstate.wire import Opaque
 
 Piece: TypeAlias = tuple[str, str]
@@ -113,11 +114,11 @@ def section_lines(whole: Whole, look: Look = PLAINLY, *, is_full: bool) -> Itera
     yield []
 
 
-class _Node:
+class Node:
     """A line of the tree and what lies below it."""
 
     def __init__(
-        self, name: str, kind: str, value: str, *, marks: str = "", below: Sequence[_Node] = (), dump: Iterable[str] = ()
+        self, name: str, kind: str, value: str, *, marks: str = "", below: Sequence[Node] = (), dump: Iterable[str] = ()
     ) -> None:
         self.name = name
         self.kind = clean(kind)
@@ -126,8 +127,14 @@ class _Node:
         self.below = below
         self.dump = dump
 
+    def lines_below(self, indent: str) -> Iterator[Line]:
+        """What lies below it."""
+        for text in self.dump:
+            yield [(indent, GUIDE), (text, VALUE)]
+        yield from _tree(self.below, indent)
 
-def _tree(nodes: Sequence[_Node], indent: str) -> Iterator[Line]:
+
+def _tree(nodes: Sequence[Node], indent: str) -> Iterator[Line]:
     name_width = min(max((len(node.name) for node in nodes), default=0), WIDEST_NAME)
     kind_width = max((len(node.kind) for node in nodes if node.value), default=0)
     for number, node in enumerate(nodes):
@@ -135,105 +142,146 @@ def _tree(nodes: Sequence[_Node], indent: str) -> Iterator[Line]:
         line: Line = [(indent + ("└─ " if is_last else "├─ "), GUIDE), (node.name.ljust(name_width), NAME), ("  ", PLAIN)]
         line += [(node.kind.ljust(kind_width if node.value else 0), TYPE), ("  ", PLAIN), (node.value, VALUE), (node.marks, DIM)]
         yield line
-        below = indent + ("   " if is_last else "│  ")
-        for text in node.dump:
-            yield [(below, GUIDE), (text, VALUE)]
-        yield from _tree(node.below, below)
+        yield from node.lines_below(indent + ("   " if is_last else "│  "))
 
 
-def _memory_node(name: str, memory: Memory, zeros: str, *, is_full: bool) -> _Node:
+def _memory_node(name: str, memory: Memory, zeros: str, *, is_full: bool) -> Node:
     use = memory.use()
-    value = zeros
+    value = use_text(use, zeros, with_start=not is_full)
     dump: Iterable[str] = ()
-    if use.count:
-        value = f"{size_text(use.count)} in {use.ranges} {'run' if use.ranges == 1 else 'runs'}"
-        if is_full:
-            dump = hex_dump(((low, data) for low, [data] in windows(memory)), memory.length)
-        else:
-            value += f", at 0x{use.start:x}: {hex_preview(use.first, len(use.first) + 1)}"
+    if use.count and is_full:
+        dump = hex_dump(((low, data) for low, [data] in windows(memory)), memory.length)
     marks = "  default" if memory.is_default else ""
-    return _Node(name, f"sparse[{memory.length}]", value, marks=marks, dump=dump)
+    return Node(name, f"sparse[{memory.length}]", value, marks=marks, dump=dump)
 
 
-def _node(record: Record, above: Look, *, is_full: bool) -> _Node:
-    look = above.below.get(record.name, PLAINLY)
-    name = format_name(record.name)
+def use_text(use: Use, zeros: str = "all zero", *, with_start: bool = True) -> str:
+    """What of a memory is not zero, in one line."""
+    if not use.count:
+        return zeros
+    text = f"{size_text(use.count)} in {use.ranges} {'run' if use.ranges == 1 else 'runs'}"
+    return f"{text}, at 0x{use.start:x}: {hex_preview(use.first, len(use.first) + 1)}" if with_start else text
+
+
+def _node(record: Record, above: Look, *, is_full: bool) -> Node:
+    return node(format_name(record.name), record, above.below.get(record.name, PLAINLY), is_full=is_full)
+
+
+def node(name: str, record: Record, look: Look, *, is_full: bool) -> Node:
+    """A field or an element as a part of the tree."""
     marks = "  default" if record.is_default else ""
     kind = record.describe()
-    if record.type == "struct":
-        if record.length is None:
-            return _struct_node(name, kind, cast("Records | None", record.value), marks, look, is_full=is_full)
-        below = _elements(record, look, is_full=is_full)
-        return _Node(name, kind, "" if record.length else "empty", marks=marks, below=below)
-    data = _bytes_of(record)
+    elements = elements_of(record)
+    if elements and (record.type != "string" or any(map(is_block, elements))):
+        return Node(name, kind, "", marks=marks, below=_elements(record, elements, look, is_full=is_full))
+    if record.type == "struct" and record.value:
+        records = cast("Records", record.value)
+        return Node(name, kind, "", marks=marks, below=[_node(each, look, is_full=is_full) for each in records])
+    data = bytes_of(record)
     if data is not None and is_full and len(data) > PREVIEW_BYTES:
-        return _Node(name, kind, "", marks=marks, dump=hex_dump([(0, data)], len(data)))
-    if data is not None:
-        return _Node(name, kind, hex_preview(data, len(data)), marks=marks)
-    return _Node(name, kind, value_text(record, look, is_full=is_full), marks=marks)
+        return Node(name, kind, "", marks=marks, dump=hex_dump([(0, data)], len(data)))
+    if is_block(record.value):
+        return Node(name, kind, "", marks=marks, dump=text_lines(cast("str", record.value)))
+    return Node(name, kind, value_text(record, look, is_full=is_full), marks=marks)
 
 
-def _struct_node(name: str, kind: str, records: Records | None, marks: str, look: Look, *, is_full: bool) -> _Node:
-    if not records:
-        return _Node(name, kind, "absent" if records is None else "empty", marks=marks)
-    return _Node(name, kind, "", marks=marks, below=[_node(record, look, is_full=is_full) for record in records])
-
-
-def _elements(record: Record, look: Look, *, is_full: bool) -> list[_Node]:
-    """The elements of an array of structs; successive ones that are alike are one line."""
+def _elements(record: Record, elements: Sequence[Any], look: Look, *, is_full: bool) -> list[Node]:
+    """The elements of an array; successive ones that are alike are one line."""
     found = []
     index = 0
-    elements = cast("Sequence[Records | None]", record.value)
     for (is_omitted, element), group in groupby(elements, lambda each: (each is OMITTED, each)):
         count = sum(1 for _ in group)
         if is_omitted:
             index += count
             continue
-        found.append(_struct_node(f"[{index}]", "", element, "", look, is_full=is_full))
+        first = node(f"[{index}]", Record(record.name, record.type, None, element), look, is_full=is_full)
+        first.kind = ""
+        found.append(first)
         if count > 1:
             last = index + count - 1
-            found.append(_Node(f"[{index + 1}]" if count == 2 else f"[{index + 1}..{last}]", "", f"like [{index}]"))
+            found.append(Node(f"[{index + 1}]" if count == 2 else f"[{index + 1}..{last}]", "", f"like [{index}]"))
         index += count
     return found
 
 
-def _bytes_of(record: Record) -> bytes | None:
-    if isinstance(record.value, bytes):
-        return record.value
-    if isinstance(record.value, Opaque):
-        found = record.value.to_json()
-        if isinstance(found, dict) and found.keys() == {"$hex"}:
-            return bytes.fromhex(found["$hex"])
-    return None
+def is_block(value: object) -> bool:
+    """Whether a value is text of several lines."""
+    return isinstance(value, str) and "\n" in value
 
 
-def value_text(record: Record, look: Look = PLAINLY, *, is_full: bool) -> str:
-    """The value of a record in one line."""
+def text_lines(text: str) -> Iterator[str]:
+    """The lines of a text, indented as they are."""
+    return (line.expandtabs() for line in text.removesuffix("\n").split("\n"))
+
+
+def value_text(record: Record, look: Look = PLAINLY, *, is_full: bool = False, with_hex: bool = True) -> str:
+    """The value of a record in one line; of a struct or an array of them, what there is of it.
+
+    Args:
+        record: The record.
+        look: How its integers are displayed.
+        is_full: All elements of an array, not the first few.
+        with_hex: Integers in hex, too.
+    """
+    data = bytes_of(record)
+    if data is not None:
+        return hex_preview(data, len(data))
+    if record.type == "struct":
+        return _struct_text(record)
     found = wire_type(record.type).to_json(record.value, record.length)
+    if isinstance(record.value, Opaque):
+        return _opaque_text(found)
     if record.length is None:
-        return _one_text(found, look)
-    if not isinstance(found, list):
-        return clean(str(found))
-    if not found:
+        return one_text(found, look, with_hex=with_hex, is_string=record.type == "string")
+    return elements_text(found, record.length, look, record.type, is_full=is_full, with_hex=with_hex)
+
+
+def _struct_text(record: Record) -> str:
+    value = cast("Sequence[Any] | None", record.value)
+    if not value:
+        return "absent" if value is None else "empty"
+    return "present" if record.length is None else counted(len(value), "element")
+
+
+def _opaque_text(found: Any) -> str:
+    """An object of a kind that only its writer knows, and that is no bytes."""
+    if isinstance(found, dict) and found.keys() == {"$msgpack"}:
+        data = bytes.fromhex(found["$msgpack"])
+        return f"MessagePack {hex_preview(data, len(data))}"
+    return one_text(found, PLAINLY) if isinstance(found, int) else clean(json.dumps(found, ensure_ascii=False))
+
+
+def elements_text(
+    values: Sequence[Any], length: int, look: Look, kind: str, *, is_full: bool = False, with_hex: bool = True
+) -> str:
+    """The first elements of an array, of `length` in all."""
+    if not length:
         return "empty"
-    runs = [(_one_text(value, look), sum(1 for _ in group)) for value, group in groupby(found)]
+    texts = (one_text(value, look, with_hex=with_hex, is_string=kind == "string") for value in values)
+    runs = [(text, sum(1 for _ in group)) for text, group in groupby(texts)]
     shown = runs if is_full else runs[:PREVIEW_RUNS]
     text = ", ".join(value if count == 1 else f"{value} x{count}" for value, count in shown)
-    left = record.length - sum(count for _, count in shown)
+    left = length - sum(count for _, count in shown)
     return f"{text}, … {left} more" if left else text
 
 
-def _one_text(value: object, look: Look) -> str:
+def one_text(value: object, look: Look, *, with_hex: bool = True, is_string: bool = True) -> str:
+    """A number, a truth value or a string."""
     if value is True or value is False:
         return str(value).lower()
     if isinstance(value, str):
-        return f'"{clean(value)}"'
+        return f'"{clean(value)}"' if is_string else clean(value)
     displayed = displayed_text(value, look)
     if displayed is not None:
         return displayed
-    if isinstance(value, int) and value > 9:
+    if with_hex and isinstance(value, int) and value > 9:
         return f"{value} (0x{value:x})"
     return clean(str(value))
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def displayed_text(value: object, look: Look) -> str | None:

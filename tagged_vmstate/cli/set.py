@@ -19,7 +19,7 @@ from tagged_vmstate.edit import Target, changed, fields, laid_over, located
 from tagged_vmstate.errors import FormatError, StateError
 from tagged_vmstate.jsonform import Document
 from tagged_vmstate.paths import Pattern, format_path
-from tagged_vmstate.records import wire_type
+from tagged_vmstate.records import bytes_of, elements_of, wire_type
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, StoredSection
 from tagged_vmstate.text import integer
@@ -98,7 +98,6 @@ def _find(snapshot: Snapshot, wanted: Pattern) -> tuple[StoredSection, Target]:
 def _value(target: Target, text: str) -> Any:
     """The whole new value of a field, from what a person wrote."""
     record, index = target.record, target.index
-    kind = wire_type(record.type)
     if record.type == "struct":
         raise StateError("a field of the struct, such as FIELD/name", f"`{record.describe()}`", path=target.path)
     if record.type == "sparse":
@@ -107,37 +106,45 @@ def _value(target: Target, text: str) -> Any:
         if start + len(data) > (record.length or 0):
             raise StateError(f"bytes inside `{record.describe()}`", f"{len(data)} at {start}", path=target.path)
         return laid_over(cast("Runs", record.value), start, data)
-    if record.type in {"buffer", "bitmap"} or _is_bin(record.value):
+    if bytes_of(record) is not None:
         return _in_place(target, _bytes(text))
-    if isinstance(record.value, Opaque):
-        return kind.from_json(_json(text), record.length)
-    if record.length is None:
-        if index is not None:
-            raise StateError("no index: it is a single value", f"[{index}]", path=target.path)
+    return _whole(target, text) if index is None else _with_element(target, index, text)
+
+
+def _whole(target: Target, text: str) -> Any:
+    """The whole value of what holds no bytes."""
+    record = target.record
+    if record.length is None and not isinstance(record.value, Opaque):
         return _one(record.type, text)
-    if index is None:
-        return kind.from_json(_json(text), record.length)
-    elements = list(cast("Sequence[Any]", record.value))
+    return wire_type(record.type).from_json(_json(text), record.length)
+
+
+def _with_element(target: Target, index: int, text: str) -> Any:
+    """The value with one element changed."""
+    record = target.record
+    is_opaque = isinstance(record.value, Opaque)
+    opaque = elements_of(record) if is_opaque else None
+    if opaque is None and (record.length is None or is_opaque):
+        raise StateError("no index: it is a single value", f"[{index}]", path=target.path)
+    elements = list(cast("Sequence[Any]", record.value if opaque is None else opaque))
     if index >= len(elements):
         raise StateError(f"an index of `{record.describe()}`", f"[{index}]", path=target.path)
-    elements[index] = _one(record.type, text)
-    return elements
-
-
-def _is_bin(value: object) -> bool:
-    plain = value.to_json() if isinstance(value, Opaque) else None
-    return isinstance(plain, dict) and plain.keys() == {"$hex"}
+    if opaque is None:
+        elements[index] = _one(record.type, text)
+        return elements
+    inside = Target((), record.replace(value=elements[index], length=None), None, target.path)
+    elements[index] = _value(inside, text)
+    return Opaque.array(elements)
 
 
 def _in_place(target: Target, data: bytes) -> Any:
     """Bytes of a buffer; with an index, written over it from there."""
-    value = target.record.value
-    old = bytes(value.decode()) if isinstance(value, Opaque) else cast("bytes", value)
+    old = cast("bytes", bytes_of(target.record))
     start = target.index or 0
     if target.index is not None and start + len(data) > len(old):
         raise StateError(f"bytes inside `{target.record.describe()}`", f"{len(data)} at {start}", path=target.path)
     new = data if target.index is None else old[:start] + data + old[start + len(data) :]
-    return Opaque.of(new) if isinstance(value, Opaque) else new
+    return Opaque.of(new) if isinstance(target.record.value, Opaque) else new
 
 
 def _one(kind: str, text: str) -> Any:

@@ -330,11 +330,7 @@ def _numbered(device: str, counts: Counter[str], records: Records, attributes: d
 
 
 def _libvirt_section(image: libvirt.SaveImage) -> Section:
-    records = (
-        Record("header", "buffer", len(image.header), image.header),
-        Record("xml", "buffer", len(image.xml), image.xml),
-    )
-    return Section("libvirt", 0, records, attributes={"qemu": {"type": "libvirt", "offset": 0}})
+    return Section("libvirt", 0, image.records, attributes={"qemu": {"type": "libvirt", "offset": 0, **image.said}})
 
 
 def _bytes_record(data: bytes, offset: int = 0) -> Record:

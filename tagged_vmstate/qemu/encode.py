@@ -12,7 +12,7 @@ from typing import Any, cast
 from tagged_vmstate.blocks import BlockType, to_big_endian, word_swapped
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.qemu.vmdesc import KEPT, NULL, Field, Slot, Struct, number_type, subsection_head
-from tagged_vmstate.records import Record, Records, wire_type
+from tagged_vmstate.records import Record, Records, bytes_of, wire_type
 from tagged_vmstate.wire import Opaque
 from tagged_vmstate.wiretype import brief
 
@@ -63,6 +63,9 @@ def _slot(slot: Slot, record: Record) -> bytes:
         return subsection_head(slot.subsection.name, slot.subsection.version) + _sized(inside, slot.size)
     if record.type == "struct":
         return _sized(b"".join(_structs(slot, record)), slot.size)
+    opaques = record.value.elements() if isinstance(record.value, Opaque) else None
+    if opaques is not None:
+        return b"".join(_opaques(slot, record, opaques))
     return _sized(plain(slot.entries[0], record), slot.size)
 
 
@@ -78,6 +81,18 @@ def _structs(slot: Slot, record: Record) -> Iterator[bytes]:
         except StateError as error:
             if slot.is_array:
                 error.under(index)
+            raise
+
+
+def _opaques(slot: Slot, record: Record, elements: Sequence[Opaque]) -> Iterator[bytes]:
+    """The elements of an array that only QEMU can read."""
+    if len(elements) != slot.count:
+        raise StateError(f"{slot.count} elements", str(len(elements)))
+    for index, (field, element) in enumerate(zip(slot.elements(), elements, strict=True)):
+        try:
+            yield _sized(_bytes(record.replace(length=field.size, value=element)), field.size)
+        except StateError as error:
+            error.under(index)
             raise
 
 
@@ -107,8 +122,8 @@ def plain(field: Field, record: Record) -> bytes:
 
 
 def _bytes(record: Record) -> bytes:
-    value: Any = record.value.decode() if isinstance(record.value, Opaque) else record.value
-    if not isinstance(value, bytes):
+    value = bytes_of(record)
+    if value is None:
         raise StateError("bytes, as only QEMU can read them", f"`{record.describe()}`")
     if record.type == "bitmap":
         return word_swapped(value.ljust(-(-len(value) // 8) * 8, b"\0"))

@@ -55,13 +55,17 @@ class OriginError(StateError):
     """This snapshot cannot be exported, whatever its values: it is from elsewhere, or needs tables or another reference."""
 
 
-def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -> None:
+def export(sections: Sections, target: BinaryIO, encode: Encode | None = None, *, bare: bool = False) -> bool:
     """Write the stream, or the file of savevm version 2, that a snapshot came from, with the values that it has now.
 
     Args:
         sections: The snapshot; one that can be read from any place.
         target: Where to. Nothing is written before what only tables describe is there as bytes.
         encode: What writes sections that a table read when they were imported.
+        bare: Of libvirt's save image only the stream in it, as ``-incoming`` takes it.
+
+    Returns:
+        Whether it is libvirt's save image that was written.
 
     Raises:
         OriginError: It did not come from QEMU, or a table is missing.
@@ -71,11 +75,12 @@ def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -
     """
     if _said(sections).get("stream") == savevm.VERSION:
         _export_v2(sections, target, encode)
-        return
+        return False
     source = Origin(sections)
     items = list(source.items())
     bodies = _by_tables(items, encode)
-    compression, header = source.wrapper()
+    is_image = source.is_image and not bare
+    compression, header = source.wrapper() if is_image else (None, b"")
     target.write(header)
     memory = MemoryWriter(source.page_size)
     with compressed(target, compression) as inner:
@@ -84,6 +89,7 @@ def export(sections: Sections, target: BinaryIO, encode: Encode | None = None) -
             inner.writelines(_item(section, said, layout, memory, bodies.get(place)))
         inner.write(source.tail(source.description()))
         inner.writelines(padding.written(source.trailing))
+    return is_image
 
 
 def _export_v2(sections: Sections, target: BinaryIO, encode: Encode | None) -> None:
@@ -230,15 +236,20 @@ class Origin:
         else:
             raise _not_from_qemu(section.label, f"type {brief(kind)}")
 
+    @property
+    def is_image(self) -> bool:
+        """Whether the stream came in libvirt's save image."""
+        return self._image is not None
+
     def wrapper(self) -> tuple[str | None, bytes]:
-        """What stands before the stream, where that came from libvirt, and the module for the compression that it names."""
+        """What stands ahead of the stream, where that came from libvirt, and the module for the compression that it names."""
         if self._image is None:
             return None, b""
-        kept = _kept(self._image)
-        if len(kept) != 2:
-            raise _not_from_qemu(self._image.label, f"{len(kept)} fields")
-        compression, header = libvirt.compression_said(kept[0])
-        return compression, header + kept[1]
+        try:
+            return libvirt.wrapper(self._image.records(), _said_of(self._image))
+        except StateError as error:
+            error.section = self._image.label
+            raise
 
     def items(self) -> Iterator[Item]:
         """The sections with the description that QEMU has of each."""

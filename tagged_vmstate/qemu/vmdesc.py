@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, repeat
+from itertools import accumulate, groupby, pairwise, repeat
 from typing import Any, Final, cast
 
 from tagged_vmstate.blocks import BlockType, from_big_endian, word_swapped
@@ -301,7 +301,12 @@ class DeviceReader:
             return Record(slot.name, "struct", len(elements), elements)
         if slot.number:
             return Record(slot.name, slot.number.name, slot.count, self._numbers(slot.number, slot.entries[0], at, slot.count))
-        return self._opaque(slot.name, slot.type, at, slot.size)
+        found = self._opaque(slot.name, slot.type, at, slot.size)
+        if not isinstance(found.value, Opaque) or slot.count > slot.size:
+            return found
+        ends = accumulate((field.size for field in slot.elements()), initial=at)
+        value = Opaque.array(Opaque(pack_bin(self._data[start:end])) for start, end in pairwise(ends))
+        return found.replace(length=slot.count, value=value)
 
     def _elements(self, slot: Slot, at: int) -> tuple[Records | None, ...]:
         """Structs, and null pointers among them. A pointer to a plain value is a struct of one field."""
