@@ -104,3 +104,11 @@ def test_the_json_keeps_what_else_it_holds() -> None:
     found = json.loads(described(data, {"dev#0": [struct_of(WIDER)]}))
     assert found["configuration"] == {"x": 1}
     assert [each["fields"][0]["size"] for each in found["devices"]] == [4, 2]
+
+
+def test_an_array_that_only_qemu_can_read_keeps_its_entries() -> None:
+    struct = struct_of(field("fpr", "cpudouble", 2, array_len=3), field("x", "uint8", 1))
+    records = DeviceReader(b"aabbccx").read(struct)
+    assert records[0].length == 3
+    assert fitted(struct, records) == struct
+    assert encode_device(struct, records) == b"aabbccx"

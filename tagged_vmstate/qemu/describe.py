@@ -17,7 +17,7 @@ from tagged_vmstate.frames import label
 from tagged_vmstate.paths import Path, PathPart
 from tagged_vmstate.qemu.encode import plain
 from tagged_vmstate.qemu.vmdesc import Field, Slot, Struct, parse
-from tagged_vmstate.records import Record, Records
+from tagged_vmstate.records import Record, Records, elements_of
 
 Form: TypeAlias = dict[str, Any]
 
@@ -189,6 +189,8 @@ def _entries(slot: Slot, record: Record) -> Sequence[Field]:
         return _elements(slot, cast("Sequence[Records | None]", record.value))
     if record.type == "struct":
         return (_element(_single(first), record.value),)
+    if elements_of(record) is not None:
+        return slot.entries  # of an array that only QEMU can read, whose elements have the sizes that QEMU's table gives them
     size = len(plain(first, record))
     if size == slot.size:
         return slot.entries
