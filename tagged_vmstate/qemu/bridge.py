@@ -18,6 +18,7 @@ from tagged_vmstate.errors import FormatError
 from tagged_vmstate.files import BLOCK, Input, Readable, as_file
 from tagged_vmstate.frames import Kind, label
 from tagged_vmstate.qemu import libvirt, stream, vmdesc
+from tagged_vmstate.qemu.decode import DeviceReader
 from tagged_vmstate.qemu.ram import Chunk
 from tagged_vmstate.qemu.savevm import MAGIC_2, ImportV2, nowhere
 from tagged_vmstate.qemu.vmdesc import Siblings
@@ -216,12 +217,14 @@ class Import:
             return self._turn_section(turn)
         name = turn.head.label
         structs = self._devices.get(name)
-        reader = vmdesc.DeviceReader(turn.body)
+        reader = DeviceReader(turn.body)
         records = reader.read(structs.pop() if structs else None)
         if structs is None:
             self.notes.append(nowhere(name, len(turn.body)))
         self.notes += (f"{name}: {note}" for note in reader.notes)
         more: dict[str, object] = {} if structs is not None else {"described": False}
+        if not reader.is_described:
+            more["size"] = len(turn.body)
         instance = numbers.take(turn.head)
         if instance == turn.head.instance:
             return _section(turn, records, more)

@@ -126,7 +126,7 @@ def _item(
         if section.device == stream.RAM:
             yield from memory.part(head, section, said)
             return
-        yield head.around(encode_device(layout, section.records()) if body is None else body)
+        yield head.around(encode_device(layout, section.records(), said.get("size")) if body is None else body)
     except StateError as error:
         error.section = section.label
         raise
