@@ -24,7 +24,7 @@ FLOORS = [
     {"snapshot", "skeleton", "qemu.ram"},
     {"overview"},
     {"memory", "defaults", "diff", "edit", "changes", "qemu.stream", "qemu.libvirt"},
-    {"jsonform", "qemu.vmdesc", "qemu.savevm"},
+    {"jsonform", "qemu.vmdesc", "qemu.savevm", "qemu.turns"},
     {"qemu.pointers", "qemu.encode", "qemu.dumpstate"},
     {"qemu.decode"},
     {"qemu.bridge"},

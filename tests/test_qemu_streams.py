@@ -293,11 +293,6 @@ class TestNotDescribed:
         assert sections["trailing#0"][0].records()[0].value == b"trailing"
         assert "8 bytes follow the stream; kept as bytes" in notes
 
-    def test_a_device_in_several_turns_that_is_no_memory(self) -> None:
-        stream = MAGIC + head(1, 5, "htab") + b"one" + footer(5) + head(3, 5) + b"two" + footer(5) + EOF
-        sections, _ = load(stream)
-        assert [(each.kind, each.records()[0].value) for each in sections["htab#0"]] == [("part", b"one"), ("section", b"two")]
-
     def test_commands_are_kept(self) -> None:
         sections, _ = load(MAGIC + b"\x08\0\x0b\0\x02hi" + full(1, "dev", b"abc") + EOF)
         command = sections["command#0"][0].attributes["qemu"]

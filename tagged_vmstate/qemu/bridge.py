@@ -21,6 +21,7 @@ from tagged_vmstate.qemu import libvirt, stream, vmdesc
 from tagged_vmstate.qemu.decode import DeviceReader
 from tagged_vmstate.qemu.ram import Chunk
 from tagged_vmstate.qemu.savevm import MAGIC_2, ImportV2, nowhere
+from tagged_vmstate.qemu.turns import Joined, joined
 from tagged_vmstate.qemu.vmdesc import Siblings
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section
@@ -69,6 +70,7 @@ class Import:
         self.notes: list[str] = []
         self._salvage = salvage
         self._undescribed: str | None = None
+        self._pieces: dict[str, int] = {}
         source = Input(file, BLOCK)
         self._image = libvirt.open_image(source, salvage=salvage)
         if self._image:
@@ -98,8 +100,8 @@ class Import:
         unfinished: set[str] = set()
         damage = None
         try:
-            for event in self._reader.events():
-                if isinstance(event, stream.Turn) and event.head.type != stream.SECTION_FULL:
+            for event in joined(self._reader.events()):
+                if isinstance(event, Joined) or (isinstance(event, stream.Turn) and event.head.type != stream.SECTION_FULL):
                     section = self._turn_section(event)
                     (unfinished.add if section.kind == "part" else unfinished.discard)(section.label)
                     started.add(section.label)
@@ -110,6 +112,7 @@ class Import:
             if not self._salvage:
                 raise
             damage = error
+        self.notes += (nowhere(name, size) for name, size in self._pieces.items())
         told = next((event.data for event in waiting if isinstance(event, stream.Description)), None)
         if told != self._description and not damage:  # what looked like one from the end is none: only this one counts
             self._devices = {}
@@ -188,12 +191,14 @@ class Import:
         self.notes.append(f"configuration#0: `{name}` is not known; kept as bytes")
         return _bytes_record(data)
 
-    def _turn_section(self, turn: stream.Turn) -> Section:
+    def _turn_section(self, turn: stream.Turn | Joined) -> Section:
         """One more turn, or a chunk of one, of a device that comes in several."""
-        if isinstance(turn.body, bytes):
-            self.notes.append(nowhere(turn.head.label, len(turn.body)))
-            return _section(turn, (_bytes_record(turn.body, turn.head.offset),), {})
         chunk = turn.body
+        if isinstance(chunk, bytes):
+            place = self._pieces.get(turn.head.label, 0)
+            self._pieces[turn.head.label] = place + len(chunk)
+            more: dict[str, object] = {"turns": list(turn.turns)} if isinstance(turn, Joined) else {}
+            return _section(turn, (_bytes_record(chunk, place),) if chunk else (), more)
         pages = [number for run in chunk.pages for number in (run.block, run.page, run.count, run.flag | run.named)]
         attributes: dict[str, object] = {"pages": zlib.compress(Opaque.of(pages).raw), "last": chunk.last}
         if chunk.total is not None:
@@ -261,8 +266,9 @@ class _Instances:
         return instance
 
 
-def _section(turn: stream.Turn, records: Records, more: dict[str, object]) -> Section:
+def _section(turn: stream.Turn | Joined, records: Records, more: dict[str, object]) -> Section:
     head, is_last = turn.head, isinstance(turn.body, bytes) or turn.body.last
+    last = turn.last if isinstance(turn, Joined) else head.type
     attributes = {
         "type": head.type,
         "id": head.id,
@@ -271,7 +277,7 @@ def _section(turn: stream.Turn, records: Records, more: dict[str, object]) -> Se
         "footer": turn.has_footer,
         **more,
     }
-    kind: Kind = "section" if is_last and head.type in {stream.SECTION_END, stream.SECTION_FULL} else "part"
+    kind: Kind = "section" if is_last and last in {stream.SECTION_END, stream.SECTION_FULL} else "part"
     return Section(head.name, head.instance, records, kind=kind, attributes={"qemu": attributes})
 
 
@@ -288,5 +294,5 @@ def _libvirt_section(image: libvirt.SaveImage) -> Section:
     return Section("libvirt", 0, records, attributes={"qemu": {"type": "libvirt", "offset": 0}})
 
 
-def _bytes_record(data: bytes, offset: int = 0) -> Record:
-    return Record(f"bytes@{offset}", "buffer", len(data), data)
+def _bytes_record(data: bytes, place: int = 0) -> Record:
+    return Record(f"{vmdesc.KEPT}{place}", "buffer", len(data), data)

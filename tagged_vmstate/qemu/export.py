@@ -11,7 +11,7 @@ import struct
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final, TypeAlias, cast
 
 from tagged_vmstate.compression import compressed
@@ -126,7 +126,8 @@ def _item(
         if section.device == stream.RAM:
             yield from memory.part(head, section, said)
             return
-        yield head.around(encode_device(layout, section.records(), said.get("size")) if body is None else body)
+        data = encode_device(layout, section.records(), said.get("size")) if body is None else body
+        yield head.around(data, said.get("turns", ()))
     except StateError as error:
         error.section = section.label
         raise
@@ -311,9 +312,18 @@ class Head:
         """What stands behind them."""
         return struct.pack(">BI", stream.FOOTER, self.id) if self.has_footer else b""
 
-    def around(self, data: bytes) -> bytes:
-        """The whole section."""
-        return self.before() + data + self.behind()
+    def around(self, data: bytes, turns: Sequence[int] = ()) -> bytes:
+        """The whole section, or the turns of it that `bridge` has joined. Raises StateError where these have other bytes."""
+        if not turns:
+            return self.before() + data + self.behind()
+        if sum(turns[1::3]) != len(data):
+            raise StateError(f"{sum(turns[1::3])} bytes, as its turns in the stream have", str(len(data)))
+        found, at = [], 0
+        for kind, size, has_footer in zip(turns[::3], turns[1::3], turns[2::3], strict=True):
+            turn = replace(self, type=kind, has_footer=bool(has_footer))
+            found.append(turn.around(data[at : at + size]))
+            at += size
+        return b"".join(found)
 
 
 class MemoryWriter:

@@ -159,7 +159,8 @@ class Likeness:
             else:
                 self._note("filled", head.label, (), "the whole device, from the reference")
             try:
-                yield place, head.around(encode_device(known.pop() if known else None, records))
+                data = encode_device(known.pop() if known else None, records, said.get("size"))
+                yield place, head.around(data, said.get("turns", ()))
             except StateError as error:
                 error.section = head.label
                 raise
