@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import stream_bytes
 from qemu_streams import EOF, MAGIC, description, device, field, full, short
-from test_command import refused, run, shown
+from test_command import refused, run
 from test_qemu_streams import fields
 
 from tagged_vmstate.qemu.bridge import import_stream
@@ -143,7 +143,7 @@ class TestCommands:
     def test_set_changes_the_byte_of_the_field(self, tmp_path: Path) -> None:
         (tmp_path / "a.mig").write_bytes(self.STREAM)
         for source, target in (("a.mig", "a.mig"), ("a.mig", "b.mig")):
-            shown("set", tmp_path / source, "pads", "b", "7", "-o", tmp_path / target)
+            assert run("set", tmp_path / source, "pads", "b", "7", "-o", tmp_path / target).returncode == 0
         assert (tmp_path / "b.mig").read_bytes() == self.STREAM.replace(b"\xfe", b"\7")
         for length, words in ((b"\1\2", "buffer"), (b"\1\2\3\4\5", "buffer")):
             assert words in refused("set", tmp_path / "a.mig", "pads", "obj[2]/bytes@3", length.hex(), "-o", tmp_path / "c.mig")
@@ -153,8 +153,6 @@ class TestCommands:
         run("import", tmp_path / "a.mig", "-o", tmp_path / "a.tvm")
         for source in ("a.mig", "a.tvm"):
             for path in ("b", "two", "obj[2]"):
-                assert (
-                    f"no field `pads/{path}`: from byte 1 on, pads#0 could not be interpreted and is kept as the bytes `bytes@1`"
-                    in refused("set", tmp_path / source, "pads", path, "7", "-o", tmp_path / "out")
-                )
+                said = refused("set", tmp_path / source, "pads", path, "7", "-o", tmp_path / "out")
+                assert f"no field `pads/{path}`: what could not be interpreted is kept as bytes, pads#0/bytes@1" in said
         assert not (tmp_path / "out").exists()

@@ -79,14 +79,14 @@ def export_command(
     if like is not None and spec is not None:
         raise click.UsageError("--tables writes the stream that FILE came from, --like one for another QEMU: leave out one.")
     encode = None if spec is None else _encoder(spec, file)
-    with opened_snapshot(file) as snapshot:
+    with opened_snapshot(file, is_one_of=like is not None) as snapshot:
         if like is None:
             with _told(file), output(out, is_text=False) as target:
                 export(snapshot, target, encode)
             return
         from tagged_vmstate.qemu.like import Likeness  # noqa: PLC0415  # only where it is asked for
 
-        with opened_snapshot(like) as reference, _told(file):
+        with opened_snapshot(like, is_one_of=True) as reference, _told(file):
             named, lossy = Aliases(_aliases(aliases)), [usage(Pattern, drop) for drop in drops]
             likeness = Likeness(snapshot, reference, named, lossy)
             for pattern in named.unused:

@@ -233,7 +233,6 @@ class Import:
         instance = numbers.take(turn.head)
         if instance == turn.head.instance:
             return _section(turn, records, more)
-        self.notes.append(f"{name} is there more than once; this one is kept as instance {instance}")
         section = _section(turn, records, {**more, "instance": turn.head.instance})
         section.instance = instance
         return section
