@@ -9,8 +9,9 @@ every field; otherwise nothing from the first such field on is certain. A guess 
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Final
 
 from tagged_vmstate.errors import StateError
@@ -132,6 +133,7 @@ def _resized_array(slot: Slot, data: bytes) -> Slot | None:
 
 def _divided(data: bytes, count: int, nulls: int, width: int, *, is_first_null: bool) -> list[bool] | None:
     """Which elements are null, if there is just one way; an empty list for no way, None for several, or too many to try."""
+    like_nulls = array("I", accumulate((byte == NULL[0] for byte in data), initial=0))
     ways: list[tuple[int, ...]] = [(0,)]  # after each element, how many nulls there may have been
     most = 4 * len(data)
     for place in range(count):
@@ -140,7 +142,8 @@ def _divided(data: bytes, count: int, nulls: int, width: int, *, is_first_null: 
             at = before + (place - before) * width
             if before < nulls and data[at] == NULL[0] and (place or is_first_null):
                 found.add(before + 1)
-            if place - before < count - nulls and (place or not is_first_null):
+            is_room = place - before < count - nulls and (place or not is_first_null)
+            if is_room and like_nulls[-1] - like_nulls[at + width] >= nulls - before:
                 found.add(before)
         most -= len(found)
         if most < 0:
