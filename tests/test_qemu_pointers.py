@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import stream_bytes
+from hypothesis import given
+from hypothesis import strategies as st
 from qemu_streams import EOF, MAGIC, description, device, field, full, short
 from test_command import refused, run
 from test_qemu_streams import fields
 
 from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.qemu.decode import DeviceReader
+from tagged_vmstate.qemu.encode import encode_device
+from tagged_vmstate.qemu.vmdesc import parse
 from tagged_vmstate.records import Record
 from tagged_vmstate.wire import Opaque
 
@@ -38,12 +44,16 @@ def plain(records: tuple[Record, ...] | None) -> Any:
             return found.decode()
         return plain(found) if isinstance(found, tuple) and found and isinstance(found[0], Record) else found
 
-    return records and {
-        each.name: [value(element) for element in each.value]  # type: ignore[union-attr]
-        if each.type == "struct" and each.length is not None
-        else value(each.value)
-        for each in records
-    }
+    return (
+        records
+        if records is None
+        else {
+            each.name: [value(element) for element in each.value]  # type: ignore[union-attr]
+            if each.type == "struct" and each.length is not None
+            else value(each.value)
+            for each in records
+        }
+    )
 
 
 N, ELEMENT, SEVEN = b"0", b"\1\2\3", b"\0\0\0\7"
@@ -126,6 +136,46 @@ def test_more_ways_than_are_tried() -> None:
     records, notes = fields(b"", data + b"\xfe", known(4000), B)
     assert (records[0].describe(), records[1].value) == (f"buffer[{len(data)}]", 254)
     assert len(notes) == 1
+
+
+BYTE = st.sampled_from([0, 1, 0x30, 0x31])
+ELEMENTS = st.lists(st.none() | st.tuples(BYTE, BYTE, BYTE), min_size=2, max_size=4)
+
+
+@given(values=st.lists(BYTE | ELEMENTS, max_size=5), is_number=st.booleans())
+def test_right_or_bytes(values: list[Any], *, is_number: bool) -> None:
+    """As QEMU 7.2 writes and describes single values and arrays of pointers: none is read as what it is not."""
+    described: list[object] = []
+    data, truth = b"", dict[str, Any]()
+    for number, each in enumerate(values):
+        name = f"f{number}"
+        if isinstance(each, int):
+            described.append(field(name, "uint8", 1))
+            data += bytes((each,))
+            truth[name] = each
+            continue
+        written = [N if one is None else bytes((0, *one) if is_number else one) for one in each]
+        more: dict[str, object] = {} if is_number else {"struct": {} if each[0] is None else INSIDE}
+        described.append(field(name, "uint32" if is_number else "struct", len(written[0]), array_len=len(each), **more))
+        data += b"".join(written)
+        truth[name] = [None if one is None else _fields(one, is_number=is_number) for one in each]
+    [dev] = parse(json.dumps({"devices": [device("dev", *described)]}).encode()).devices
+    reader = DeviceReader(data)
+    records = reader.read(dev.struct)
+    assert encode_device(dev.struct, records, None if reader.is_described else len(data)) == data
+    found = plain(tuple(record for record in records if record.type != "buffer"))
+    for name, value in found.items():
+        if isinstance(value, int):
+            assert value == truth[name]
+        elif isinstance(value, memoryview):
+            assert [{"value": one} for one in value] == truth[name]
+        elif is_number or truth[name][0]:  # else nothing says what an element is
+            assert value == truth[name]
+
+
+def _fields(element: tuple[int, int, int], *, is_number: bool) -> dict[str, int]:
+    number = int.from_bytes(bytes(element), "big")
+    return {"value": number} if is_number else {"x": number >> 8, "y": number & 255}
 
 
 def test_a_real_array_of_254_nulls_and_a_pointer() -> None:

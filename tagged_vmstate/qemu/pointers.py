@@ -5,6 +5,8 @@ But a null pointer is one byte, the rest are what they point to: where the first
 the rest, and where another one is, it describes too many bytes. Both show in the length of what the array lies in. If no
 other field there can have another size than described, that length yields the size of the array, and with it the place of
 every field; otherwise nothing from the first such field on is certain. A guess would be a wrong value.
+
+Where the first is null, the others are bytes: one element, if the bytes allow for just one among nulls, or all of them.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _UNDESCRIBED: Final = Struct("", 0, (), ())
 def laid_out(struct: Struct, data: bytes, start: int, end: int) -> Layout:
     """What lies where in a stretch of the bytes that a struct fills."""
     slots, size = struct.slots, end - start
-    if struct.size == size:
+    if struct.size == size and not struct.may_grow:
         return Layout(size, slots)
     first, at = 0, start
     while first < len(slots) and _is_certain(slots[first], data, at, from_end=False):
@@ -50,6 +52,8 @@ def laid_out(struct: Struct, data: bytes, start: int, end: int) -> Layout:
     ):
         edge -= slots[last].extent
         last -= 1
+    if struct.size == size and (first == last or not any(field.size > len(NULL) for field in struct.arrays)):
+        return Layout(size, slots)  # else one array may have as many bytes more as another has less
     found = _resized(slots[first], data, at, edge) if first == last else None
     if found is None:
         return Layout(size, slots[:first], slots[first])

@@ -80,6 +80,17 @@ class Struct:
         return sum(slot.extent for slot in self.slots)
 
     @cached_property
+    def arrays(self) -> tuple[Field, ...]:
+        """Entries for whole arrays, those of subsections included: nothing else can have another size than described."""
+        own = tuple(field for field in self.fields if field.count > 1 and field.type != NULL_TYPE)
+        return own + tuple(field for each in self.subsections for field in each.arrays)
+
+    @cached_property
+    def may_grow(self) -> bool:
+        """Whether an array begins with a null pointer, which says nothing of the others."""
+        return any(is_null(field, NULL) for field in self.arrays)
+
+    @cached_property
     def records(self) -> int:
         """Records that it is read as, those inside included; an element of an array of structs counts as one."""
         return sum(slot.records for slot in self.slots)
