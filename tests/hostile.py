@@ -15,11 +15,15 @@ from qemu_streams import EOF, MAGIC, blocks, configuration, description, device,
 Shape = Callable[[int], bytes]
 
 
-def array(count: int, size: int, *fields: object) -> bytes:
+_PAIR: Final = field("x", "uint16", 2), field("y", "uint16", 2)
+
+
+def array(count: int, size: int, *fields: object, data: bytes | None = None) -> bytes:
     """A device of an array of structs, which the description has in one entry."""
+    data = b"\1" * count * size if data is None else data
     inside = {"vmsd_name": "s", "version": 1, "fields": list(fields)}
     entry = field("s", "struct", size, array_len=count, struct=inside)
-    return MAGIC + full(0, "d", b"\1" * count * size) + EOF + description(device("d", entry))
+    return MAGIC + full(0, "d", data) + EOF + description(device("d", entry))
 
 
 def numbered(count: int, make: Callable[[int], bytes]) -> bytes:
@@ -71,6 +75,8 @@ ACCEPTED: Final[dict[str, Shape]] = {
     "pages of one byte": lambda count: pages(count, 1),
     "pages far apart": lambda count: pages(count, 4096),
     "structs": lambda count: array(count, 4, field("x", "uint16", 2), field("y", "uint16", 2)),
+    "nulls among pointers": lambda count: array(2 * count, 4, *_PAIR, data=b"\1\1\1\0010" * count),
+    "all like nulls": lambda count: array(2 * count, 4, *_PAIR, data=b"0" * 5 * count),
     "fields of no bytes": lambda count: array(count, 1, *(field(f"f{each}", "buffer", 0) for each in range(count))),
     "bools that are none": lambda count: array(count, 8, field("b", "bool", 1, array_len=4), field("x", "uint32", 4)),
     "elements that only QEMU reads": lambda count: (

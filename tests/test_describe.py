@@ -10,10 +10,11 @@ from qemu_streams import description, device, field
 from test_qemu_export import ALL, imported
 
 from tagged_vmstate.frames import label
+from tagged_vmstate.qemu.decode import DeviceReader
 from tagged_vmstate.qemu.describe import described, fitted
 from tagged_vmstate.qemu.encode import encode_device
 from tagged_vmstate.qemu.export import Origin
-from tagged_vmstate.qemu.vmdesc import DeviceReader, Struct, parse, structs_by_section
+from tagged_vmstate.qemu.vmdesc import Struct, parse, structs_by_section
 from tagged_vmstate.records import Records
 from tagged_vmstate.snapshot import Snapshot
 

@@ -438,7 +438,7 @@ class TestVersion2Files:
         assert "stranger#1\n└─ bytes@0  buffer[3]  01 02 03\n" in tree
         values = json.loads(shown("to-json", "new.tvm", "--values"))
         assert values["ps2kbd"] == {"scan_enabled": 1, "translate": 1, "scancode_set": 1}
-        assert shown("show", "old.vm", "stranger") == "stranger#1\n└─ bytes@0  buffer[3]  01 02 03\n\n"
+        assert run("show", "old.vm", "stranger").stdout.decode() == "stranger#1\n└─ bytes@0  buffer[3]  01 02 03\n\n"
         with pytest.raises(tv.LoadError, match="stranger#1"):
             tv.load(self.THREE, Keyboard)
 

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 import click
 
-from tagged_vmstate.cli.files import opened
+from tagged_vmstate.cli.files import opened_quietly
 from tagged_vmstate.paths import Pattern, format_name
 from tagged_vmstate.qemu.stream import RAM
 from tagged_vmstate.records import Record, Records
@@ -157,7 +157,7 @@ class _Names:
             place = _expanded(file)
             if not place.is_file():
                 continue  # a pipe gives its bytes once, and not to us
-            with contextlib.suppress(Exception), _time_limit(), opened(str(place)) as sections:
+            with contextlib.suppress(Exception), _time_limit(), opened_quietly(str(place)) as sections:
                 for section in sections:
                     if self._device is None:
                         name = _spelled(section.device, self._typed)

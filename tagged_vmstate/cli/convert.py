@@ -8,7 +8,6 @@ import click
 
 from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import STANDARD, Trouble, opened, opened_again, opened_file, output
-from tagged_vmstate.cli.messages import say
 from tagged_vmstate.defaults import Flagged
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.jsonform import from_json, to_json, to_values
@@ -115,7 +114,7 @@ def import_command(file: str, out: str, spec: str | None, reset: str | None) -> 
     """
     if reset == STANDARD == file:
         raise click.UsageError("only one of the two files can be standard input.")
-    with opened(file) as found, output(out, is_text=False) as target:
+    with opened(file, is_one_of=reset is not None, most_notes=None) as found, output(out, is_text=False) as target:
         notes = found.notes if isinstance(found, Import | ImportV2) else []
         sections: Sections = found
         if spec is not None:
@@ -124,8 +123,6 @@ def import_command(file: str, out: str, spec: str | None, reset: str | None) -> 
 
             sections = Interpreted(found, tables(spec), notes)
         if reset is not None:
-            with opened(reset) as defaults:
+            with opened(reset, is_one_of=True) as defaults:
                 sections = Flagged(sections, defaults)
         write(sections, target)
-    for note in notes:
-        say(f"note: {note}")

@@ -82,7 +82,7 @@ def diff_command(old: str, new: str, *, paths: tuple[str, ...], most: int | None
     known = looks(spec)
     shown: list[Difference] = []
     count = 0
-    with opened_snapshot(old) as left, opened_snapshot(new) as right:
+    with opened_snapshot(old, is_one_of=True) as left, opened_snapshot(new, is_one_of=True) as right:
         ignored = _Ignored([usage(Pattern, path) for path in paths])
         for difference in diff(left, right, ignored):
             count += 1

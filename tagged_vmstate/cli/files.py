@@ -18,7 +18,7 @@ import click
 from typing_extensions import Buffer
 
 from tagged_vmstate.cli.main import TROUBLE
-from tagged_vmstate.cli.messages import clean
+from tagged_vmstate.cli.messages import clean, say
 from tagged_vmstate.compression import HEAD, compression_of, damage_of, decompressed, seeks_cheaply
 from tagged_vmstate.errors import VMStateError
 from tagged_vmstate.files import BLOCK, Input, replacing
@@ -32,6 +32,8 @@ from tagged_vmstate.text import decoded
 STANDARD: Final = "-"
 PROGRESS_BYTES: Final = 32 << 20
 """Input below this is read before anyone looks for progress; a copy of a pipe below this stays in memory."""
+NOTES: Final = 8
+"""Notes on one input at most: a stream of an old QEMU describes no device at all."""
 
 
 class Trouble(click.ClickException):
@@ -47,27 +49,60 @@ class Refusal(click.ClickException):
 
 
 @contextlib.contextmanager
-def opened(path: str, *, seeks: bool = False) -> Iterator[Sections]:
-    """The sections of an input of any kind.
+def opened(path: str, *, is_one_of: bool = False, most_notes: int | None = NOTES) -> Iterator[Sections]:
+    """The sections of an input of any kind. What in it could not be interpreted is said once they are done with.
 
     Args:
         path: A path, or ``-``.
-        seeks: A snapshot will be read from any place: a pipe is copied.
+        is_one_of: There are several inputs: what is said names this one.
+        most_notes: How many of those sentences are said; None for all.
     """
-    with opened_file(path) as file, _sections(file, path, seeks=seeks) as sections:
+    with opened_quietly(path) as sections, _noting(sections, path if is_one_of else None, most_notes):
         yield sections
+
+
+@contextlib.contextmanager
+def opened_quietly(path: str) -> Iterator[Sections]:
+    """The same, for one who has nowhere to say anything."""
+    with opened_file(path) as file, _sections(file, path) as sections:
+        yield sections
+
+
+@contextlib.contextmanager
+def _noting(sections: Sections, path: str | None = None, most: int | None = NOTES) -> Iterator[None]:
+    """What in a stream could not be interpreted is said once an answer is there; an error is said alone.
+
+    A snapshot made of a stream shows it as bytes, and says no more.
+    """
+    try:
+        yield
+    except click.exceptions.Exit:
+        _say_notes(sections, path, most)
+        raise
+    _say_notes(sections, path, most)
+
+
+def _say_notes(sections: Sections, path: str | None, most: int | None) -> None:
+    notes: list[str] = getattr(sections, "notes", [])
+    more = [] if most is None or len(notes) <= most else [f"{len(notes) - most} more, which import names"]
+    for note in [*notes[:most], *more]:
+        say(f"note: {note}" if path is None else f"note: {_name(path)}: {note}")
 
 
 @contextlib.contextmanager
 def opened_again(path: str) -> Iterator[Callable[[], Sections]]:
     """What opens the sections of an input of any kind, several times, one after the other."""
     with opened_file(path) as file, _searchable(file) as source:
+        latest: list[Sections] = []
 
         def sections() -> Sections:
             source.seek(0)
-            return open_sections(source, beside=_folder(path))
+            latest[:] = [open_sections(source, beside=_folder(path))]
+            return latest[0]
 
         yield sections
+        for each in latest:
+            _say_notes(each, None, NOTES)
 
 
 @contextlib.contextmanager
@@ -76,7 +111,10 @@ def salvaged(path: str) -> Iterator[Salvaged]:
     with _named(path), _reading(path) as file, _searchable(file) as start:
         unpacked, _ = _decompressed(start, salvage=True)
         with _searchable(unpacked) as source:
-            yield open_sections(source, salvage=True, beside=_folder(path), around=damage_of(unpacked))
+            found = open_sections(source, salvage=True, beside=_folder(path), around=damage_of(unpacked))
+            yield found
+            if not found.damage:
+                _say_notes(found.sections, None, NOTES)
 
 
 @contextlib.contextmanager
@@ -161,9 +199,19 @@ def lines(path: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def opened_snapshot(path: str) -> Iterator[Snapshot]:
-    """An input of any kind as a snapshot that can be read again from any place; a copy of it, where it is none."""
-    with opened(path, seeks=True) as sections, _as_snapshot(sections) as snapshot:
+def opened_snapshot(path: str, *, is_one_of: bool = False) -> Iterator[Snapshot]:
+    """An input of any kind as a snapshot that can be read again from any place; a copy of it, where it is none.
+
+    Args:
+        path: A path, or ``-``.
+        is_one_of: As for `opened`.
+    """
+    with (
+        opened_file(path) as file,
+        _sections(file, path, seeks=True) as sections,
+        _as_snapshot(sections) as snapshot,
+        _noting(sections, path if is_one_of else None),
+    ):
         yield snapshot
 
 
@@ -174,6 +222,7 @@ def opened_in_its_form(path: str) -> Iterator[tuple[Snapshot, Form]]:
         _opened(path) as (file, compression),
         _sections(file, path, seeks=True) as sections,
         _as_snapshot(sections) as snapshot,
+        _noting(sections),
     ):
         yield snapshot, form_of(sections, compression)
 

@@ -17,6 +17,8 @@ from tagged_vmstate.snapshot import Snapshot
 T = TypeVar("T")
 CANDIDATES: Final = 10_000
 """Places among which the nearest are looked for: comparing takes longer than reading them."""
+FEW: Final = 3
+"""Places that are named in one sentence."""
 
 
 def pattern(words: Iterable[str]) -> Pattern | None:
@@ -39,18 +41,24 @@ def usage(parse: Callable[[str], T], text: str) -> T:
 
 
 def not_found(wanted: Pattern, places: Iterable[tuple[str, Path]], what: str = "") -> Trouble:
-    """That a path names nothing, with the nearest that are there.
+    """That a path names nothing, with the nearest that are there, and the bytes that it may lie in.
 
     Args:
         wanted: The path.
         places: What there is: sections, or the fields of those that it may lie in.
         what: What it should name; a device or a field, unless given.
     """
+    from tagged_vmstate.qemu.vmdesc import KEPT  # noqa: PLC0415  # only where something is wrong
+
     found = list(islice(places, CANDIDATES))
+    kept = [format_path(*place) for place in found if place[1] and str(place[1][-1]).startswith(KEPT)]
     what = what or ("field" if any(path for _, path in found) else "device")
     names = dict.fromkeys(format_path(*place) for place in found)
-    near = get_close_matches(wanted.text, names, 3, 0.5) or get_close_matches(wanted.text.partition("/")[0], names, 3, 0.5)
+    near = get_close_matches(wanted.text, names, FEW, 0.5) or get_close_matches(wanted.text.partition("/")[0], names, FEW, 0.5)
     hint = f"; near it: {', '.join(near)}" if near else ""
+    if kept:
+        few = ", ".join(kept[:FEW]) + (", ..." if len(kept) > FEW else "")
+        hint = f": what could not be interpreted is kept as bytes, {few}{hint}"
     return Trouble(f"no {what} `{wanted.text}`{hint}")
 
 

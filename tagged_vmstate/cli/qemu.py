@@ -103,7 +103,7 @@ def export_command(
     """
     if like is None and (aliases or drops or takes or blocks):
         raise click.UsageError("--alias, --drop, --reference-values and --resize-block belong to --like REFERENCE.")
-    with opened_snapshot(file) as snapshot:
+    with opened_snapshot(file, is_one_of=like is not None) as snapshot:
         if like is None:
             encode = None if spec is None else _encoder(spec)
             with _told(file), output(out, is_text=False) as target:
@@ -113,7 +113,7 @@ def export_command(
             return
         from tagged_vmstate.qemu.like import Likeness  # noqa: PLC0415  # only where it is asked for
 
-        with opened_snapshot(like) as reference, _told(file):
+        with opened_snapshot(like, is_one_of=True) as reference, _told(file):
             known = None if spec is None else _known(spec, reference)
             named, lossy = Aliases(_aliases(aliases)), [usage(Pattern, drop) for drop in drops]
             resized = [_block(each) for each in blocks]

@@ -19,9 +19,11 @@ from tagged_vmstate.errors import FormatError
 from tagged_vmstate.files import BLOCK, Input, Readable, as_file
 from tagged_vmstate.frames import Kind, label
 from tagged_vmstate.qemu import libvirt, stream, vmdesc
+from tagged_vmstate.qemu.decode import DeviceReader
 from tagged_vmstate.qemu.padding import Padding
 from tagged_vmstate.qemu.ram import Chunk
 from tagged_vmstate.qemu.savevm import MAGIC_2, ImportV2, nowhere
+from tagged_vmstate.qemu.turns import Joined, joined
 from tagged_vmstate.qemu.vmdesc import Siblings
 from tagged_vmstate.records import Record, Records
 from tagged_vmstate.sections import Section
@@ -70,6 +72,7 @@ class Import:
         self.notes: list[str] = []
         self._salvage = salvage
         self._undescribed: str | None = None
+        self._pieces: dict[str, int] = {}
         source = Input(file, BLOCK)
         self._image = libvirt.open_image(source, salvage=salvage)
         if self._image:
@@ -105,8 +108,8 @@ class Import:
         unfinished: set[str] = set()
         damage = None
         try:
-            for event in self._reader.events():
-                if isinstance(event, stream.Turn) and event.head.type != stream.SECTION_FULL:
+            for event in joined(self._reader.events()):
+                if isinstance(event, Joined) or (isinstance(event, stream.Turn) and event.head.type != stream.SECTION_FULL):
                     section = self._turn_section(event)
                     (unfinished.add if section.kind == "part" else unfinished.discard)(section.label)
                     started.add(section.label)
@@ -117,6 +120,7 @@ class Import:
             if not self._salvage:
                 raise
             damage = error
+        self.notes += (nowhere(name, size) for name, size in self._pieces.items())
         told = next((event.data for event in waiting if isinstance(event, stream.Description)), None)
         if told != self._description and not damage:  # what looked like one from the end is none: only this one counts
             self._devices = {}
@@ -224,12 +228,14 @@ class Import:
         self.notes.append(f"configuration#0: `{name}` is not known; kept as bytes")
         return _bytes_record(data)
 
-    def _turn_section(self, turn: stream.Turn) -> Section:
+    def _turn_section(self, turn: stream.Turn | Joined) -> Section:
         """One more turn, or a chunk of one, of a device that comes in several."""
-        if isinstance(turn.body, bytes):
-            self.notes.append(nowhere(turn.head.label, len(turn.body)))
-            return _section(turn, (_bytes_record(turn.body, turn.head.offset),), {})
         chunk = turn.body
+        if isinstance(chunk, bytes):
+            place = self._pieces.get(turn.head.label, 0)
+            self._pieces[turn.head.label] = place + len(chunk)
+            more: dict[str, object] = {"turns": list(turn.turns)} if isinstance(turn, Joined) else {}
+            return _section(turn, (_bytes_record(chunk, place),) if chunk else (), more)
         pages = [number for run in chunk.pages for number in (run.block, run.page, run.count, run.flag | run.named)]
         attributes: dict[str, object] = {"pages": zlib.compress(Opaque.of(pages).raw), "last": chunk.last}
         if chunk.total is not None:
@@ -253,16 +259,17 @@ class Import:
             return self._turn_section(turn)
         name = turn.head.label
         structs = self._devices.get(name)
-        reader = vmdesc.DeviceReader(turn.body)
+        reader = DeviceReader(turn.body)
         records = reader.read(structs.pop() if structs else None)
         if structs is None:
             self.notes.append(nowhere(name, len(turn.body)))
         self.notes += (f"{name}: {note}" for note in reader.notes)
         more: dict[str, object] = {} if structs is not None else {"described": False}
+        if not reader.is_described:
+            more["size"] = len(turn.body)
         instance = numbers.take(turn.head)
         if instance == turn.head.instance:
             return _section(turn, records, more)
-        self.notes.append(f"{name} is there more than once; this one is kept as instance {instance}")
         section = _section(turn, records, {**more, "instance": turn.head.instance})
         section.instance = instance
         return section
@@ -310,8 +317,9 @@ def _end_notes(reader: stream.StreamReader, rest: Padding | None, *, is_describe
         yield f"no description follows {last}, and {said}: the stream may be cut there"
 
 
-def _section(turn: stream.Turn, records: Records, more: dict[str, object]) -> Section:
+def _section(turn: stream.Turn | Joined, records: Records, more: dict[str, object]) -> Section:
     head, is_last = turn.head, isinstance(turn.body, bytes) or turn.body.last
+    last = turn.last if isinstance(turn, Joined) else head.type
     attributes = {
         "type": head.type,
         "id": head.id,
@@ -320,7 +328,7 @@ def _section(turn: stream.Turn, records: Records, more: dict[str, object]) -> Se
         "footer": turn.has_footer,
         **more,
     }
-    kind: Kind = "section" if is_last and head.type in {stream.SECTION_END, stream.SECTION_FULL} else "part"
+    kind: Kind = "section" if is_last and last in {stream.SECTION_END, stream.SECTION_FULL} else "part"
     return Section(head.name, head.instance, records, kind=kind, attributes={"qemu": attributes})
 
 
@@ -333,5 +341,5 @@ def _libvirt_section(image: libvirt.SaveImage) -> Section:
     return Section("libvirt", 0, image.records, attributes={"qemu": {"type": "libvirt", "offset": 0, **image.said}})
 
 
-def _bytes_record(data: bytes, offset: int = 0) -> Record:
-    return Record(f"bytes@{offset}", "buffer", len(data), data)
+def _bytes_record(data: bytes, place: int = 0) -> Record:
+    return Record(f"{vmdesc.KEPT}{place}", "buffer", len(data), data)

@@ -17,20 +17,22 @@ from tagged_vmstate.wire import Opaque
 from tagged_vmstate.wiretype import brief
 
 
-def encode_device(struct: Struct | None, records: Records) -> bytes:
+def encode_device(struct: Struct | None, records: Records, size: int | None = None) -> bytes:
     """The bytes of a device.
 
     Args:
         struct: What QEMU says about them; None where nothing is said: then all of them are one buffer.
         records: The fields.
+        size: How many bytes there were, where arrays in it have other sizes than described (`DeviceReader.is_described`).
 
     Raises:
         StateError: A field is missing, or none that the description has, or of another type or size.
     """
-    return b"".join(_struct(struct or Struct("", 0, (), ()), records))
+    found = b"".join(_struct(struct or Struct("", 0, (), ()), records, is_exact=size is None))
+    return found if size is None else _sized(found, size)
 
 
-def _struct(struct: Struct, records: Records) -> Iterator[bytes]:
+def _struct(struct: Struct, records: Records, *, is_exact: bool) -> Iterator[bytes]:
     left = {record.name: record for record in records}
     kept = left.pop(records[-1].name) if records and is_kept(records[-1]) else None
     for slot in struct.slots:
@@ -40,7 +42,7 @@ def _struct(struct: Struct, records: Records) -> Iterator[bytes]:
         if record is None:
             raise StateError("the field, as QEMU describes this device", "none", path=(slot.name,))
         try:
-            yield _slot(slot, record)
+            yield _slot(slot, record, is_exact=is_exact)
         except StateError as error:
             error.under(slot.name)
             raise
@@ -55,21 +57,24 @@ def is_kept(record: Record) -> bool:
     return record.name.startswith(KEPT) and record.type == "buffer"
 
 
-def _slot(slot: Slot, record: Record) -> bytes:
+def _slot(slot: Slot, record: Record, *, is_exact: bool) -> bytes:
     if slot.subsection:
         if not isinstance(record.value, tuple) or record.length is not None:
             raise StateError("`struct`", f"`{record.describe()}`")
-        inside = b"".join(_struct(slot.subsection, cast("Records", record.value)))
-        return subsection_head(slot.subsection.name, slot.subsection.version) + _sized(inside, slot.size)
-    if record.type == "struct":
-        return _sized(b"".join(_structs(slot, record)), slot.size)
+        found = b"".join(_struct(slot.subsection, cast("Records", record.value), is_exact=is_exact))
+        head = subsection_head(slot.subsection.name, slot.subsection.version)
+        return head + (_sized(found, slot.size) if is_exact else found)
     opaques = record.value.elements() if isinstance(record.value, Opaque) else None
-    if opaques is not None:
-        return b"".join(_opaques(slot, record, opaques))
-    return _sized(plain(slot.entries[0], record), slot.size)
+    if record.type == "struct":
+        found = b"".join(_structs(slot, record, is_exact=is_exact))
+    elif opaques is not None:
+        found = b"".join(_opaques(slot, record, opaques))
+    else:
+        found = plain(slot.entries[0], record)
+    return _sized(found, slot.size) if is_exact or all(field.count == 1 for field in slot.entries) else found
 
 
-def _structs(slot: Slot, record: Record) -> Iterator[bytes]:
+def _structs(slot: Slot, record: Record, *, is_exact: bool) -> Iterator[bytes]:
     if (record.length is not None) != slot.is_array:
         raise StateError("`struct[]`" if slot.is_array else "`struct`", f"`{record.describe()}`")
     elements = cast("Sequence[Records | None]", record.value if slot.is_array else (record.value,))
@@ -77,7 +82,8 @@ def _structs(slot: Slot, record: Record) -> Iterator[bytes]:
         raise StateError(f"{slot.count} elements", str(len(elements)))
     for index, (field, element) in enumerate(zip(slot.elements(), elements, strict=True)):
         try:
-            yield _sized(_element(field, element), field.size)
+            data = _element(field, element, is_exact=is_exact)
+            yield data if field.count > 1 and not is_exact else _sized(data, field.size)
         except StateError as error:
             if slot.is_array:
                 error.under(index)
@@ -96,11 +102,11 @@ def _opaques(slot: Slot, record: Record, elements: Sequence[Opaque]) -> Iterator
             raise
 
 
-def _element(field: Field, element: Records | None) -> bytes:
+def _element(field: Field, element: Records | None, *, is_exact: bool) -> bytes:
     if element is None:
         return NULL
     if field.struct:
-        return b"".join(_struct(field.struct, element))
+        return b"".join(_struct(field.struct, element, is_exact=is_exact))
     if len(element) != 1:
         raise StateError("one value, as QEMU describes it", f"{len(element)} fields")
     return plain(field, element[0])

@@ -12,7 +12,7 @@ import struct
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final, TypeAlias, cast
 
 from tagged_vmstate.compression import compressed
@@ -93,7 +93,7 @@ def export(sections: Sections, target: BinaryIO, encode: Encode | None = None, *
 
 
 def _export_v2(sections: Sections, target: BinaryIO, encode: Encode | None) -> None:
-    items: list[Item] = [(section, _said_of(section), None) for section in sections]
+    items: list[Item] = [(section, said_of(section), None) for section in sections]
     items.sort(key=lambda each: each[1]["offset"])
     bodies = _by_tables(items, encode)
     found = []
@@ -139,7 +139,8 @@ def _item(
         if section.device == stream.RAM:
             yield from memory.part(head, section, said)
             return
-        yield head.around(encode_device(layout, section.records()) if body is None else body)
+        data = encode_device(layout, section.records(), said.get("size")) if body is None else body
+        yield head.around(data, said.get("turns", ()))
 
 
 @contextlib.contextmanager
@@ -171,7 +172,7 @@ def _said(sections: Sections) -> Said:
     return cast("Said", said)
 
 
-def _said_of(section: Section) -> Said:
+def said_of(section: Section) -> Said:
     """What an import says of a section. Raises OriginError where it says nothing."""
     said = section.attributes.get("qemu")
     if not isinstance(said, dict) or not isinstance(said.get("offset"), int):
@@ -223,7 +224,7 @@ class Origin:
     def _take(self, section: Section) -> None:
         if not section.attributes and not section.records():
             return  # it only ends a section that the stream never ended
-        said = _said_of(section)
+        said = said_of(section)
         kind = said.get("type")
         if kind == "libvirt":
             self._image = section
@@ -246,7 +247,7 @@ class Origin:
         if self._image is None:
             return None, b""
         try:
-            return libvirt.wrapper(self._image.records(), _said_of(self._image))
+            return libvirt.wrapper(self._image.records(), said_of(self._image))
         except StateError as error:
             error.section = self._image.label
             raise
@@ -334,9 +335,18 @@ class Head:
         """What stands behind them."""
         return struct.pack(">BI", stream.FOOTER, self.id) if self.has_footer else b""
 
-    def around(self, data: bytes) -> bytes:
-        """The whole section."""
-        return self.before() + data + self.behind()
+    def around(self, data: bytes, turns: Sequence[int] = ()) -> bytes:
+        """The whole section, or the turns of it that `bridge` has joined. Raises StateError where these have other bytes."""
+        if not turns:
+            return self.before() + data + self.behind()
+        if sum(turns[1::3]) != len(data):
+            raise StateError(f"{sum(turns[1::3])} bytes, as its turns in the stream have", str(len(data)))
+        found, at = [], 0
+        for kind, size, has_footer in zip(turns[::3], turns[1::3], turns[2::3], strict=True):
+            turn = replace(self, type=kind, has_footer=bool(has_footer))
+            found.append(turn.around(data[at : at + size]))
+            at += size
+        return b"".join(found)
 
 
 class MemoryWriter:

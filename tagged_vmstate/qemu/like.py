@@ -25,7 +25,7 @@ from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
 from tagged_vmstate.qemu import ramblocks, stream
 from tagged_vmstate.qemu.describe import Slots, described, extended, fitted, versions
 from tagged_vmstate.qemu.encode import encode_device, is_kept
-from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, OriginError, in_section, plain_item
+from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, OriginError, in_section, plain_item, said_of
 from tagged_vmstate.qemu.keyed import PAIRS, matched, numbers
 from tagged_vmstate.qemu.reset import has_run
 from tagged_vmstate.qemu.subsections import KnownSubsections
@@ -216,21 +216,24 @@ class Likeness:
                 else:
                     text = f"version {other.version} of what nothing describes; the reference has version {head.version}"
                     self._replace(head.label, (), text, "the whole device", is_default=False)
+                    given = section
             else:
+                given = section
                 self._fill(head.label, (), "the whole device")
             with in_section(section):
-                yield place, head.around(self._encoded(head.label, struct, records))
+                data = self._encoded(head.label, struct, records, said.get("size"))
+                yield place, head.around(data, said_of(given).get("turns", ()))
         for name, left in ours.items():
             for section, _, _ in left:
                 is_default = all(record.is_default for record in section.records())
                 self._lose(name, (), "the whole device", is_default=is_default)
 
-    def _encoded(self, section: str, struct: Struct | None, records: Records) -> bytes:
-        """The bytes of a device, by the reference's description fitted to them."""
-        if struct:
+    def _encoded(self, section: str, struct: Struct | None, records: Records, size: int | None) -> bytes:
+        """The bytes of a device, by the reference's description fitted to them, where that is all that leads to them."""
+        if struct and size is None:
             struct = fitted(extended(struct, self._added), records)
             self._written.setdefault(section, []).append(struct)
-        return encode_device(struct, records)
+        return encode_device(struct, records, size)
 
     def _struct(self, section: str, path: Path, like: Records, ours: Records, outer: Counts) -> Records:
         """The fields of the reference with our values."""

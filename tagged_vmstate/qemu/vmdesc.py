@@ -5,8 +5,6 @@ for all) or ``index`` (an entry for each element; since QEMU 10 the last one wit
 one name are one array. Under a struct lie its fields, and behind those its subsections. QEMU writes it in
 migration/vmstate.c. A few types are no more than a size, because QEMU writes them with code of its own: their
 bytes are kept under QEMU's type name.
-
-A description is not trusted: what does not fit the bytes is noted and the bytes are kept as a buffer.
 """
 
 from __future__ import annotations
@@ -16,39 +14,28 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, groupby, pairwise, repeat
-from typing import Any, Final, cast
+from itertools import groupby, repeat
+from typing import Any, Final
 
-from tagged_vmstate.blocks import BlockType, from_big_endian, word_swapped
-from tagged_vmstate.errors import StateError
+from tagged_vmstate.blocks import BlockType
 from tagged_vmstate.frames import label
 from tagged_vmstate.qemu.ram import pack_name
 from tagged_vmstate.qemu.stream import SUBSECTION
-from tagged_vmstate.records import NAME_BYTES, Record, Records, is_known_type
+from tagged_vmstate.records import NAME_BYTES, Record, Records
 from tagged_vmstate.types import LEAF_TYPES
-from tagged_vmstate.wire import NESTING, Json, Opaque, pack_bin
+from tagged_vmstate.wire import NESTING, Json
 from tagged_vmstate.wiretype import brief, is_text
 
 NULL: Final = b"0"
 """A null in an array of pointers: VMS_NULLPTR_MARKER of QEMU's include/migration/vmstate.h."""
+NULL_TYPE: Final = "nullptr"
+"""Its type since QEMU 10."""
 KEPT: Final = "bytes@"
-"""What a buffer of bytes that nothing describes is called, before the place where they stood."""
+"""What a buffer of bytes that nothing describes is called, before their place in the section."""
 UNUSED: Final = "unused_buffer"
 """QEMU's type of bytes that it writes as zeros and never reads (VMSTATE_UNUSED)."""
 _INLINE: Final = frozenset({"vstruct", "tmp"})
 """Types whose fields lie in the entry itself; of others that look so (qtailq) only the size is to be believed."""
-NOTES: Final = 32
-"""Notes on one section at most; more are counted."""
-
-
-def _most_repeated(size: int) -> int:
-    """Fields that array elements may add to those that a description spells out, in a section of so many bytes.
-
-    An entry for a whole array takes a line however many elements it has, and fields of no bytes take none. So the bytes
-    bound what is made of them: two fields a byte, which an array of one-byte structs needs, and in big sections one field
-    for two bytes, so that memory stays a multiple of the stream.
-    """
-    return min(2 * size + 256, size // 2 + (1 << 15))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +79,18 @@ class Struct:
     @cached_property
     def size(self) -> int:
         """Bytes that it describes."""
-        own = sum(field.size * field.count for field in self.fields)
-        return own + sum(6 + len(each.name.encode()) + each.size for each in self.subsections)
+        return sum(slot.extent for slot in self.slots)
+
+    @cached_property
+    def arrays(self) -> tuple[Field, ...]:
+        """Entries for whole arrays, those of subsections included: nothing else can have another size than described."""
+        own = tuple(field for field in self.fields if field.count > 1 and field.type != NULL_TYPE)
+        return own + tuple(field for each in self.subsections for field in each.arrays)
+
+    @cached_property
+    def may_grow(self) -> bool:
+        """Whether an array begins with a null pointer, which says nothing of the others."""
+        return any(is_null(field, NULL) for field in self.arrays)
 
     @cached_property
     def records(self) -> int:
@@ -164,7 +161,7 @@ def structs_by_section(devices: Iterable[Device]) -> dict[str, list[Struct]]:
 
 
 def _parse_device(found: Json) -> Device:
-    return Device(_text(found["name"]), _number(found["instance_id"]), _parse_struct(found, NESTING - 1))
+    return Device(_text(found["name"]), _count(found["instance_id"]), _parse_struct(found, NESTING - 1))
 
 
 def _parse_struct(found: Json, nesting: int) -> Struct:
@@ -172,7 +169,7 @@ def _parse_struct(found: Json, nesting: int) -> Struct:
         raise ValueError("a description nested too deep")
     return Struct(
         _text(found.get("vmsd_name", "")),
-        _number(found.get("version", 0)),
+        _count(found.get("version", 0)),
         tuple(_parse_field(each, nesting) for each in found.get("fields", ())),
         tuple(_parse_subsection(each, nesting - 1) for each in found.get("subsections", ())),
     )
@@ -190,8 +187,8 @@ def _parse_field(found: Json, nesting: int) -> Field:
     return Field(
         _text(found["name"]),
         kind,
-        _number(found["size"]),
-        _number(found.get("array_len", 1)),
+        _count(found["size"]),
+        _count(found.get("array_len", 1)),
         "array_len" in found or "index" in found,
         None if inside is None else _parse_struct(inside, nesting - 1),
     )
@@ -203,143 +200,10 @@ def _text(value: Json) -> str:
     return value
 
 
-def _number(value: Json) -> int:
+def _count(value: Json) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
         raise TypeError(f"{brief(value)} where a number should be")
     return value
-
-
-class _MisfitError(Exception):
-    """The bytes are not as described."""
-
-
-class DeviceReader:
-    """Reads the bytes of one device.
-
-    Attributes:
-        notes: What could not be interpreted, a sentence each, at most `NOTES` and one that counts the others.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.notes: list[str] = []
-        self._more_notes = 0
-        self._left = _most_repeated(len(data))
-
-    def read(self, struct: Struct | None) -> Records:
-        """All of its bytes as records; without a description, one buffer."""
-        if struct is None:
-            return (self._buffer(f"{KEPT}0", 0, len(self._data)),)
-        records = self._read_struct(struct, 0, len(self._data))
-        if self._more_notes:
-            self.notes.append(f"{self._more_notes} more that could not be read as described; kept as bytes")
-        return records
-
-    def _note(self, sentence: str) -> None:
-        if len(self.notes) < NOTES:
-            self.notes.append(sentence)
-        else:
-            self._more_notes += 1
-
-    def _read_struct(self, struct: Struct, start: int, end: int) -> Records:
-        """The fields and subsections in a stretch of the bytes; what they leave over is a buffer."""
-        found: list[Record] = []
-        at = start
-        try:
-            for slot in struct.slots:
-                if slot.subsection:
-                    head = self._head(slot.subsection)
-                    if not self._data.startswith(head, at, end) or len(head) + slot.size > end - at:
-                        raise _MisfitError(f"the subsection `{slot.subsection.name}` is not where it should be")
-                    inside = at + len(head)
-                    at = inside + slot.size
-                    found.append(Record(slot.name, "struct", None, self._read_struct(slot.subsection, inside, at)))
-                    continue
-                if slot.size > end - at:
-                    raise _MisfitError(f"`{slot.entries[0].name}` should have {slot.size} bytes, {end - at} are left")
-                found.append(self._read_field(slot, at))
-                at += slot.size
-        except _MisfitError as error:
-            self._note(f"{error}; kept as bytes from there")
-        else:
-            if at == end:
-                return tuple(found)
-            self._note(f"{end - at} bytes at {at} are not described; kept as bytes")
-        found.append(self._buffer(f"{KEPT}{at}", at, end))
-        return tuple(found)
-
-    @staticmethod
-    def _head(struct: Struct) -> bytes:
-        try:
-            return subsection_head(struct.name, struct.version)
-        except (StateError, OverflowError):
-            raise _MisfitError("a subsection whose name or version no stream can hold") from None
-
-    def _read_field(self, slot: Slot, at: int) -> Record:
-        """A single value, or all entries of one name as an array."""
-        try:
-            if slot.is_array:
-                return self._read_array(slot, at)
-            return self._read_one(slot.name, slot.entries[0], at)
-        except _MisfitError as error:
-            self._note(f"`{slot.name}`: {error}; kept as bytes")
-            return self._buffer(slot.name, at, at + slot.size)
-
-    def _read_one(self, name: str, field: Field, at: int) -> Record:
-        if is_null(field, self._data[at : at + 1]):
-            return Record(name, "struct", None, None)
-        if field.struct:
-            return Record(name, "struct", None, self._read_struct(field.struct, at, at + field.size))
-        number = number_type(field)
-        if number is None:
-            return self._opaque(name, field.type, at, field.size)
-        return Record(name, number.name, None, self._numbers(number, field, at, 1)[0])
-
-    def _read_array(self, slot: Slot, at: int) -> Record:
-        if slot.has_structs:
-            elements = self._elements(slot, at)
-            return Record(slot.name, "struct", len(elements), elements)
-        if slot.number:
-            return Record(slot.name, slot.number.name, slot.count, self._numbers(slot.number, slot.entries[0], at, slot.count))
-        found = self._opaque(slot.name, slot.type, at, slot.size)
-        if not isinstance(found.value, Opaque) or slot.count > slot.size:
-            return found
-        ends = accumulate((field.size for field in slot.elements()), initial=at)
-        value = Opaque.array(Opaque(pack_bin(self._data[start:end])) for start, end in pairwise(ends))
-        return found.replace(length=slot.count, value=value)
-
-    def _elements(self, slot: Slot, at: int) -> tuple[Records | None, ...]:
-        """Structs, and null pointers among them. A pointer to a plain value is a struct of one field."""
-        if slot.count > max(slot.size, 1):
-            raise _MisfitError(f"more elements than its {slot.size} bytes")
-        left = self._left - slot.repeated
-        if left < 0:
-            raise _MisfitError(f"{slot.records} fields from {slot.size} bytes")
-        self._left = slot.repeated  # arrays inside are among them
-        elements = []
-        for field in slot.elements():
-            value = self._read_one("value", field, at)
-            elements.append(cast("Records | None", value.value) if value.type == "struct" else (value,))
-            at += field.size
-        self._left = left
-        return tuple(elements)
-
-    def _numbers(self, kind: BlockType, field: Field, at: int, count: int) -> memoryview:
-        data = self._data[at : at + field.size * count]
-        if kind.name == "bool" and data.strip(b"\x00\x01"):
-            raise _MisfitError("a bool of neither 0 nor 1")
-        return from_big_endian(kind, data)
-
-    def _opaque(self, name: str, kind: str, at: int, size: int) -> Record:
-        data = self._data[at : at + size]
-        if kind == "bitmap" and size % 8 == 0:
-            return Record(name, "bitmap", 8 * size, word_swapped(data))
-        if is_known_type(kind) or not 0 < len(kind.encode()) <= NAME_BYTES:
-            return self._buffer(name, at, at + size)
-        return Record(name, kind, size, Opaque(pack_bin(data)))
-
-    def _buffer(self, name: str, start: int, end: int) -> Record:
-        return Record(name, "buffer", end - start, self._data[start:end])
 
 
 class Siblings:
@@ -381,6 +245,25 @@ def subsection_head(name: str, version: int) -> bytes:
     return bytes((SUBSECTION,)) + pack_name(name) + version.to_bytes(4, "big")
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What lies where in the bytes of a struct.
+
+    Attributes:
+        size: How many bytes that are.
+        slots: Its records, in their order, as far as that can be told.
+        unclear: The first record of which it cannot.
+        notes: What could not be told apart, a sentence each.
+        is_described: It is as QEMU describes it.
+    """
+
+    size: int
+    slots: tuple[Slot, ...]
+    unclear: Slot | None = None
+    notes: tuple[str, ...] = ()
+    is_described: bool = True
+
+
 @dataclass(frozen=True)
 class Slot:
     """What one record of a struct stands for.
@@ -389,16 +272,25 @@ class Slot:
         name: The name of the record.
         entries: The entries of the description, all of an array; none for a subsection.
         subsection: The subsection.
+        layout: What lies where in the subsection, where it is not as described.
     """
 
     name: str
     entries: tuple[Field, ...]
     subsection: Struct | None = None
+    layout: Layout | None = None
 
     @cached_property
     def size(self) -> int:
         """Bytes of the fields; of a subsection without its head."""
+        if self.layout:
+            return self.layout.size
         return self.subsection.size if self.subsection else sum(field.size * field.count for field in self.entries)
+
+    @property
+    def extent(self) -> int:
+        """The same, and the head of a subsection."""
+        return self.size + (6 + len(self.subsection.name.encode()) if self.subsection else 0)
 
     @cached_property
     def count(self) -> int:
@@ -441,8 +333,10 @@ class Slot:
             return self.struct.repeated if self.struct else 0
         if not self.has_structs:
             return 0
-        own = sum((field.count - 1) * _records_of_element(field) for field in self.entries if field.count)
-        return own + sum(field.struct.repeated for field in self.entries if field.struct)
+        described = {id(field.struct or field): field for field in self.entries if field.count}.values()
+        own = sum(field.count * _records_of_element(field) for field in self.entries)
+        own -= sum(map(_records_of_element, described))
+        return own + sum(field.struct.repeated for field in described if field.struct)
 
     @property
     def struct(self) -> Struct | None:
@@ -460,20 +354,36 @@ def _records_of_element(field: Field) -> int:
 
 
 def is_null(field: Field, data: bytes) -> bool:
-    """Whether an entry is a null pointer: QEMU 7.2 describes one as a struct without fields."""
+    """Whether an entry is a null pointer: QEMU before 10 gives one the type of what it could point to."""
     if field.size != 1 or data != NULL:
         return False
-    return field.type == "nullptr" or (field.struct is not None and not field.struct.fields)
+    number = _number(field)
+    return (
+        field.type == NULL_TYPE
+        or (field.struct is not None and not field.struct.fields)
+        or (number is not None and number.width > 1)
+    )
 
 
 _NUMBERS: Final = {name: kind for name, kind in LEAF_TYPES.items() if isinstance(kind, BlockType)}
 
 
-def number_type(field: Field) -> BlockType | None:
-    """The wire type of an entry that is a number of some kind.
+def _number(field: Field) -> BlockType | None:
+    """The wire type of a number of QEMU's type.
 
     What a loader compares it with stands in QEMU's name of the type: "equal", or "le", which means at most what it has
     itself (vmstate_info_int32_le in QEMU's migration/vmstate-types.c), not little-endian.
     """
-    kind = _NUMBERS.get(field.type.removesuffix(" equal").removesuffix(" le"))
-    return kind if kind and kind.width == field.size and field.struct is None else None
+    return None if field.struct else _NUMBERS.get(field.type.removesuffix(" equal").removesuffix(" le"))
+
+
+def number_type(field: Field) -> BlockType | None:
+    """The wire type of an entry that is a number of some kind."""
+    kind = _number(field)
+    return kind if kind and kind.width == field.size else None
+
+
+def pointed_width(field: Field) -> int | None:
+    """How many bytes an element has that is no null pointer, in an array described by its first element; None if unknown."""
+    number = _number(field)
+    return number.width if number else None if is_null(field, NULL) else field.size
