@@ -27,7 +27,7 @@ FLOORS = [
     {"jsonform", "qemu.vmdesc", "qemu.savevm"},
     {"qemu.bridge", "qemu.encode", "qemu.differences"},
     {"qemu.export", "qemu.dumpstate"},
-    {"qemu.like", "qemu.capture"},
+    {"qemu.like", "qemu.capture", "qemu.against"},
     {"sources", "forms"},
     {"fieldtype", "rules"},
     {"annotations"},
