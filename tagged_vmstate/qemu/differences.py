@@ -326,11 +326,13 @@ class _Fields:
             return
         if _is_unused(before) or _is_unused(after):
             named = before if _is_unused(after) else after
-            unused = f"{_length(named)} unused"
-            words = (_named(before), f"{unused}: dropped") if named is before else (f"{unused}: zeros", _named(after))
+            length = sum(leaf.length for leaf in named)
+            unused = f"{length} unused {'byte' if length == 1 else 'bytes'}"
+            words = (_named(before), f"{unused} (dropped)") if named is before else (f"{unused} (zeros)", _named(after))
             is_sure = not any(leaf.is_conditional for leaf in (*before, *after))
             verdict: _Verdict = _FINE if is_sure else (WHILE, "the conditions agree")
-            yield self._site.change(FIELD_UNUSED, named[0].path, words, verdict)
+            rule = FIELD_UNUSED if is_sure else replace(FIELD_UNUSED, remedy=CONDITIONS)
+            yield self._site.change(rule, named[0].path, words, verdict)
         elif len(before) == len(after) == 1:
             [ours], [theirs] = before, after
             words = _quoted(ours), _quoted(theirs)

@@ -1,7 +1,8 @@
 """What QEMU's `-dump-vmstate` writes of two builds, compared: what each difference does to a migration.
 
-A dump has every device that a build knows, whether a machine has it or not. The size of a struct in it is that of its memory, not
-of its bytes: its fields count. How many elements an array has is in the dumps of QEMU 8.1 and later.
+A dump has every type of device that a build knows, whether a machine has it or not, but not what registers its section by itself, as
+CPUs and some old devices do. The size of a struct in it is that of its memory, not of its bytes: its fields count. How many elements
+an array has is in the dumps of QEMU 8.1 and later.
 """
 
 from __future__ import annotations
@@ -268,8 +269,9 @@ def compare(writer: Dump, reader: Dump) -> list[Change]:
         theirs = reader.devices.get(device) or reader.devices.get(sections.get(ours.name, ""))
         unknown = unknown_section(ours.name)
         if theirs is None:
-            condition = "the machine has none"
-            found.append(Change(DEVICE_UNKNOWN, device, (), "it", "nothing", WHILE, condition, ours.name, unknown))
+            condition = f"the machine has none, or the reader registers `{ours.name}` outside of its dump"
+            phrases = (*unknown, f"'{device}' is not a valid device model name")
+            found.append(Change(DEVICE_UNKNOWN, device, (), "it", "nothing", WHILE, condition, ours.name, phrases))
             continue
         if theirs.name != ours.name:
             words = f"`{ours.name}`", f"`{theirs.name}`"
