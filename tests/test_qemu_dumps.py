@@ -87,6 +87,13 @@ class TestLengths:
         assert outcomes(*gone)[0][1:] == ["nic-pci/regs loads while they are as many bytes"]
         assert "length unknown" in both(*gone)[0][1]
 
+    def test_what_qemu_delimits_by_itself(self) -> None:
+        """Its size is 0 in a dump: a bitmap, say."""
+        old, new = machine(field("map", 0), TAIL, field("y", num=1)), machine(field("bits", 64), TAIL, field("y", num=1))
+        assert outcomes(old, new)[0] == ["nic-pci/map loads while they are as many bytes"]
+        assert outcomes(old, machine(field("map", 64), TAIL, field("y", num=1)))[0] == outcomes(old, new)[0]
+        assert outcomes(old, machine(field("bits", 0), TAIL, field("y", num=1)))[0] == ["nic-pci/map fine"]
+
     def test_arrays_of_none_are_no_bytes(self) -> None:
         assert both(machine(TAIL, field("y", num=1)), machine(TAIL, field("regs", num=0), field("y", num=1))) == ([], [])
 
@@ -160,8 +167,16 @@ class TestStructs:
         """QEMU reads a struct as of its own description's version, whatever the writer had: a later version does not help."""
         new = machine(struct("scanout", field("id"), field("fb", 8, since=2), version=2), field("tail"))
         for changes in compared(self.OLD, new):
-            [change] = changes
+            change, version = changes
             assert (change.place, change.effect, change.rule.remedy) == ("nic-pci/scanout/fb", "refused", IN_STRUCT)
+            assert (version.rule.id, version.effect) == ("qemu-struct-version", "fine")
+
+    def test_a_condition_may_ask_for_their_version(self) -> None:
+        """In QEMU's `esp`, `mig_ti_cmd` is there for versions 5 and 6 of the struct."""
+        inner = struct("bus", field("id"), field("ti_cmd", conditional=True))
+        old, new = (machine(struct("esp", inner, version=version)) for version in (6, 7))
+        text = "nic-pci/esp: loads while no condition of its fields asks for the version"
+        assert both(old, new)[0] == [f"{text} (qemu-struct-version: written version 6, read version 7)"]
 
     def test_what_is_above_their_version_is_never_there(self) -> None:
         new = machine(struct("scanout", field("id"), field("fb", 8, since=2)), field("tail"))
@@ -240,6 +255,23 @@ class TestQemusOwnWords:
                 assert each in text
         validator("reports").validate(json.loads(shown["json"]))
         assert "section nic\n" in shown["text"]
+
+
+class TestSubsections:
+    def test_of_two_of_one_name_qemu_reads_the_first(self) -> None:
+        """sd-card of QEMU 11.1 has two `sd-card/ext_csd_modes-state`: the second is read as the first, by its own build too."""
+        subs = [described(field(name, size), name="nic/extra") for name, size in (("y", 4), ("z", 8))]
+        one, two = machine(TAIL, subsections=subs[:1]), machine(TAIL, subsections=subs)
+        assert both(one, two)[0] == []
+        place = 'nic-pci/"nic/extra[1]"'
+        for found in (both(one, two)[1], both(two, two)[0]):
+            assert [line.split(": ")[0] for line in found] == [f"{place}/z", f"{place}/y"]
+
+    def test_they_are_found_in_another_struct(self) -> None:
+        sub = described(field("y"), name="nic-state/extra")
+        inner = {**described(TAIL, name="nic-state"), "Subsections": [sub]}
+        old, new = machine(TAIL, subsections=[sub]), machine(field("nic", 9, Description=inner))
+        assert [each.effect for each in compared(old, new)[0]] == ["fine"]
 
 
 class TestWhatWasSent:

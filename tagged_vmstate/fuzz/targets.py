@@ -273,7 +273,7 @@ class Dumps(JsonTarget):
         changes = [each for one in (found, renamed) for each in dumpstate.compare(self._usual, one)]
         changes += dumpstate.compare(found, self._usual)
         for each in changes:
-            str(each).encode()
+            f"{each}{each.section}{each.phrases}".encode()
         return f"compared {len({each.rule for each in changes})}"
 
     @override
@@ -498,6 +498,8 @@ _DUMP: Final = _dumped(
                 "Fields": [
                     {"field": "x", "version_id": 0, "field_exists": False, "size": 4},
                     {"field": "a", "version_id": 2, "field_exists": True, "size": 1},
+                    {"field": "regs", "version_id": 0, "field_exists": False, "size": 4, "num": 5},
+                    {"field": "unused", "version_id": 0, "field_exists": False, "size": 8},
                     {
                         "field": "inner",
                         "version_id": 1,

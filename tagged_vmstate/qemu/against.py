@@ -21,18 +21,19 @@ from itertools import groupby, islice
 from typing import Any, Final, TypeAlias
 
 from tagged_vmstate.changes import REFUSED, WHILE, Change
-from tagged_vmstate.errors import StateError
+from tagged_vmstate.errors import LimitError, StateError
 from tagged_vmstate.qemu import stream
 from tagged_vmstate.qemu.differences import FIELD_MISSING, Description, Leaf, differences
 from tagged_vmstate.qemu.dumpstate import DEVICE_UNKNOWN, Dump, machine_changes, unknown_section
 from tagged_vmstate.qemu.export import Origin
 from tagged_vmstate.qemu.vmdesc import NULL, Field, Struct, is_null, number_type
 from tagged_vmstate.sections import Section, Sections
+from tagged_vmstate.wiretype import brief
 
 CANDIDATES: Final = 16
 """Device types of one section name that are tried; in QEMU 7.2 to 11.1 at most two differ."""
-SHAPES: Final = 64
-"""Elements of one array that are compared where no two are described alike."""
+FIELDS: Final = 1 << 22
+"""Fields of the reader that are compared at most, those of a type again for each section: a big machine has some 100,000."""
 OUTSIDE: Final = frozenset(
     (
         *("acpi_build", "apic", "audio", "cpu", "cpu_common", "eeprom", "globalstate", "i2c_bus", "i82550", "i82551"),
@@ -43,6 +44,7 @@ OUTSIDE: Final = frozenset(
 """Sections that QEMU 7.2, 10.0 and 11.1 register beside their device types, so that no dump has them."""
 PCI: Final = "PCIDevice"
 """What describes a PCI device inside: the name of its section has its place on the bus."""
+_BYTES: Final = frozenset({"buffer", "unused_buffer"})
 _NUMBERED: Final = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)
 
 Path: TypeAlias = tuple[str, ...]
@@ -100,6 +102,7 @@ def judge(sections: Sections, reader: Dump) -> Verdict:
     Raises:
         StateError: It did not come from a QEMU stream of savevm version 3.
         FormatError: It is damaged.
+        LimitError: There is more to compare than `FIELDS`.
     """
     items = list(Origin(_WithoutMemory(sections)).items())
     judging = _Judging(reader, is_described=any(struct for _, _, struct in items))
@@ -141,6 +144,7 @@ class _Judging:
     def __init__(self, reader: Dump, *, is_described: bool) -> None:
         self.verdict = Verdict([], {}, [], is_described)
         self._reader = reader
+        self._budget = _Budget()
         self._types: dict[str, list[str]] = defaultdict(list)
         self._on_pci: set[str] = set()
         for device, description in reader.devices.items():
@@ -151,12 +155,15 @@ class _Judging:
     def take(self, section: Section, said: Mapping[str, Any], struct: Struct | None) -> None:
         """One more section, or what stands between them."""
         if said["type"] == stream.CONFIGURATION:
-            machine = next((record.value for record in section.records() if record.name == "name"), "")
-            self.verdict.changes.extend(machine_changes(str(machine), self._reader.machine))
+            machine = next((record.value for record in section.records() if record.name == "name"), None)
+            if isinstance(machine, str):
+                self.verdict.changes.extend(machine_changes(machine, self._reader.machine))
         elif said["type"] == stream.SECTION_FULL:
             self._device(section, said, struct)
         elif said["type"] == stream.COMMAND:
-            self._leave(section, f"command 0x{said['command']:x} of the migration, which only a later QEMU may know")
+            self._leave(
+                section, f"command 0x{_number(section, said, 'command'):x} of the migration, which only a later QEMU may know"
+            )
         else:
             self._leave(section, IN_TURNS)
 
@@ -164,17 +171,18 @@ class _Judging:
         self.verdict.unjudged.append(Unjudged(section.label, reason))
 
     def _device(self, section: Section, said: Mapping[str, Any], struct: Struct | None) -> None:
-        version = said["version"]
+        version = _number(section, said, "version")
         name = struct.name if struct and struct.name else self._name(section.device)
         fitting = (device for device in self._types.get(name, ()) if "/" in section.device or device not in self._on_pci)
         types = list(islice(fitting, CANDIDATES))
         if not types:
-            if name not in OUTSIDE:
+            if name in OUTSIDE:
+                self._leave(section, NOT_IN_DUMP)
+            else:
                 condition = "that QEMU registers it beside its device types"
                 phrases = unknown_section(section.device, said.get("instance", section.instance))
                 words = "it", "no device type"
                 self.verdict.changes.append(Change(DEVICE_UNKNOWN, name, (), *words, WHILE, condition, section.label, phrases))
-            self._leave(section, NOT_IN_DUMP)
             return
         if struct is None or not struct.name:
             struct = None
@@ -185,7 +193,7 @@ class _Judging:
             if struct is None:  # what is left is its version
                 theirs = replace(theirs, leaves=(), subsections={})
             written = struct or Struct(name, version, (), ())
-            found = list(dict.fromkeys(_Comparison(device, section).changes(written, version, theirs)))
+            found = list(dict.fromkeys(_Comparison(device, section, self._budget).changes(written, version, theirs)))
             if best is None or _badness(found) < _badness(best):
                 best, self.verdict.sections[section.label] = found, device
         self.verdict.changes.extend(best or ())
@@ -194,6 +202,29 @@ class _Judging:
         """The section's name without the device's bus path, which ends with a slash."""
         ends = [idstr, *(idstr[match.end() :] for match in re.finditer("/", idstr))]
         return next((end for end in ends if end in self._types), ends[-1])
+
+
+def _number(section: Section, said: Mapping[str, Any], key: str) -> int:
+    """A number that the import noted. Raises StateError where it did not."""
+    value = said.get(key)
+    if isinstance(value, int) and 0 <= value < 1 << 32:
+        return value
+    error = StateError("what `import` notes of a QEMU stream, in the attributes", f"{key} {brief(value)}")
+    error.section = section.label
+    raise error
+
+
+class _Budget:
+    """What is left of `FIELDS`."""
+
+    def __init__(self) -> None:
+        self._left = FIELDS
+
+    def take(self, count: int) -> None:
+        """Compare so many. Raises LimitError where they are too many."""
+        self._left -= count
+        if self._left < 0:
+            raise LimitError(f"at most {FIELDS} fields to compare", "more", offset=0, source="stream")
 
 
 def _badness(changes: Sequence[Change]) -> tuple[int, int]:
@@ -247,7 +278,8 @@ class _Pair:
 class _Comparison:
     """One section with one device type."""
 
-    def __init__(self, device: str, section: Section) -> None:
+    def __init__(self, device: str, section: Section, budget: _Budget) -> None:
+        self._budget = budget
         self._device = device
         self._section = section
         self._maybe_empty: set[Path] = set()
@@ -266,7 +298,8 @@ class _Comparison:
 
     def _fitted(self, pair: _Pair) -> tuple[Description, Description]:
         """The stream's description as `differences` takes it, and the reader's as the stream decides it."""
-        opened = _Opened(pair)
+        self._budget.take(len(pair.theirs.leaves))
+        opened = _Opened(pair, self._budget)
         self._waiting += opened.others
         fit = _Fit(opened, pair.theirs)
         self._maybe_empty.update((*pair.above, *path) for path in fit.maybe_empty)
@@ -280,7 +313,7 @@ class _Comparison:
             else:
                 below = _Pair((*pair.above, *path), (), (), inner, inner.version, other, holder)
                 ours[path], theirs[path] = self._fitted(below)
-        mine = Description(pair.struct.name, pair.version, 0, tuple(fit.ours), ours, pair.holder)
+        mine = Description(pair.struct.name, pair.version, 0, tuple(fit.ours), ours, pair.holder, opened.structs)
         return mine, replace(pair.theirs, leaves=tuple(fit.theirs), subsections=theirs)
 
 
@@ -289,14 +322,15 @@ class _Opened:
 
     Attributes:
         leaves: Its fields in their order.
-        structs: The structs in it.
+        structs: The structs in it -> the version of each.
         subsections: (structs and name, the description that it belongs to, what it is), those of structs inside included.
         others: The other elements of its arrays that are described otherwise.
     """
 
-    def __init__(self, pair: _Pair) -> None:
+    def __init__(self, pair: _Pair, budget: _Budget) -> None:
+        self._budget = budget
         self.leaves: list[_Written] = []
-        self.structs: set[Path] = set()
+        self.structs: dict[Path, int] = {}
         self.subsections: list[tuple[Path, str, Struct]] = []
         self.others: list[_Pair] = []
         self._pair = pair
@@ -304,14 +338,14 @@ class _Opened:
         self._open(pair.struct, pair.inside, pair.counts)
 
     def _open(self, struct: Struct, path: Path, counts: tuple[int, ...], outer: int | None = None) -> None:
-        self.structs.add(path)
+        self.structs[path] = struct.version
         for numbered, group in groupby(struct.fields, lambda field: field.name):
             entries = list(group)
             name, ordinal = self._name(numbered, outer)
             here, there = (*path, name), (*counts, sum(field.count for field in entries))
             shapes = dict.fromkeys(field.struct for field in entries if field.struct and not is_null(field, NULL))
             if shapes:
-                first, *others = list(shapes)[:SHAPES]
+                first, *others = shapes
                 self._open(first, here, there, ordinal)
                 self.others += (self._part(other, here, there) for other in others)
             else:
@@ -327,6 +361,7 @@ class _Opened:
 
     def _part(self, struct: Struct, path: Path, counts: tuple[int, ...]) -> _Pair:
         theirs = self._pair.theirs
+        self._budget.take(len(theirs.leaves))
         leaves = tuple(leaf for leaf in theirs.leaves if leaf.path[: len(path)] == path)
         subsections = {key: each for key, each in theirs.subsections.items() if key[: len(path)] == path}
         part = replace(theirs, leaves=leaves, subsections=subsections)
@@ -334,8 +369,8 @@ class _Opened:
 
 
 def _size(entries: Sequence[Field]) -> int | None:
-    """Bytes of an element; None where they vary, or QEMU's own code delimits them."""
-    is_plain = all(number_type(field) or field.type in {"buffer", "unused_buffer"} for field in entries)
+    """Bytes of an element; None where they vary, or are others than in memory (a timer), or QEMU's own code delimits them."""
+    is_plain = all((number_type(field) and field.type != "timer") or field.type in _BYTES for field in entries)
     sizes = {field.size for field in entries}
     return sizes.pop() if is_plain and len(sizes) == 1 else None
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby, pairwise
 from typing import Final, TypeAlias
 
@@ -55,6 +55,11 @@ LENGTH_UNKNOWN: Final = ChangeRule(
 )
 STRUCT_MOVED: Final = ChangeRule(
     "qemu-struct-moved", "the same fields inside a struct, or out of one", "nothing has to be done: the bytes are the same"
+)
+STRUCT_VERSION: Final = ChangeRule(
+    "qemu-struct-version",
+    "a struct of another version, which the stream does not carry",
+    "see in QEMU's source which conditions of its fields ask for the version",
 )
 CONDITION_CHANGED: Final = ChangeRule(
     "qemu-condition-changed", "a condition on one side only", "see that the condition holds for this machine"
@@ -136,8 +141,10 @@ class Description:
         version: What is written.
         minimum: What is still read.
         leaves: Its fields in their order.
-        subsections: Structs and name -> what it is, those of structs inside included.
+        subsections: Structs and name -> what it is, those of structs inside included. The second of a name has a number,
+            `name[1]`: QEMU always reads the first.
         holder: For a subsection, the description that it belongs to.
+        structs: Structs that it holds -> the version of each.
     """
 
     name: str
@@ -146,6 +153,7 @@ class Description:
     leaves: tuple[Leaf, ...]
     subsections: Mapping[tuple[str, ...], Description]
     holder: str = ""
+    structs: Mapping[tuple[str, ...], int] = field(default_factory=dict)
 
     def at(self, version: int) -> list[Leaf]:
         """The fields that a section of a version has."""
@@ -204,9 +212,12 @@ def _sections(site: _Site, ours: Description, theirs: Description) -> Iterator[C
         yield site.change(VERSION_OLD, (), words, _REFUSED, (f"{incoming} old for local minimum version_id",))
     version = min(ours.version, theirs.version)
     yield from _Fields(site, ours.at(ours.version), theirs.at(version)).changes()
-    names = {each.name: each for each in theirs.subsections.values()}
+    yield from _struct_versions(site, ours, theirs)
+    names: dict[str, Description] = {}
+    for each in theirs.subsections.values():
+        names.setdefault(each.name, each)
     for path, inner in ours.subsections.items():
-        other = theirs.subsections.get(path) or names.get(inner.name)
+        other = theirs.subsections.get((*path[:-1], inner.name)) or names.get(inner.name)
         if other is not None:
             yield from _sections(site.inside(path), inner, other)
             continue
@@ -216,6 +227,24 @@ def _sections(site: _Site, ours: Description, theirs: Description) -> Iterator[C
         )
         verdict = _REFUSED if site.is_sent else _UNLESS_NEEDED
         yield site.change(SUBSECTION_UNKNOWN, path, ("a subsection", "nothing"), verdict, phrases)
+
+
+def _struct_versions(site: _Site, ours: Description, theirs: Description) -> Iterator[Change]:
+    """Structs of other versions: no stream has those, and QEMU compares none, but a field's condition may ask for it."""
+    asked = {path for side in (ours, theirs) for leaf in side.leaves for path in _conditional(leaf)}
+    for path, version in ours.structs.items():
+        other = theirs.structs.get(path, version)
+        if version != other:
+            words = f"version {version}", f"version {other}"
+            may_ask: _Verdict = WHILE, "no condition of its fields asks for the version"
+            verdict = may_ask if path in asked else _FINE
+            yield site.change(STRUCT_VERSION, path, words, verdict)
+
+
+def _conditional(leaf: Leaf) -> Iterator[tuple[str, ...]]:
+    """The structs inside which it has a condition."""
+    last = max((level for level, is_so in enumerate(leaf.conditions) if is_so), default=0)
+    return (leaf.path[:end] for end in range(1, last + 1))
 
 
 class _Fields:
@@ -240,7 +269,7 @@ class _Fields:
                 yield from self._replaced(*run)
             known = {id(leaf) for run in runs for side in run for leaf in side}
             rest = [[leaf for leaf in side if id(leaf) not in known] for side in (left, right)]
-            if all(rest) and any(map(_is_unused, rest)) and not all(leaf.is_known for side in rest for leaf in side):
+            if all(rest) and _may_fit(*rest):
                 yield self._unknown(*rest)
             else:
                 lost += rest[0]
@@ -394,6 +423,13 @@ def _runs(left: list[Leaf], right: list[Leaf]) -> list[tuple[Sequence[Leaf], Seq
 
 def _is_unused(leaves: Sequence[Leaf]) -> bool:
     return all(leaf.is_unused for leaf in leaves)
+
+
+def _may_fit(left: Sequence[Leaf], right: Sequence[Leaf]) -> bool:
+    """Whether fields may be as many bytes as others, for all that the dumps contain."""
+    both = *left, *right
+    is_any_size = any(leaf.size is None for leaf in both)
+    return is_any_size or ((_is_unused(left) or _is_unused(right)) and not all(leaf.is_known for leaf in both))
 
 
 def _unless(ours: Leaf, theirs: Leaf) -> _Verdict:

@@ -1,8 +1,8 @@
 """What QEMU's `-dump-vmstate` writes of two builds, compared: what each difference does to a migration.
 
-A dump has every type of device that a build knows, whether a machine has it or not, but not what registers its section by itself, as
-CPUs and some old devices do. The size of a struct in it is that of its memory, not of its bytes: its fields count. How many elements
-an array has is in the dumps of QEMU 8.1 and later.
+A dump has every type of device that a build knows, whether a machine has it or not, but not what registers its section by itself,
+as CPUs and some old devices do. The size of a struct in it is that of its memory, not of its bytes: its fields count. How many
+elements an array has is in the dumps of QEMU 8.1 and later.
 """
 
 from __future__ import annotations
@@ -192,7 +192,8 @@ def _description(value: Any, place: _Place, nesting: int = NESTING, holder: str 
     opening = _Opening(place, nesting)
     leaves = tuple(opening.leaves(value, _Level()))
     minimum = _member(value, "minimum_version_id", int)
-    return Description(place.aliases.get(name, ()) or name, version, minimum, leaves, opening.subsections, holder)
+    name = place.aliases.get(name, ()) or name
+    return Description(name, version, minimum, leaves, opening.subsections, holder, opening.structs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +211,11 @@ class _Opening:
 
     def __init__(self, place: _Place, nesting: int) -> None:
         self.subsections: dict[tuple[str, ...], Description] = {}
+        self.structs: dict[tuple[str, ...], int] = {}
         self._place = place
         self._nesting = nesting
         self._names: Counter[str] = Counter()
+        self._subsections: Counter[tuple[str, ...]] = Counter()
 
     def leaves(self, value: Mapping[str, Any], outer: _Level) -> Iterator[Leaf]:
         """The fields in their order."""
@@ -220,6 +223,8 @@ class _Opening:
             raise FormatError(f"at most {NESTING} descriptions within each other", "more", offset=0, source="JSON")
         owner = _member(value, "name", str)
         version = _member(value, "version_id", int)
+        if outer.path:
+            self.structs[self._place.names(outer.path)] = version
         for each in _check(value.get("Fields", []), list, '"Fields"'):
             name = _member(each, "field", str)
             try:
@@ -234,7 +239,11 @@ class _Opening:
             path = (*outer.path, name)
             try:
                 inner = _description(each, self._place.inside(path), self._nesting - 1, owner)
-                self.subsections[self._place.names(path)] = inner
+                *structs, name = self._place.names(path)
+                again = self._subsections[*structs, name]
+                key = *structs, f"{name}[{again}]" if again else name
+                self.subsections[key] = replace(inner, name=name)
+                self._subsections[*structs, name] += 1
             except FormatError as error:
                 error.under(name)
                 raise
