@@ -307,5 +307,5 @@ def machine_changes(ours: str, theirs: str) -> Iterator[Change]:
 
 def _lengths(writer: Dump, reader: Dump) -> Iterator[Change]:
     if writer.has_counts != reader.has_counts:
-        ours, theirs = (f"arrays of {'known' if each.has_counts else 'unknown'} length" for each in (writer, reader))
+        ours, theirs = (f"arrays, length {'known' if each.has_counts else 'unknown'}" for each in (writer, reader))
         yield Change(LENGTHS_UNKNOWN, MACHINE, (), ours, theirs, WHILE, "each array has as many elements on both sides")
