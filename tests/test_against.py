@@ -16,8 +16,10 @@ from schemas import validator
 from test_command import run
 from test_qemu_dumps import described, field, struct
 
-from tagged_vmstate.errors import LimitError
+from tagged_vmstate.errors import LimitError, StateError
 from tagged_vmstate.qemu import against, dumpstate, vmdesc
+from tagged_vmstate.sections import Section
+from tagged_vmstate.snapshot import SnapshotWriter
 from tagged_vmstate.sources import open_sections
 
 DUMPS = {name: DATA / f"{name}.vmstate.json.xz" for name in ("pc-qemu7.2", "pc7.2-qemu10.0")}
@@ -186,6 +188,17 @@ class TestSections:
         assert judged(stream(two), nic=pair).loads
         with pytest.raises(LimitError, match="at most 3 fields to compare"):
             judged(stream(two, two), nic=pair)
+
+    @pytest.mark.parametrize(("kind", "key"), [(4, "version"), (8, "command")])
+    @pytest.mark.parametrize("value", [None, -1, "1", 1 << 32])
+    def test_attributes_that_no_import_wrote(self, kind: int, key: str, value: object) -> None:
+        said = {"type": kind, "offset": 9, "id": 1, "footer": True, key: value}
+        file = io.BytesIO()
+        with SnapshotWriter(file, {"qemu": {"stream": 3, "page_size": 4096}}) as writer:
+            writer.write(Section("nic", 0, (), attributes={"qemu": said}))
+        file.seek(0)
+        with pytest.raises(StateError, match=f"got {key} .* - at nic#0"):
+            against.judge(open_sections(file), dumpstate.parse({"vmschkmachine": {"Name": MACHINE}}))
 
     def test_another_machine_type(self) -> None:
         [change] = judged(stream(machine="q35")).changes

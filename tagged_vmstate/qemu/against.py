@@ -33,8 +33,8 @@ from tagged_vmstate.wiretype import brief
 
 CANDIDATES: Final = 16
 """Device types of one section name that are tried; in QEMU 7.2 to 11.1 at most two differ."""
-FIELDS: Final = 1 << 22
-"""Fields of the reader that are compared at most, those of a type again for each section: a big machine has some 100,000."""
+FIELDS: Final = 1 << 18
+"""Fields of the reader that are compared at most, those of a type again for each section: a PC has some 700."""
 OUTSIDE: Final = frozenset(
     (
         *("acpi_build", "ads7846", "apic", "arm_timer", "audio", "cpu", "cpu_common", "designware-pcie-host", "eeprom"),
