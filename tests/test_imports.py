@@ -30,7 +30,7 @@ FLOORS = [
     {"qemu.decode", "qemu.dumpstate", "qemu.keyed"},
     {"qemu.bridge"},
     {"qemu.export", "qemu.describe"},
-    {"qemu.ramblocks", "qemu.subsections", "qemu.reset", "qemu.capture"},
+    {"qemu.ramblocks", "qemu.subsections", "qemu.reset", "qemu.capture", "qemu.against"},
     {"qemu.like"},
     {"sources", "forms"},
     {"fieldtype", "rules"},

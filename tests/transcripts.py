@@ -18,6 +18,8 @@ from arguments import Arguments
 from conftest import DATA, stream_bytes
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "tools.md"
+STREAMS: Final = {"vm": "pc-qemu7.2", "reset": "pc-qemu7.2-reset", "newer": "pc-qemu10.0", "scsi": "scsi-qemu7.2"}
+DUMPS: Final = {"qemu7.2": "pc-qemu7.2", "qemu10.0": "pc7.2-qemu10.0"}
 _BLOCK: Final = re.compile(r"```console\n(.*?)```", re.DOTALL)
 FILE: Final = re.compile(r"`(\S+\.py)`:\n\n```python\n(.*?)```", re.DOTALL)
 
@@ -26,9 +28,10 @@ def renewed(page: str) -> str:
     """The page with the output of every command as it is now."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for stream, source in (("vm.mig", "pc-qemu7.2"), ("reset.mig", "pc-qemu7.2-reset"), ("newer.mig", "pc-qemu10.0")):
-            (folder / stream).write_bytes(stream_bytes(source))
-        (folder / "qemu7.2.json").write_bytes(lzma.decompress((DATA / "pc-qemu7.2.vmstate.json.xz").read_bytes()))
+        for stream, source in STREAMS.items():
+            (folder / f"{stream}.mig").write_bytes(stream_bytes(source))
+        for dump, source in DUMPS.items():
+            (folder / f"{dump}.json").write_bytes(lzma.decompress((DATA / f"{source}.vmstate.json.xz").read_bytes()))
         for file, text in FILE.findall(page):
             (folder / file).write_text(text)
         return _BLOCK.sub(lambda block: f"```console\n{_run(block[1], folder)}```", page)

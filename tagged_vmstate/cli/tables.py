@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ import click
 from tagged_vmstate import compat
 from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change
 from tagged_vmstate.cli import ci, complete
-from tagged_vmstate.cli.files import STANDARD, Trouble, lines, opened, print_json
+from tagged_vmstate.cli.files import STANDARD, Trouble, lines, opened, print_json, trouble
+from tagged_vmstate.cli.main import TROUBLE
 from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.cli.modules import any_tables, tables
 from tagged_vmstate.cli.paths import alias, not_found
 from tagged_vmstate.cli.render import BAD, DIM, NAME, PLAIN, VALUE, Line, show_lines
 from tagged_vmstate.codec import Unknown
-from tagged_vmstate.errors import Finding
+from tagged_vmstate.errors import Finding, StateError
 from tagged_vmstate.machine import Report, check_by_loading
 from tagged_vmstate.paths import Aliases, format_name, format_path
-from tagged_vmstate.qemu import dumpstate
+from tagged_vmstate.qemu import against, dumpstate
+from tagged_vmstate.qemu.differences import FIELD_MISSING
 from tagged_vmstate.rules import RULES
+from tagged_vmstate.sections import Sections
 from tagged_vmstate.table import Table
 from tagged_vmstate.tablejson import NotCarried, not_carried, tables_to_json
 
@@ -46,33 +50,39 @@ FORMAT_OPTION = click.option(
     required=True,
     metavar="TABLES",
     shell_complete=complete.tables,
-    help="module:MACHINE, or tables exported as JSON.",
+    help="module:MACHINE, tables exported as JSON, or what -dump-vmstate of another QEMU wrote.",
 )
 @click.option(
     "--unknown",
     type=click.Choice(["error", "ignore", "keep"]),
-    default="error",
-    show_default=True,
-    help="What the load does with what no table knows.",
+    help="What the load does with what no table knows; error unless given. QEMU refuses it.",
 )
 @FORMAT_OPTION
-def check_command(file: str, spec: str, unknown: Unknown, form: str) -> int:
+def check_command(file: str, spec: str, unknown: Unknown | None, form: str) -> int:
     """Can these tables load this snapshot? Everything that a load would meet, at once.
 
     Against module:MACHINE, all hooks are run, on a machine of this process: what they reach outside is the module's. Exported
     tables have no hooks and predicates; where there were any, the last line names how many.
 
+    Against what another QEMU wrote with -M MACHINE -dump-vmstate FILE, the question is whether that QEMU loads this stream:
+    the devices in it are compared, as the stream describes them. Sections that no dump has are listed.
+
     \b
     Examples:
       tagged-vmstate check vm.tvm --against board:MACHINE
       tagged-vmstate check vm.mig --against release-1.2.json --unknown ignore
+      tagged-vmstate check vm.mig --against qemu7.2.json
       tagged-vmstate check vm.tvm --against board:MACHINE --format json | jq '.findings[] | select(.refuses)'
 
-    Exit status: 0 it can, 1 it cannot, 2 unreadable.
+    Exit status: 0 it can, 1 it cannot, 2 unreadable, or a stream that does not describe its devices.
     """
-    entries = tables(spec)
+    entries = any_tables(spec)
+    if isinstance(entries, dumpstate.Dump):
+        if unknown is not None:
+            raise click.UsageError("--unknown is for tables: QEMU refuses what it does not know.")
+        return _check_stream(file, entries, form)
     with opened(file) as sections:
-        report = check_by_loading(entries, sections, unknown)
+        report = check_by_loading(entries, sections, unknown or "error")
     lacking = not_carried(entries)
     if form == "json":
         missing = [{"kind": each.kind, "class": each.owner, "name": each.name, "field": each.field} for each in lacking]
@@ -90,6 +100,67 @@ def check_command(file: str, spec: str, unknown: Unknown, form: str) -> int:
     else:
         show_lines(_check_lines(report, lacking))
     return INCOMPATIBLE if report.problems else 0
+
+
+def _check_stream(file: str, reader: dumpstate.Dump, form: str) -> int:
+    """Report whether another QEMU loads a stream."""
+    with _from_qemu(file) as sections:
+        verdict = against.judge(sections, reader)
+    if form == "json":
+        left = [{"section": each.section, "reason": each.reason} for each in verdict.unjudged]
+        judged = [{"section": section, "device": device} for section, device in verdict.sections.items()]
+        found = {"report": "check-stream", "loads": verdict.loads, **_compat_json(verdict.changes)}
+        print_json({**found, "sections": judged, "not_compared": left})
+    elif form in ci.FORMATS:
+        tests = {section: format_path(section, ()) for section in verdict.sections}
+        tests |= {change.section: format_path(change.section, ()) for change in verdict.changes}
+        notes = [_note(change, tests[change.section], {REFUSED}) for change in verdict.changes]
+        notes += (ci.Note("not compared", "warning", "not-compared", line) for line in _left(verdict))
+        ci.show(form, "check", [ci.Suite(Path(file).name, tests.values(), notes)])
+    else:
+        show_lines(_verdict_lines(verdict))
+    return {True: 0, False: INCOMPATIBLE, None: TROUBLE}[verdict.loads]
+
+
+@contextlib.contextmanager
+def _from_qemu(file: str) -> Iterator[Sections]:
+    """The sections of a stream; what did not come from one ends the command."""
+    with opened(file) as sections:
+        try:
+            yield sections
+        except StateError as error:
+            raise trouble(file, error) from None
+
+
+def _verdict_lines(verdict: against.Verdict) -> Iterator[Line]:
+    """What differs; of what only the reader has, on a condition, a line for all of it."""
+    absent: dict[str, dict[str, None]] = {}
+    others = []
+    for change in verdict.changes:
+        if change.rule.id == FIELD_MISSING.id and change.effect == WHILE:
+            absent.setdefault(change.outcome, {})[change.place] = None
+        else:
+            others.append(change)
+    yield from _change_lines(others, "")
+    for outcome, places in absent.items():
+        yield [(clean(f"not in the stream, {outcome}: {', '.join(places)}"), DIM)]
+    for line in _left(verdict):
+        yield [(clean(line), DIM)]
+    if verdict.is_described:
+        words = "can be loaded as far as the dump says" if verdict.loads else "cannot be loaded"
+    else:
+        words = "cannot be loaded" if verdict.loads is False else "cannot be judged: the stream does not describe its devices"
+    count = len(verdict.sections)
+    compared = f"{count} {'section' if count == 1 else 'sections'} compared, {_counts(verdict.changes)}"
+    yield [(words, VALUE if verdict.loads else BAD), (f": {compared}", PLAIN)]
+
+
+def _left(verdict: against.Verdict) -> Iterator[str]:
+    """What was not compared, a line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for each in verdict.unjudged:
+        reasons.setdefault(each.reason, []).append(format_path(each.section, ()))
+    yield from (f"{reason}: {', '.join(sections)}" for reason, sections in reasons.items())
 
 
 def _finding_json(finding: Finding) -> dict[str, Any]:
@@ -178,9 +249,18 @@ def tables_command(spec: str, out: str) -> None:
 @click.option("--strict", is_flag=True, help="Exit with 1 for what loads only on a condition, too.")
 @click.option("--alias", "aliases", multiple=True, metavar="PATH=NAME", help="A name of OLD that changed, in dumps of QEMU's.")
 @click.option("--aliases", "alias_file", metavar="FILE", help="The same, one in a line.")
+@click.option("--machine", metavar="STREAM", help="Compare dumps of QEMU's only for the devices that this stream describes.")
 @FORMAT_OPTION
 def compat_command(
-    old: str, new: str, *, direction: str, aliases: tuple[str, ...], alias_file: str | None, form: str, strict: bool
+    old: str,
+    new: str,
+    *,
+    direction: str,
+    aliases: tuple[str, ...],
+    alias_file: str | None,
+    machine: str | None,
+    form: str,
+    strict: bool,
 ) -> int:
     """Compare tables with tables: can NEW load what OLD saved, can OLD load what NEW saves, and on which condition.
 
@@ -192,6 +272,7 @@ def compat_command(
       tagged-vmstate compat release-1.2.json board:MACHINE
       tagged-vmstate compat release-1.2.json release-1.3.json --direction downgrade --format junit > compat.xml
       tagged-vmstate compat qemu7.2.json qemu10.0.json --alias hpet/num_timers=num_timers_save
+      tagged-vmstate compat qemu7.2.json qemu10.0.json --machine vm.mig
 
     Exit status: 0 compatible, 1 not, 2 unreadable.
     """
@@ -201,6 +282,8 @@ def compat_command(
         raise Trouble("one of the two is a dump of QEMU's, the other is not: compare two of one kind")
     if renamed.unused:
         raise not_found(renamed.unused[0], dumpstate.places(before) if isinstance(before, dumpstate.Dump) else ())
+    if machine is not None:
+        before, after = _of_machine(machine, before, after)
     bad = {REFUSED, WHILE} if strict else {REFUSED}
     changes = {name: _changes(before, after, name) for name in DIRECTIONS if direction in {"both", name}}
     if form == "json":
@@ -208,12 +291,25 @@ def compat_command(
     elif form in ci.FORMATS:
         tests = _tests(before, after)
         suites = [
-            ci.Suite(name, tests.values(), [_note(change, tests, bad) for change in found]) for name, found in changes.items()
+            ci.Suite(name, tests.values(), [_note(change, tests[change.device], bad) for change in found])
+            for name, found in changes.items()
         ]
         ci.show(form, "compat", suites)
     else:
         show_lines(line for name, found in changes.items() for line in _compat_lines(name, found))
     return INCOMPATIBLE if any(change.effect in bad for found in changes.values() for change in found) else 0
+
+
+def _of_machine(stream: str, old: Any, new: Any) -> tuple[dumpstate.Dump, dumpstate.Dump]:
+    """Of two dumps, the devices of one machine: those that either dump calls as the stream does."""
+    if not isinstance(old, dumpstate.Dump):
+        raise click.UsageError("--machine is for dumps of QEMU's: compare two of them.")
+    with _from_qemu(stream) as sections:
+        names = against.names(sections)
+    types = {device for dump in (old, new) for device, each in dump.devices.items() if each.name in names}
+    if not types:
+        raise Trouble(f"{stream}: neither dump has a device that the stream describes")
+    return old.only(types), new.only(types)
 
 
 def _changes(old: Any, new: Any, direction: str) -> list[Change]:
@@ -246,21 +342,31 @@ def _compat_json(changes: Sequence[Change]) -> dict[str, Any]:
 
 def _compat_lines(direction: str, changes: Sequence[Change]) -> Iterator[Line]:
     yield [(f"{direction}: {DIRECTIONS[direction]}", PLAIN)]
+    yield from _change_lines(changes, "  ")
+    yield [(f"  {_counts(changes)}", DIM)]
+
+
+def _change_lines(changes: Sequence[Change], indent: str) -> Iterator[Line]:
+    """What differs, the worst first."""
     for change in sorted(changes, key=lambda each: (REFUSED, "while", FINE).index(each.effect)):
         style = BAD if change.effect == REFUSED else DIM if change.effect == FINE else VALUE
-        section = f"  section {format_name(change.section)}" if change.section not in {"", change.device} else ""
-        yield [("  ", PLAIN), (change.place, NAME), (f"  {change.rule.id}", DIM), (section, PLAIN)]
+        section = f"  section {format_path(change.section, ())}" if change.section not in {"", change.device} else ""
+        yield [(indent, PLAIN), (change.place, NAME), (f"  {change.rule.id}", DIM), (section, PLAIN)]
         yield [
-            ("    ", PLAIN),
+            (f"{indent}  ", PLAIN),
             (clean(change.outcome), style),
             (clean(f": written {change.writer}, read {change.reader}"), PLAIN),
         ]
         if change.phrases:
-            yield [(clean(f"    {_messages(change)}"), PLAIN)]
+            yield [(clean(f"{indent}  {_messages(change)}"), PLAIN)]
         if change.effect != FINE:
-            yield [(f"    to mend it: {change.rule.remedy}", DIM)]
+            yield [(f"{indent}  to mend it: {change.rule.remedy}", DIM)]
+
+
+def _counts(changes: Sequence[Change]) -> str:
+    """How many have which effect."""
     counts = [sum(change.effect == effect for change in changes) for effect in (REFUSED, "while", FINE)]
-    yield [(f"  {counts[0]} refused, {counts[1]} on a condition, {counts[2]} fine", DIM)]
+    return f"{counts[0]} refused, {counts[1]} on a condition, {counts[2]} fine"
 
 
 def _messages(change: Change) -> str:
@@ -281,9 +387,9 @@ def _old_name(table: Table, old: Container[str]) -> str:
     return next((name for name in (table.name, *table.aliases) if name in old), table.name)
 
 
-def _note(change: Change, tests: Mapping[str, str], bad: Container[str]) -> ci.Note:
+def _note(change: Change, test: str, bad: Container[str]) -> ci.Note:
     level: ci.Level = "error" if change.effect in bad else "notice" if change.effect == FINE else "warning"
     remedy = "" if change.effect == FINE else f"; to mend it: {change.rule.remedy}"
-    section = f"; section {format_name(change.section)}" if change.section else ""
+    section = f"; section {format_path(change.section, ())}" if change.section else ""
     messages = f"; {_messages(change)}" if change.phrases else ""
-    return ci.Note(tests[change.device], level, change.rule.id, f"{change}{section}{messages}{remedy}")
+    return ci.Note(test, level, change.rule.id, f"{change}{section}{messages}{remedy}")

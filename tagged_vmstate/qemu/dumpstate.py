@@ -8,7 +8,7 @@ elements an array has is in the dumps of QEMU 8.1 and later.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
@@ -58,6 +58,10 @@ class Dump:
     machine: str
     devices: Mapping[str, Description]
     has_counts: bool
+
+    def only(self, types: Container[str]) -> Dump:
+        """The same with some types of device."""
+        return replace(self, devices={name: each for name, each in self.devices.items() if name in types})
 
 
 def read(document: Document, aliases: Aliases = NO_ALIASES) -> Dump:
@@ -268,11 +272,11 @@ class _Opening:
 
 def compare(writer: Dump, reader: Dump) -> list[Change]:
     """What differs for a QEMU that reads what another writes."""
-    found = [*_machines(writer.machine, reader.machine), *_lengths(writer, reader)]
+    found = [*machine_changes(writer.machine, reader.machine), *_lengths(writer, reader)]
     sections = {each.name: name for name, each in reader.devices.items()}
     for device, ours in writer.devices.items():
         theirs = reader.devices.get(device) or reader.devices.get(sections.get(ours.name, ""))
-        unknown = tuple(f"Unknown {kind}section or instance '{ours.name}' 0" for kind in ("savevm ", ""))
+        unknown = unknown_section(ours.name)
         if theirs is None:
             condition = f"the machine has none, or the reader registers `{ours.name}` outside of its dump"
             phrases = (*unknown, f"'{device}' is not a valid device model name")
@@ -285,7 +289,12 @@ def compare(writer: Dump, reader: Dump) -> list[Change]:
     return found
 
 
-def _machines(ours: str, theirs: str) -> Iterator[Change]:
+def unknown_section(name: str, instance: int = 0) -> tuple[str, ...]:
+    """QEMU's messages for a section that it does not know."""
+    return tuple(f"Unknown {kind}section or instance '{name}' {instance}" for kind in ("savevm ", ""))
+
+
+def machine_changes(ours: str, theirs: str) -> Iterator[Change]:
     """Another machine type, of which QEMU compares only as many letters as the stream has (configuration_post_load)."""
     if ours != theirs:
         is_prefix = theirs.startswith(ours)
