@@ -23,6 +23,7 @@ import tagged_vmstate as tv
 from tagged_vmstate import Finding, FormatError, LimitError, LoadError, StateError, TableError, VMStateError
 from tagged_vmstate.jsonform import from_json, to_json
 from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.qemu.export import OriginError
 from tagged_vmstate.qemu.qmp import CaptureError, RefusedError
 from tagged_vmstate.wire import TruncatedError
 
@@ -48,6 +49,7 @@ SAMPLES: list[VMStateError] = [
     VMStateError("a", "b", path=("x", 0, "y")),
     TableError("a default", "none", path=("field",)),
     StateError("`uint8`", "300"),
+    OriginError("a snapshot that `import` made", "one from elsewhere"),
     *(
         kind("`uint8`", "`str`", offset=9, path=("a",), source="JSON", line=3)
         for kind in (FormatError, LimitError, TruncatedError)

@@ -197,7 +197,7 @@ class TestClosed:
             assert (done.returncode, done.stderr) == (status, b"")
 
     def test_a_file_never_gets_their_descriptors(self) -> None:
-        stream = DATA / "isapc-qemu7.2.mig.xz"
+        stream = DATA / "pc2.2-qemu7.2.mig.xz"
         told = run("import", stream, "-o", "whole.tvm")
         assert told.stderr.startswith(b"tagged-vmstate: note: "), "what must not land in the file"
         assert shell(f"$T import {stream} -o out.tvm 2>&-").returncode == 2
