@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,22 @@ from click.testing import CliRunner
 from conftest import DATA, stream_bytes
 from hypothesis import given
 from hypothesis import strategies as st
-from qemu_streams import MAGIC, PAGE, blocks, configuration, description, device, field, full, page, ram, rebuilt
+from qemu_streams import (
+    EOF,
+    MAGIC,
+    PAGE,
+    blocks,
+    configuration,
+    description,
+    device,
+    field,
+    full,
+    page,
+    ram,
+    rebuilt,
+    short,
+    word,
+)
 from test_command import refused, run, shown
 
 from tagged_vmstate.cli.main import cli
@@ -27,7 +43,10 @@ from tagged_vmstate.forms import form_of
 from tagged_vmstate.jsonform import from_json, to_json
 from tagged_vmstate.paths import Aliases, Pattern
 from tagged_vmstate.qemu.bridge import import_stream
+from tagged_vmstate.qemu.describe import fitted
+from tagged_vmstate.qemu.export import OriginError
 from tagged_vmstate.qemu.like import Likeness
+from tagged_vmstate.qemu.vmdesc import parse
 from tagged_vmstate.records import Record
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
@@ -175,7 +194,9 @@ def small(*fields: dict[str, object], data: bytes = b"", memory: bytes = b"", ma
     memory = memory or ram(blocks(r=2 * PAGE) + page(0, b"a" * PAGE, "r") + page(PAGE, b"\0"), b"")
     devices = full(3, "dev", data) + full(4, "timer", bytes(24))
     clock = [field("cpu_ticks_offset", "int64", 8), field("unused", "unused_buffer", 8), field("cpu_clock_offset", "int64", 8)]
-    return MAGIC + configuration(machine) + memory + devices + b"\0" + description(device("dev", *fields), device("timer", *clock))
+    return (
+        MAGIC + configuration(machine) + memory + devices + b"\0" + description(device("dev", *fields), device("timer", *clock))
+    )
 
 
 NUMBER = small(field("x", "uint8", 1), data=b"\5")
@@ -221,16 +242,22 @@ def test_what_did_not_come_from_qemu(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_attributes_that_lie_are_refused() -> None:
-    """Every byte of the attributes in turn: a stream comes out, or one of our errors."""
-    snapshot = imported(NUMBER)
+LIBVIRT = b"LibvirtQemudSave" + struct.pack("<19I", 2, 10, 1, *[0] * 15, 1) + b"<domain/>\0"
+SHARED = MAGIC + configuration("m", ("configuration/capabilities", struct.pack(">I", 1) + short("x-ignore-shared")))
+SHARED += ram(word(PAGE, 4) + short("r") + struct.pack(">QQ", PAGE, 0xFEE0), b"") + EOF
+
+
+@pytest.mark.parametrize("data", [NUMBER, LIBVIRT + NUMBER, SHARED])
+def test_attributes_that_lie_are_refused(data: bytes) -> None:
+    """Every attribute in turn: a stream comes out, or one of our errors."""
+    snapshot = imported(data)
     text = io.BytesIO()
     to_json(Snapshot.read(snapshot), text)
     found = json.loads(text.getvalue())
     for section in found["sections"]:
         said = section["attributes"]["qemu"]
         for key in list(said):
-            lies: tuple[object, ...] = (None, -1, 1 << 40, "x", [], {})
+            lies: tuple[object, ...] = (None, -1, 1 << 40, 1 << 63, "x", [], [0], {})
             for lie in lies:
                 kept = said[key]
                 said[key] = lie
@@ -706,6 +733,35 @@ class TestLike:
         assert self.told(empty) == [("kept", "dev#0/a")]
         assert full(3, "dev", b"\0") in self.stream(empty)
         assert imported(self.stream(empty))
+
+    def test_an_array_described_with_no_elements(self) -> None:
+        element = field("a", "struct", 1, struct={"vmsd_name": "s", "version": 1, "fields": [field("x", "uint8", 1)]})
+        count = field("n", "uint8", 1)
+        some, none = small(count, element, data=b"\1\7"), small(count, element | {"array_len": 0}, data=b"\0")
+        assert self.told(self.like(some, none)) == [("kept", "dev#0/a"), ("lost", "dev#0/a")]
+
+    def test_keys_without_a_number_of_them(self) -> None:
+        names = "cpreg_vmstate_indexes", "cpreg_vmstate_values", "cpreg_vmstate_array_len"
+        none = small(*(field(name, "uint64", 8, array_len=0) for name in names))
+        assert self.like(none, none).moves == []
+
+    @pytest.mark.parametrize("lie", [None, [1], {}])
+    def test_commands_that_no_import_wrote(self, lie: object) -> None:
+        data = NUMBER.replace(ram(b"")[:5], b"\x08\0\x0b\0\0" + ram(b"")[:5], 1)
+        good = imported(data)
+        bad = with_json(good, lambda text: re.sub(r'"command":\s*11', f'"command": {json.dumps(lie)}', text))
+        for mine, reference in ((good, bad), (bad, good)):
+            with pytest.raises(OriginError, match="what `import` notes of a QEMU stream"):
+                Likeness(Snapshot.read(mine), Snapshot.read(reference), Aliases())
+
+    def test_a_description_of_more_elements_than_memory_has(self) -> None:
+        inside = {"vmsd_name": "s", "version": 1, "fields": [field("x", "uint8", 1)]}
+        data = small(field("a", "struct", 1, array_len=2, struct=inside), data=b"\1\2")
+        structs = parse(
+            json.dumps({"devices": [device("dev", field("a", "struct", 1, array_len=1 << 62, struct=inside))]}).encode()
+        )
+        records = next(each.records() for each in Snapshot.read(imported(data)) if each.device == "dev")
+        assert [each.count for each in fitted(structs.devices[0].struct, records).fields] == [2]
 
     def test_keys_and_values(self) -> None:
         """As the registers of ARM have them: the reference's keys with the snapshot's values."""

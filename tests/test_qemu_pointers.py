@@ -112,6 +112,15 @@ def test_elements_that_cannot_be_told_apart_are_one_buffer(data: bytes) -> None:
     assert notes == ["dev#0: `obj`: QEMU describes only its first element; kept as bytes"]
 
 
+@pytest.mark.parametrize("entry", [UNKNOWN, numbers(1, 1), field("obj", "nullptr", 1)])
+@pytest.mark.parametrize("count", [1 << 40, 1 << 63])
+def test_more_elements_than_memory_has_are_bytes(entry: dict[str, object], count: int) -> None:
+    [struct] = [
+        each.struct for each in parse(json.dumps({"devices": [device("dev", entry | {"array_len": count})]}).encode()).devices
+    ]
+    assert plain(DeviceReader(b"000").read(struct)) == {"bytes@0": b"000"}
+
+
 def test_in_structs_and_subsections() -> None:
     """A struct has the length that is described; a subsection has none."""
     inner = {"vmsd_name": "p", "version": 1, "fields": [UNKNOWN, B]}

@@ -1,6 +1,6 @@
 """The description (vmdesc JSON) of what is written for another QEMU.
 
-QEMU ignores it when it loads a stream; whoever reads the stream again depends on it. It is the other QEMU's own, `fitted` to
+QEMU ignores it when it loads a stream; `import` and `check` read the stream by it. It is the other QEMU's own, `fitted` to
 the values that go over: those of another size, and the arrays that are longer or shorter.
 """
 
@@ -10,7 +10,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, islice
 from typing import Any, TypeAlias, cast
 
 from tagged_vmstate.frames import label
@@ -201,10 +201,10 @@ def _entries(slot: Slot, record: Record) -> Sequence[Field]:
 
 def _elements(slot: Slot, values: Sequence[Records | None]) -> Sequence[Field]:
     """The entries of an array of structs; elements beyond its end are as the last one."""
-    before = [_repeated(field, 1) for field in slot.elements()]
+    before = [_repeated(field, 1) for field in islice(slot.elements(), len(values))]
     longer = before + [_repeated(slot.entries[-1], 1)] * (len(values) - len(before))
     after = [_element(field, value) for field, value in zip(longer, values, strict=False)]
-    if after == before:
+    if after == before and len(values) == slot.count:
         return slot.entries
     return [_repeated(field, len(list(group))) for field, group in groupby(after)] or (_repeated(slot.entries[0], 0),)
 

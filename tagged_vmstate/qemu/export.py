@@ -151,7 +151,7 @@ def in_section(section: Section) -> Iterator[None]:
     except StateError as error:
         error.section = section.label
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, struct.error, zlib.error) as error:
+    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, struct.error, zlib.error) as error:
         with naming(section.snapshot.name if isinstance(section, StoredSection) else None):
             raise _not_from_qemu(section.label, repr(error)) from None
 
@@ -246,11 +246,8 @@ class Origin:
         """What stands ahead of the stream, where that came from libvirt, and the module for the compression that it names."""
         if self._image is None:
             return None, b""
-        try:
+        with in_section(self._image):
             return libvirt.wrapper(self._image.records(), said_of(self._image))
-        except StateError as error:
-            error.section = self._image.label
-            raise
 
     def items(self) -> Iterator[Item]:
         """The sections with the description that QEMU has of each."""

@@ -101,9 +101,11 @@ def _pairs(records: Records, pairs: Pairs) -> dict[int, int] | None:
     found = {record.name: record for record in records}
     parts = [found.get(name) for name in (pairs.keys, pairs.values, pairs.count)]
     rows = [numbers(part) for part in parts if part and isinstance(wire_type(part.type), IntType)]
-    if len(rows) != len(parts) or not len(set(rows[0])) == len(rows[0]) == len(rows[1]) == rows[2][0]:
+    if len(rows) != len(parts):
         return None
-    return dict(zip(rows[0], rows[1], strict=True))
+    keys, values, counts = rows
+    is_paired = len(set(keys)) == len(keys) == len(values) and [*counts] == [len(keys)]
+    return dict(zip(keys, values, strict=True)) if is_paired else None
 
 
 def numbers(record: Record) -> Sequence[Any]:

@@ -177,12 +177,10 @@ class Likeness:
                 self._note("filled", ramblocks.LABEL, (name,), "memory as the machine starts with it")
 
     def _note_commands(self) -> None:
-        known = {said.get("command") for _, said in self._like.of_type(stream.COMMAND)}
-        for section, said in self._from.of_type(stream.COMMAND):
-            with in_section(section):
-                if said["command"] not in known:
-                    text = f"the command 0x{said['command']:02x} to the other QEMU, which is no state"
-                    self._note("dropped", section.label, (), text)
+        known = {command for _, command in _commands(self._like)}
+        for section, command in _commands(self._from):
+            if command not in known:
+                self._note("dropped", section.label, (), f"the command 0x{command:02x} to the other QEMU, which is no state")
 
     def _merged(self) -> Iterator[tuple[int, bytes]]:
         """Place in the reference -> the bytes of a device, with the values of the snapshot."""
@@ -367,7 +365,7 @@ class Likeness:
             self._lose(section, path, f"elements from {len(wanted)} on", is_default=ours.is_default)
         elif len(wanted) > len(given):
             self._fill(section, path, f"elements from {len(given)} on")
-        if is_counted and ours.length is None:
+        if is_counted and ours.length is None and found:
             return like.replace(value=found[0], length=None)
         return like.replace(value=(*found, *wanted[len(given) :]), length=len(wanted))
 
@@ -412,6 +410,12 @@ class Likeness:
         more = ", at its default" if is_default else f"; {way}" if way and not may_go else ""
         self._note("dropped" if may_go else "lost", section, path, said + more)
         return may_go
+
+
+def _commands(origin: Origin) -> Iterator[tuple[Section, int]]:
+    for section, said in origin.of_type(stream.COMMAND):
+        with in_section(section):
+            yield section, operator.index(said["command"])
 
 
 def _resized(like: Record, ours: Record, *, is_counted: bool) -> tuple[Record | None, bool]:

@@ -115,7 +115,7 @@ def _resized(slot: Slot, data: bytes, start: int, end: int) -> Slot | None:
 def _resized_array(slot: Slot, data: bytes) -> Slot | None:
     [field, *more] = slot.entries
     is_first_null, width, count, size = is_null(field, NULL), pointed_width(field), field.count, len(data)
-    if more or (is_first_null and data.startswith(NULL * count)):
+    if more or (is_first_null and count <= size and data.startswith(NULL * count)):
         return None  # QEMU 10 has an entry for each run; nulls as described: what is left over is elsewhere
     if width is None:
         width = size - count + 1  # of the only one that is not null
