@@ -186,13 +186,15 @@ class TestSections:
         monkeypatch.setattr(against, "FIELDS", 3)
         two, pair = device("nic", A, B), described(field("a"), field("b", 1))
         assert judged(stream(two), nic=pair).loads
-        with pytest.raises(LimitError, match="at most 3 fields to compare"):
+        with pytest.raises(LimitError, match="at most 3 fields and subsections to compare"):
             judged(stream(two, two), nic=pair)
+        with pytest.raises(LimitError, match="at most 3 fields and subsections to compare"):
+            judged(stream(device("nic")), nic=described(subsections=[described(name=f"nic/{number}") for number in range(4)]))
 
-    @pytest.mark.parametrize(("kind", "key"), [(4, "version"), (8, "command")])
+    @pytest.mark.parametrize(("kind", "key"), [(4, "version"), (4, "instance"), (8, "command")])
     @pytest.mark.parametrize("value", [None, -1, "1", 1 << 32])
     def test_attributes_that_no_import_wrote(self, kind: int, key: str, value: object) -> None:
-        said = {"type": kind, "offset": 9, "id": 1, "footer": True, key: value}
+        said = {"type": kind, "offset": 9, "id": 1, "version": 1, "footer": True, key: value}
         file = io.BytesIO()
         with SnapshotWriter(file, {"qemu": {"stream": 3, "page_size": 4096}}) as writer:
             writer.write(Section("nic", 0, (), attributes={"qemu": said}))

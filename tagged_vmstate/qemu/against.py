@@ -6,8 +6,8 @@ subsections were sent. So the comparison is that of `differences`, with what onl
 - a field that the reader has on a condition may be there or not, and one of several of a name is enough;
 - a subsection that the reader lacks ends the load, because it was sent;
 - what QEMU writes by code of its own delimits itself: its size in the stream says nothing of the reader;
-- an array without elements is not in the description at all: a struct that is missing may be one. One of plain values cannot be
-  told from a field that is missing, and is reported as that.
+- an array without elements is not in the description at all: a struct that is missing may be one. One of plain values looks like
+  a field that is missing, and is reported as that.
 
 A dump lists device types. What QEMU registers beside them, and what the stream does not describe, cannot be judged.
 """
@@ -18,7 +18,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, Final, TypeAlias
 
 from tagged_vmstate.changes import REFUSED, WHILE, Change
@@ -27,14 +27,14 @@ from tagged_vmstate.qemu import stream
 from tagged_vmstate.qemu.differences import FIELD_MISSING, Description, Leaf, differences
 from tagged_vmstate.qemu.dumpstate import DEVICE_UNKNOWN, Dump, machine_changes, unknown_section
 from tagged_vmstate.qemu.export import Origin
-from tagged_vmstate.qemu.vmdesc import NULL, Field, Struct, is_null, number_type
+from tagged_vmstate.qemu.vmdesc import NULL, UNUSED, Field, Struct, is_null, number_type
 from tagged_vmstate.sections import Section, Sections
 from tagged_vmstate.wiretype import brief
 
 CANDIDATES: Final = 16
 """Device types of one section name that are tried; in QEMU 7.2 to 11.1 at most two differ."""
 FIELDS: Final = 1 << 18
-"""Fields of the reader that are compared at most, those of a type again for each section: a PC has some 700."""
+"""Fields and subsections of the reader that are compared at most, those of a type again for each section: a PC has some 700."""
 OUTSIDE: Final = frozenset(
     (
         *("acpi_build", "ads7846", "apic", "arm_timer", "audio", "cpu", "cpu_common", "designware-pcie-host", "eeprom"),
@@ -47,7 +47,7 @@ OUTSIDE: Final = frozenset(
 """Sections that QEMU 7.2, 10.0 and 11.1 register beside their device types, so that no dump has them."""
 PCI: Final = "PCIDevice"
 """What describes a PCI device inside: the name of its section has its place on the bus."""
-_BYTES: Final = frozenset({"buffer", "unused_buffer"})
+_BYTES: Final = frozenset({"buffer", UNUSED})
 _NUMBERED: Final = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)
 
 Path: TypeAlias = tuple[str, ...]
@@ -148,12 +148,8 @@ class _Judging:
         self.verdict = Verdict([], {}, [], is_described)
         self._reader = reader
         self._budget = _Budget()
-        self._types: dict[str, list[str]] = defaultdict(list)
-        self._on_pci: set[str] = set()
-        for device, description in reader.devices.items():
-            self._types[description.name].append(device)
-            if any(leaf.owner == PCI for leaf in description.leaves):
-                self._on_pci.add(device)
+        on_pci = {name for name, each in reader.devices.items() if any(leaf.owner == PCI for leaf in each.leaves)}
+        self._off_bus = reader.only(reader.devices.keys() - on_pci)
 
     def take(self, section: Section, said: Mapping[str, Any], struct: Struct | None) -> None:
         """One more section, or what stands between them."""
@@ -176,14 +172,15 @@ class _Judging:
     def _device(self, section: Section, said: Mapping[str, Any], struct: Struct | None) -> None:
         version = _number(section, said, "version")
         name = struct.name if struct and struct.name else self._name(section.device)
-        fitting = (device for device in self._types.get(name, ()) if "/" in section.device or device not in self._on_pci)
-        types = list(islice(fitting, CANDIDATES))
+        fitting = self._reader if "/" in section.device else self._off_bus
+        types = fitting.types.get(name, ())[:CANDIDATES]
         if not types:
             if name in OUTSIDE:
                 self._leave(section, NOT_IN_DUMP)
             else:
                 condition = "that QEMU registers it beside its device types"
-                phrases = unknown_section(section.device, said.get("instance", section.instance))
+                instance = _number(section, {"instance": section.instance, **said}, "instance")
+                phrases = unknown_section(section.device, instance)
                 words = "it", "no device type"
                 self.verdict.changes.append(Change(DEVICE_UNKNOWN, name, (), *words, WHILE, condition, section.label, phrases))
             return
@@ -204,7 +201,7 @@ class _Judging:
     def _name(self, idstr: str) -> str:
         """The section's name without the device's bus path, which ends with a slash."""
         ends = [idstr, *(idstr[match.end() :] for match in re.finditer("/", idstr))]
-        return next((end for end in ends if end in self._types), ends[-1])
+        return next((end for end in ends if end in self._reader.types), ends[-1])
 
 
 def _number(section: Section, said: Mapping[str, Any], key: str) -> int:
@@ -223,11 +220,11 @@ class _Budget:
     def __init__(self) -> None:
         self._left = FIELDS
 
-    def take(self, count: int) -> None:
-        """Compare so many. Raises LimitError where they are too many."""
-        self._left -= count
+    def take(self, description: Description) -> None:
+        """Count what a description holds as compared. Raises LimitError where that is too much."""
+        self._left -= len(description.leaves) + len(description.subsections)
         if self._left < 0:
-            raise LimitError(f"at most {FIELDS} fields to compare", "more", offset=0, source="stream")
+            raise LimitError(f"at most {FIELDS} fields and subsections to compare", "more", offset=0, source="stream")
 
 
 def _badness(changes: Sequence[Change]) -> tuple[int, int]:
@@ -301,7 +298,7 @@ class _Comparison:
 
     def _fitted(self, pair: _Pair) -> tuple[Description, Description]:
         """The stream's description as `differences` takes it, and the reader's as the stream decides it."""
-        self._budget.take(len(pair.theirs.leaves))
+        self._budget.take(pair.theirs)
         opened = _Opened(pair, self._budget)
         self._waiting += opened.others
         fit = _Fit(opened, pair.theirs)
@@ -352,7 +349,7 @@ class _Opened:
                 self._open(first, here, there, ordinal)
                 self.others += (self._part(other, here, there) for other in others)
             else:
-                is_unused = all(field.type == "unused_buffer" for field in entries)
+                is_unused = all(field.type == UNUSED for field in entries)
                 self.leaves.append(_Written(here, ordinal, _size(entries), there, is_unused, struct.name))
         self.subsections += (((*path, each.name), struct.name, each) for each in struct.subsections)
 
@@ -364,7 +361,7 @@ class _Opened:
 
     def _part(self, struct: Struct, path: Path, counts: tuple[int, ...]) -> _Pair:
         theirs = self._pair.theirs
-        self._budget.take(len(theirs.leaves))
+        self._budget.take(theirs)
         leaves = tuple(leaf for leaf in theirs.leaves if leaf.path[: len(path)] == path)
         subsections = {key: each for key, each in theirs.subsections.items() if key[: len(path)] == path}
         part = replace(theirs, leaves=leaves, subsections=subsections)

@@ -8,8 +8,9 @@ elements an array has is in the dumps of QEMU 8.1 and later.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
 from tagged_vmstate.changes import REFUSED, WHILE, Change, ChangeRule, Effect
@@ -45,9 +46,9 @@ LENGTHS_UNKNOWN: Final = ChangeRule(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dump:
-    """What one QEMU says of one machine type.
+    """What one QEMU writes of one machine type.
 
     Attributes:
         machine: The machine type.
@@ -58,6 +59,14 @@ class Dump:
     machine: str
     devices: Mapping[str, Description]
     has_counts: bool
+
+    @cached_property
+    def types(self) -> Mapping[str, Sequence[str]]:
+        """Name of a section -> the types of device that have it."""
+        found: dict[str, list[str]] = {}
+        for device, each in self.devices.items():
+            found.setdefault(each.name, []).append(device)
+        return found
 
     def only(self, types: Container[str]) -> Dump:
         """The same with some types of device."""
@@ -273,9 +282,9 @@ class _Opening:
 def compare(writer: Dump, reader: Dump) -> list[Change]:
     """What differs for a QEMU that reads what another writes."""
     found = [*machine_changes(writer.machine, reader.machine), *_lengths(writer, reader)]
-    sections = {each.name: name for name, each in reader.devices.items()}
     for device, ours in writer.devices.items():
-        theirs = reader.devices.get(device) or reader.devices.get(sections.get(ours.name, ""))
+        name = device if device in reader.devices else next(reversed(reader.types.get(ours.name, ())), None)
+        theirs = reader.devices[name] if name is not None else None
         unknown = unknown_section(ours.name)
         if theirs is None:
             condition = f"the machine has none, or the reader registers `{ours.name}` outside of its dump"
