@@ -39,6 +39,9 @@ NOTHING_MOVES = {"stream": {"holds": True}}
 REFUSED = {"error": {"class": "GenericError", "desc": "not\x1b[2J\nnow"}}
 
 
+SECRETS = "-object", "secret,data=hush", "--object", "secret,data=hush", "-spice", "port=1,password=hush,,hush,tls-port=2"
+
+
 class Peer:
     """`with Peer(folder, {"query-status": ["silence"]}) as peer: ...`; what it got, and how it is, is known after it."""
 
@@ -49,7 +52,7 @@ class Peer:
         self.guest = self.sent = self.capabilities = ""
 
     def __enter__(self) -> Self:
-        line = [sys.executable, qmp_peer.__file__, self._address, json.dumps(self._script), "-object", "secret,data=hush"]
+        line = [sys.executable, qmp_peer.__file__, self._address, json.dumps(self._script), *SECRETS]
         self._process = subprocess.Popen(line, stdout=subprocess.PIPE, bufsize=0)
         address = self.next()
         self.address: Address = ("127.0.0.1", int(address)) if self._address == "0" else address
@@ -129,7 +132,8 @@ class TestThePeerItself:
         assert rest == imported
         assert (origin["qemu"], origin["guest"], origin["live"]) == ("7.2.22 (Debian)", "running", live)
         assert datetime.fromisoformat(origin["time"]).utcoffset() == timedelta(0)
-        assert origin.get("command", [])[-2:] == (["-object", "secret"] if way == "unix" else [])
+        shown = ["-object", "secret", "--object", "secret", "-spice", "port=1,password=...,tls-port=2"]
+        assert origin.get("command", [])[-len(shown) :] == (shown if way == "unix" else [])
         assert peer.guest == "running"
         assert ("stop" in peer.commands) is not live
         assert "migrate_cancel" not in peer.commands

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -38,6 +39,9 @@ _FD_NAME: Final = "tagged-vmstate"
 _RUNNING: Final = "running"
 COMMAND_BYTES: Final = 1 << 16
 """Of a command line, the part that is recorded."""
+_OBJECTS: Final = frozenset({"-object", "--object"})
+_PASSWORD: Final = re.compile(r"\bpassword=(?:[^,]|,,)*")
+"""As -spice and -iscsi take one; a doubled comma is a comma in it."""
 _GIVEN_UP: Final = {"failed", "cancelled"}
 _OVER: Final = {*_GIVEN_UP, "completed", "none"}
 
@@ -130,7 +134,10 @@ def _command(process: int | None) -> list[str]:
     except OSError:
         return []
     words = [each.decode(errors="backslashreplace") for each in data.rstrip(b"\0").split(b"\0")]
-    return ["secret" if before == "-object" and "secret" in word else word for before, word in pairwise(["", *words])]
+    return [
+        "secret" if option in _OBJECTS and "secret" in word else _PASSWORD.sub("password=...", word)
+        for option, word in pairwise(["", *words])
+    ]
 
 
 class _Pause:
