@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tagged_vmstate.cli import complete
-from tagged_vmstate.cli.files import STANDARD, Trouble, opened, opened_again, opened_file, output
+from tagged_vmstate.cli.files import STANDARD, Trouble, opened, opened_again, opened_file, opened_quietly, output, say_notes
 from tagged_vmstate.defaults import Flagged
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.jsonform import from_json, to_json, to_values
@@ -114,7 +114,7 @@ def import_command(file: str, out: str, spec: str | None, reset: str | None) -> 
     """
     if reset == STANDARD == file:
         raise click.UsageError("only one of the two files can be standard input.")
-    with opened(file, is_one_of=reset is not None, most_notes=None) as found, output(out, is_text=False) as target:
+    with opened_quietly(file) as found, output(out, is_text=False) as target:
         notes = found.notes if isinstance(found, Import | ImportV2) else []
         sections: Sections = found
         if spec is not None:
@@ -126,3 +126,4 @@ def import_command(file: str, out: str, spec: str | None, reset: str | None) -> 
             with opened(reset, is_one_of=True) as defaults:
                 sections = Flagged(sections, defaults)
         write(sections, target)
+    say_notes(notes, file if reset is not None else None)

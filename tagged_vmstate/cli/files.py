@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -49,43 +49,47 @@ class Refusal(click.ClickException):
 
 
 @contextlib.contextmanager
-def opened(path: str, *, is_one_of: bool = False, most_notes: int | None = NOTES) -> Iterator[Sections]:
-    """The sections of an input of any kind. What in it could not be interpreted is said once they are done with.
+def opened(path: str, *, is_one_of: bool = False) -> Iterator[Sections]:
+    """The sections of an input of any kind. Notes name what in it could not be interpreted, once they are done with.
 
     Args:
         path: A path, or ``-``.
-        is_one_of: There are several inputs: what is said names this one.
-        most_notes: How many of those sentences are said; None for all.
+        is_one_of: There are several inputs: the notes name this one.
     """
-    with opened_quietly(path) as sections, _noting(sections, path if is_one_of else None, most_notes):
+    with opened_quietly(path) as sections, _noting(sections, path if is_one_of else None):
         yield sections
 
 
 @contextlib.contextmanager
 def opened_quietly(path: str) -> Iterator[Sections]:
-    """The same, for one who has nowhere to say anything."""
+    """The same without notes."""
     with opened_file(path) as file, _sections(file, path) as sections:
         yield sections
 
 
 @contextlib.contextmanager
-def _noting(sections: Sections, path: str | None = None, most: int | None = NOTES) -> Iterator[None]:
-    """What in a stream could not be interpreted is said once an answer is there; an error is said alone.
+def _noting(sections: Sections, path: str | None = None) -> Iterator[None]:
+    """Notes name what in a stream could not be interpreted, once an answer is there; an error is reported alone.
 
-    A snapshot made of a stream shows it as bytes, and says no more.
+    In a snapshot made of a stream it is bytes; there are no notes.
     """
     try:
         yield
     except click.exceptions.Exit:
-        _say_notes(sections, path, most)
+        _say_first_notes(sections, path)
         raise
-    _say_notes(sections, path, most)
+    _say_first_notes(sections, path)
 
 
-def _say_notes(sections: Sections, path: str | None, most: int | None) -> None:
+def _say_first_notes(sections: Sections, path: str | None = None) -> None:
     notes: list[str] = getattr(sections, "notes", [])
-    more = [] if most is None or len(notes) <= most else [f"{len(notes) - most} more, which import names"]
-    for note in [*notes[:most], *more]:
+    more = [f"{len(notes) - NOTES} more, which import names"] if len(notes) > NOTES else []
+    say_notes([*notes[:NOTES], *more], path)
+
+
+def say_notes(notes: Iterable[str], path: str | None = None) -> None:
+    """Print notes; each names the input, where there are several."""
+    for note in notes:
         say(f"note: {note}" if path is None else f"note: {_name(path)}: {note}")
 
 
@@ -102,7 +106,7 @@ def opened_again(path: str) -> Iterator[Callable[[], Sections]]:
 
         yield sections
         for each in latest:
-            _say_notes(each, None, NOTES)
+            _say_first_notes(each)
 
 
 @contextlib.contextmanager
@@ -114,7 +118,7 @@ def salvaged(path: str) -> Iterator[Salvaged]:
             found = open_sections(source, salvage=True, beside=_folder(path), around=damage_of(unpacked))
             yield found
             if not found.damage:
-                _say_notes(found.sections, None, NOTES)
+                _say_first_notes(found.sections)
 
 
 @contextlib.contextmanager
