@@ -1,4 +1,4 @@
-"""Text from people and their tools: UTF-8, or UTF-16 as PowerShell redirects it; and the integers in it."""
+"""Text from people and their tools: UTF-8, or UTF-16 as PowerShell redirects it, and the integers in it; and numbers in words."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ DIGITS: Final = 1_000
 """Digits of the longest integer that is taken: Python's own limit, 4,300 decimal ones, also holds for printing it."""
 _MARKS: Final = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16le", codecs.BOM_UTF16_BE: "utf-16be"}
 _INTEGER: Final = re.compile(r"([+-]?)(?:0[xX]([0-9a-fA-F]+)|([0-9]+))")
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things: ``1 byte``, ``2 bytes``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def encoding(head: bytes) -> tuple[str, int]:

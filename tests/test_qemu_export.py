@@ -209,7 +209,7 @@ NUMBER = small(field("x", "uint8", 1), data=b"\5")
         (
             '"type":"uint8","value":5',
             '"type":"buffer","length":2,"value":"0102"',
-            "expected 1 bytes, as QEMU describes it, got 2",
+            "expected 1 byte, as QEMU describes it, got 2",
         ),
         ('"name":"x"', '"name":"y"', "the field, as QEMU describes this device, got none - at dev#0/x"),
         ('"type":"uint8","value":5', '"type":"string","value":"a"', "bytes, as only QEMU can read them"),

@@ -27,7 +27,6 @@ from tagged_vmstate.cli.render import (
     Look,
     Node,
     Piece,
-    counted,
     elements_text,
     hex_preview,
     is_block,
@@ -41,6 +40,7 @@ from tagged_vmstate.diff import Difference, Range, Side, diff
 from tagged_vmstate.paths import Path, Pattern, format_path
 from tagged_vmstate.records import Record
 from tagged_vmstate.snapshot import Snapshot
+from tagged_vmstate.text import counted
 
 SHORT: Final = 60
 """Characters of a string that stands in one line with the other one; longer ones are compared line by line."""

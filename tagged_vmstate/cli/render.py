@@ -14,6 +14,7 @@ from tagged_vmstate.cli.messages import clean
 from tagged_vmstate.overview import LINE, Memory, Use, Whole, windows
 from tagged_vmstate.paths import format_name
 from tagged_vmstate.records import Record, Records, bytes_of, elements_of, wire_type
+from tagged_vmstate.text import counted
 from tagged_vmstate.wire import Opaque
 
 Piece: TypeAlias = tuple[str, str]
@@ -85,7 +86,7 @@ def size_text(size: int) -> str:
     """A number of bytes as people say it."""
     power = min(max(size.bit_length() - 1, 0) // 10, len(UNITS) - 1)
     if not power:
-        return "1 byte" if size == 1 else f"{size} bytes"
+        return counted(size, "byte")
     return f"{size / (1 << 10 * power):.1f} {UNITS[power]}"
 
 
@@ -159,7 +160,7 @@ def use_text(use: Use, zeros: str = "all zero", *, with_start: bool = True) -> s
     """What of a memory is not zero, in one line."""
     if not use.count:
         return zeros
-    text = f"{size_text(use.count)} in {use.ranges} {'run' if use.ranges == 1 else 'runs'}"
+    text = f"{size_text(use.count)} in {counted(use.ranges, 'run')}"
     return f"{text}, at 0x{use.start:x}: {hex_preview(use.first, len(use.first) + 1)}" if with_start else text
 
 
@@ -277,11 +278,6 @@ def one_text(value: object, look: Look, *, with_hex: bool = True, is_string: boo
     if with_hex and isinstance(value, int) and value > 9:
         return f"{value} (0x{value:x})"
     return clean(str(value))
-
-
-def counted(count: int, what: str) -> str:
-    """A number of things, in words."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def displayed_text(value: object, look: Look) -> str | None:

@@ -29,6 +29,7 @@ from tagged_vmstate.rules import RULES
 from tagged_vmstate.sections import Sections
 from tagged_vmstate.table import Table
 from tagged_vmstate.tablejson import NotCarried, not_carried, tables_to_json
+from tagged_vmstate.text import counted
 
 INCOMPATIBLE = 1
 DIRECTIONS = {"upgrade": "NEW loads what OLD saved", "downgrade": "OLD loads what NEW saves"}
@@ -150,8 +151,7 @@ def _verdict_lines(verdict: against.Verdict) -> Iterator[Line]:
         words = "can be loaded as far as the dump says" if verdict.loads else "cannot be loaded"
     else:
         words = "cannot be loaded" if verdict.loads is False else "cannot be judged: the stream does not describe its devices"
-    count = len(verdict.sections)
-    compared = f"{count} {'section' if count == 1 else 'sections'} compared, {_counts(verdict.changes)}"
+    compared = f"{counted(len(verdict.sections), 'section')} compared, {_counts(verdict.changes)}"
     yield [(words, VALUE if verdict.loads else BAD), (f": {compared}", PLAIN)]
 
 
@@ -210,8 +210,8 @@ def _check_lines(report: Report, lacking: Sequence[NotCarried]) -> Iterator[Line
     others = len(findings) + more - refusing
     told = f", {others} more to know" if others else ""
     verdict = "cannot be loaded" if refusing else "can be loaded as far as these tables say" if lacking else "can be loaded"
-    counted = f"{refusing} {'problem' if refusing == 1 else 'problems'}" if refusing or not lacking else _lacking(lacking)
-    yield [(verdict, BAD if refusing else VALUE), (f": {counted}{told}", PLAIN)]
+    found = counted(refusing, "problem") if refusing or not lacking else _lacking(lacking)
+    yield [(verdict, BAD if refusing else VALUE), (f": {found}{told}", PLAIN)]
 
 
 def _lacking(functions: Sequence[NotCarried]) -> str:

@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 
 from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change, ChangeRule, Effect
 from tagged_vmstate.paths import format_path
+from tagged_vmstate.text import counted
 
 VERSION_NEW: Final = ChangeRule("qemu-version-too-new", "a section version above the reader's", "save with an older machine type")
 VERSION_OLD: Final = ChangeRule(
@@ -129,7 +130,7 @@ class Leaf:
         if self.size is None:
             return "bytes of unknown length"
         times = f"{self.count} x " if self.count != 1 else ""
-        return f"{times}{_bytes(self.size)}"
+        return f"{times}{counted(self.size, 'byte')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,8 +356,7 @@ class _Fields:
             return
         if _is_unused(before) or _is_unused(after):
             named = before if _is_unused(after) else after
-            length = sum(leaf.length for leaf in named)
-            unused = f"{length} unused {'byte' if length == 1 else 'bytes'}"
+            unused = counted(sum(leaf.length for leaf in named), "unused byte")
             words = (_named(before), f"{unused} (dropped)") if named is before else (f"{unused} (zeros)", _named(after))
             is_sure = not any(leaf.is_conditional for leaf in (*before, *after))
             verdict: _Verdict = _FINE if is_sure else (WHILE, "the conditions agree")
@@ -441,12 +441,8 @@ def _elements(leaf: Leaf, level: int) -> str:
     """How many there are of the field or struct at a level."""
     count = leaf.counts[level] or 1
     if level == len(leaf.path) - 1:
-        return f"{count} x {_bytes(leaf.size or 0)}"
-    return f"{count} elements" if count != 1 else "1 element"
-
-
-def _bytes(size: int) -> str:
-    return f"{size} bytes" if size != 1 else "1 byte"
+        return f"{count} x {counted(leaf.size or 0, 'byte')}"
+    return counted(count, "element")
 
 
 def _quoted(leaf: Leaf) -> str:
@@ -454,7 +450,7 @@ def _quoted(leaf: Leaf) -> str:
 
 
 def _length(leaves: Sequence[Leaf]) -> str:
-    return _bytes(sum(leaf.length for leaf in leaves))
+    return counted(sum(leaf.length for leaf in leaves), "byte")
 
 
 def _named(leaves: Sequence[Leaf], length: str = "", most: int = 5) -> str:

@@ -13,6 +13,7 @@ from tagged_vmstate.blocks import BlockType, to_big_endian, word_swapped
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.qemu.vmdesc import KEPT, NULL, Field, Slot, Struct, number_type, subsection_head
 from tagged_vmstate.records import Record, Records, bytes_of, wire_type
+from tagged_vmstate.text import counted
 from tagged_vmstate.wire import Opaque
 from tagged_vmstate.wiretype import brief
 
@@ -138,5 +139,5 @@ def _bytes(record: Record) -> bytes:
 
 def _sized(data: bytes, size: int) -> bytes:
     if len(data) != size:
-        raise StateError(f"{size} bytes, as QEMU describes it", str(len(data)))
+        raise StateError(f"{counted(size, 'byte')}, as QEMU describes it", str(len(data)))
     return data
