@@ -4,7 +4,7 @@ Each device becomes a section with its fields under QEMU's own names, memory one
 block, the configuration one of its own. What a stream needs beside the state (numbers, versions, footers, the
 sequence of page records, the description) goes into the attributes under the key ``qemu``, so that the same
 stream can be made from the snapshot again. Memory is passed on as it comes; the devices, which are small,
-wait for the description behind them. Their place in the stream is the attribute ``offset``.
+wait for the description after them. Their place in the stream is the attribute ``offset``.
 """
 
 from __future__ import annotations
@@ -303,7 +303,7 @@ class _Instances:
 
 
 def _end_notes(reader: stream.StreamReader, rest: Padding | None, *, is_described: bool) -> Iterator[str]:
-    """What is odd behind the last section: a byte that ends a stream may as well be a zero where it was cut."""
+    """What is odd after the last section: a byte that ends a stream may as well be a zero where it was cut."""
     last = f"the last section, {reader.last.label}" if reader.last else "the head of the stream"
     is_zero = rest is not None and rest.is_zero
     if rest and is_zero and is_described:

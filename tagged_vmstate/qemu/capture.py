@@ -73,7 +73,7 @@ def capture(
     """Write a snapshot of a QEMU that listens on a QMP socket.
 
     The header's attribute ``capture`` records QEMU's version, its command line where the system shows it, the time in UTC, the
-    status of the guest before, and whether it ran meanwhile. Migration capabilities that somebody has set and that would change
+    status of the guest before, and whether it ran meanwhile. Migration capabilities that are set and would change
     the stream are off for as long as it takes; a note names them.
 
     Where it fails or is interrupted, the guest is left as it was within `timeout` once more; an error after which the guest

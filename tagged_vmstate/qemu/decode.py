@@ -20,7 +20,7 @@ NOTES: Final = 32
 
 
 def _most_repeated(size: int) -> int:
-    """Fields that array elements may add to those that a description spells out, in a section of so many bytes.
+    """Fields that array elements may add to those that a description spells out, in a section of `size` bytes.
 
     An entry for a whole array takes a line however many elements it has, and fields of no bytes take none. So the bytes
     bound what is made of them: two fields a byte, which an array of one-byte structs needs, and in big sections one field

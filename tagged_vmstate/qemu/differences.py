@@ -86,7 +86,7 @@ class Leaf:
 
     Attributes:
         path: The structs that it lies in, and its name.
-        key: Its name, and which of those that have it, whatever structs it lies in.
+        key: Its name, and its ordinal among all fields of that name, in any struct.
         size: Bytes of an element; None where they vary, or QEMU's own code delimits them.
         counts: For each level of the path, how many elements there are. 0: one, or as many as another field holds. None: unknown.
         version: The first version of the section that has it; 0 where a condition decides alone.

@@ -120,7 +120,7 @@ def parse(value: Any, aliases: Aliases = NO_ALIASES) -> Dump:
 
 
 def _has_counts(value: object) -> bool:
-    """Whether something in a dump is an array of so many elements."""
+    """Whether any array in a dump has its length."""
     waiting = [value]
     while waiting:
         each = waiting.pop()

@@ -52,7 +52,7 @@ _NAMED: Final = 8
 
 
 class OriginError(StateError):
-    """This snapshot cannot be exported, whatever its values: it is from elsewhere, or needs tables or another reference."""
+    """This snapshot cannot be exported with any values: it is from elsewhere, or needs tables or another reference."""
 
 
 def export(sections: Sections, target: BinaryIO, encode: Encode | None = None, *, bare: bool = False) -> bool:
@@ -321,21 +321,21 @@ class Head:
         """``idstr#instance``."""
         return label(self.name, self.instance)
 
-    def before(self) -> bytes:
-        """What stands before the bytes of the device."""
+    def ahead(self) -> bytes:
+        """What stands ahead of the bytes of the device."""
         found = struct.pack(">BI", self.type, self.id)
         if self.type in {stream.SECTION_START, stream.SECTION_FULL}:
             found += pack_name(self.name) + struct.pack(">II", self.instance, self.version)
         return found
 
-    def behind(self) -> bytes:
-        """What stands behind them."""
+    def after(self) -> bytes:
+        """What stands after them."""
         return struct.pack(">BI", stream.FOOTER, self.id) if self.has_footer else b""
 
     def around(self, data: bytes, turns: Sequence[int] = ()) -> bytes:
         """The whole section, or the turns of it that `bridge` has joined. Raises StateError where these have other bytes."""
         if not turns:
-            return self.before() + data + self.behind()
+            return self.ahead() + data + self.after()
         if sum(turns[1::3]) != len(data):
             raise StateError(f"{sum(turns[1::3])} bytes, as its turns in the stream have", str(len(data)))
         found, at = [], 0
@@ -371,7 +371,7 @@ class MemoryWriter:
         """One part: a turn of the section, or the next piece of one."""
         records = section.records()
         if not self._is_open:
-            yield head.before()
+            yield head.ahead()
         if "total" in said:
             first = len(self._blocks)
             yield self._list(records[: said["blocks"]], said["total"], said.get("addresses"))
@@ -391,7 +391,7 @@ class MemoryWriter:
         self._written.append(section)
         self._is_open = not said["last"]
         if said["last"]:
-            yield EOS.to_bytes(8, "big") + head.behind()
+            yield EOS.to_bytes(8, "big") + head.after()
 
     def _check(self, run: _Run) -> None:
         if not 0 <= run.block < len(self._blocks):

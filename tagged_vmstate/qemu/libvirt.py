@@ -25,7 +25,7 @@ MAGIC: Final = b"LibvirtQemudSave"
 PARTIAL: Final = b"LibvirtQemudPart"
 """In place of the magic while libvirt is still writing, so also after it died."""
 _NUMBERS: Final = ("version", "size", "was_running", "format", "cookie_offset")
-"""uint32 behind the magic, in the byte order of the host that wrote them; the size is that of the texts."""
+"""uint32 after the magic, in the byte order of the host that wrote them; the size is that of the texts."""
 _UNUSED: Final = 4 * 14
 _HEADER: Final = len(MAGIC) + 4 * len(_NUMBERS) + _UNUSED
 
@@ -142,7 +142,7 @@ def _text(name: str, data: bytes) -> Record:
 def wrapper(records: Records, said: Mapping[str, Any]) -> tuple[str | None, bytes]:
     """What stands ahead of the stream, from the section, and the module for the compression of the stream.
 
-    A text that has grown takes from the room behind it; where that is not enough, what follows moves. A format that is not
+    A text that has grown takes from the room after it; where that is not enough, what follows moves. A format that is not
     written here becomes that of a plain stream, which then follows.
 
     Raises:

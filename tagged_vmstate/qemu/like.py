@@ -1,9 +1,8 @@
 """A snapshot for another QEMU: the layout of a reference stream, the values of the snapshot, matched by name.
 
 The reference was taken of the other QEMU at its reset, so what it holds are that machine's defaults: they fill what the
-snapshot lacks. Of a machine that has run they are another guest's state, and are refused unless somebody says that this is
-meant. What the reference has no place for is lost; each loss is listed, and refused unless it is at its default or somebody
-has named it.
+snapshot lacks. Of a machine that has run they are another guest's state, and are refused unless that is asked
+for. What the reference has no place for is lost; each loss is listed, and refused unless it is at its default or named.
 
 Some things do not go by the sizes of the reference. What QEMU reads by code of its own delimits itself and goes over whole.
 An array is as long as the field that counts it says. Pairs of keys and values are matched by key. A field that holds the

@@ -1,6 +1,6 @@
 """How a QEMU has to be set so that its migration can be read here, and what is asked of it until it takes it.
 
-Others may have set migration capabilities that change the stream (multifd, mapped-ram), need somebody who answers (return-path,
+Migration capabilities that are set may change the stream (multifd, mapped-ram), wait for an answer (return-path,
 postcopy-ram) or stop on the way (pause-before-switchover): for as long as a capture lasts they are off.
 """
 
@@ -23,7 +23,7 @@ _USUAL: Final = {"tls-creds": "", "mode": "normal"}
 
 
 def check_parameters(qmp: Connection) -> None:
-    """Raises CaptureError where a parameter that somebody has set would make another stream than one that is read here."""
+    """Raises CaptureError where a parameter is set that makes a stream that is not read here."""
     parameters = qmp.ask("query-migrate-parameters")
     for name, usual in _USUAL.items():
         value = parameters.text(name, usual)

@@ -23,7 +23,7 @@ class Padding:
     """The rest of an input. That of a pipe, which has to be read to its end for its size, is kept until the context ends.
 
     Args:
-        source: The input, behind the stream.
+        source: The input, at the end of the stream.
 
     Attributes:
         size: Its bytes.

@@ -132,7 +132,7 @@ class Connection:
 
     @property
     def process(self) -> int | None:
-        """The process that listens on a Unix socket, where the system tells; None over TCP."""
+        """The process that listens on a Unix socket, where the system names it; None over TCP."""
         if self._socket.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
             return None
         size = struct.calcsize("3i")

@@ -34,7 +34,7 @@ class Change:
         name: Its name.
         said: What it is about, in words.
         size: Bytes that it has in the new stream; None where it is not in it.
-        is_loss: It cannot go over unless somebody says so.
+        is_loss: It cannot go over, unless `--drop` names it.
         way: What would let it.
     """
 

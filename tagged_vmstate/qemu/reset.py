@@ -1,7 +1,7 @@
 """Whether the machine that a stream was taken of has run, by what the stream says of it.
 
 A QEMU started with -S has the run state `prelaunch`, which QEMU 2.4 and later write (migration/global_state.c), and a clock at
-zero, which all of them write (the section `timer`). Only both tell: a guest that was reset has that run state, too, and one that
+zero, which all of them write (the section `timer`). It takes both: a guest that was reset has that run state, too, and one that
 `-S -loadvm` read; and old machine types leave the run state out. Each stands at a fixed place, whether it is described or not.
 """
 

@@ -441,7 +441,7 @@ class StreamReader:
 
         Args:
             search: What finds the next place to test.
-            test: The test. What it is given ends where the stream does, or well behind what there is to see.
+            test: The test. What it is given ends where the stream does, or well after what there is to see.
             most: Look no further; None for the whole stream.
             zeros: How much of the padding to look at.
 

@@ -1,10 +1,10 @@
-"""The description at the end of a QEMU stream (vmdesc JSON), and device bytes read by it.
+"""The description at the end of a QEMU stream (vmdesc JSON).
 
 For each device it lists the fields in their order: name, type, size, and for arrays ``array_len`` (one entry
 for all) or ``index`` (an entry for each element; since QEMU 10 the last one without). So successive entries of
-one name are one array. Under a struct lie its fields, and behind those its subsections. QEMU writes it in
+one name are one array. Under a struct lie its fields, and after those its subsections. QEMU writes it in
 migration/vmstate.c. A few types are no more than a size, because QEMU writes them with code of its own: their
-bytes are kept under QEMU's type name.
+bytes are kept under QEMU's type name. `decode` reads the bytes of a device by it.
 """
 
 from __future__ import annotations
@@ -251,9 +251,9 @@ class Layout:
 
     Attributes:
         size: How many bytes that are.
-        slots: Its records, in their order, as far as that can be told.
-        unclear: The first record of which it cannot.
-        notes: What could not be told apart, a sentence each.
+        slots: Its records, in their order, as far as their places are certain.
+        unclear: The first record whose place or size is not.
+        notes: What is kept as bytes for that, a sentence each.
         is_described: It is as QEMU describes it.
     """
 
