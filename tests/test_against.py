@@ -17,7 +17,7 @@ from test_command import run
 from test_qemu_dumps import described, field, struct
 
 from tagged_vmstate.errors import LimitError, StateError
-from tagged_vmstate.qemu import against, dumpstate, vmdesc
+from tagged_vmstate.qemu import against, differences, dumpstate, vmdesc
 from tagged_vmstate.sections import Section
 from tagged_vmstate.snapshot import SnapshotWriter
 from tagged_vmstate.sources import open_sections
@@ -183,7 +183,7 @@ class TestSections:
         assert verdict.loads is False
 
     def test_what_is_compared_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(against, "FIELDS", 3)
+        monkeypatch.setattr(differences, "FIELDS", 3)
         two, pair = device("nic", A, B), described(field("a"), field("b", 1))
         assert judged(stream(two), nic=pair).loads
         with pytest.raises(LimitError, match="at most 3 fields and subsections to compare"):

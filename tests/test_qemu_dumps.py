@@ -380,6 +380,18 @@ def test_lengths_that_cannot_be(change: Callable[[Any], Any], words: str) -> Non
         dumpstate.parse(machine(change(TAIL)))
 
 
+def test_many_sections_of_the_name_of_a_long_one_are_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would be compared with all of it."""
+    sections = {f"nic-{number}": {"Description": described()} for number in range(600)}
+    old, new = machine() | sections, machine(*(field(f"f{number}") for number in range(600)))
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    (tmp_path / "new.json").write_text(json.dumps(new))
+    monkeypatch.chdir(tmp_path)
+    expected = b"tagged-vmstate: old.json, new.json: expected at most 262144 fields and subsections to compare, dump has more"
+    done = run("compat", "old.json", "new.json")
+    assert (done.returncode, done.stderr[: len(expected)]) == (2, expected)
+
+
 def test_many_long_arrays_in_each_other_are_a_number_that_can_be_printed() -> None:
     found = field("y", (1 << 63) - 1, num=(1 << 31) - 1)
     for _ in range(60):

@@ -20,7 +20,7 @@ from tagged_vmstate.cli.modules import any_tables, tables
 from tagged_vmstate.cli.paths import alias, not_found
 from tagged_vmstate.cli.render import BAD, DIM, NAME, PLAIN, VALUE, Line, show_lines
 from tagged_vmstate.codec import Unknown
-from tagged_vmstate.errors import Finding, StateError
+from tagged_vmstate.errors import Finding, LimitError, StateError
 from tagged_vmstate.machine import Report, check_by_loading
 from tagged_vmstate.paths import Aliases, format_name, format_path
 from tagged_vmstate.qemu import against, dumpstate
@@ -285,7 +285,10 @@ def compat_command(
     if machine is not None:
         before, after = _of_machine(machine, before, after)
     bad = {REFUSED, WHILE} if strict else {REFUSED}
-    changes = {name: _changes(before, after, name) for name in DIRECTIONS if direction in {"both", name}}
+    try:
+        changes = {name: _changes(before, after, name) for name in DIRECTIONS if direction in {"both", name}}
+    except LimitError as error:
+        raise Trouble(f"{old}, {new}: {error}") from None
     if form == "json":
         print_json({"report": "compat", **{name: _compat_json(found) for name, found in changes.items()}})
     elif form in ci.FORMATS:

@@ -22,9 +22,9 @@ from itertools import groupby
 from typing import Any, Final, TypeAlias
 
 from tagged_vmstate.changes import REFUSED, WHILE, Change
-from tagged_vmstate.errors import LimitError, StateError
+from tagged_vmstate.errors import StateError
 from tagged_vmstate.qemu import stream
-from tagged_vmstate.qemu.differences import FIELD_MISSING, Description, Leaf, differences
+from tagged_vmstate.qemu.differences import FIELD_MISSING, Budget, Description, Leaf, differences
 from tagged_vmstate.qemu.dumpstate import DEVICE_UNKNOWN, Dump, machine_changes, unknown_section
 from tagged_vmstate.qemu.export import Origin
 from tagged_vmstate.qemu.vmdesc import NULL, UNUSED, Field, Struct, is_null, number_type
@@ -33,8 +33,6 @@ from tagged_vmstate.wiretype import brief
 
 CANDIDATES: Final = 16
 """Device types of one section name that are tried; in QEMU 7.2 to 11.1 at most two differ."""
-FIELDS: Final = 1 << 18
-"""Fields and subsections of the reader that are compared at most, those of a type again for each section: a PC has some 700."""
 OUTSIDE: Final = frozenset(
     (
         *("acpi_build", "ads7846", "apic", "arm_timer", "audio", "cpu", "cpu_common", "designware-pcie-host", "eeprom"),
@@ -105,7 +103,7 @@ def judge(sections: Sections, reader: Dump) -> Verdict:
     Raises:
         StateError: It did not come from a QEMU stream of savevm version 3.
         FormatError: It is damaged.
-        LimitError: There is more to compare than `FIELDS`.
+        LimitError: There is more to compare than `differences.FIELDS`.
     """
     items = list(Origin(_WithoutMemory(sections)).items())
     judging = _Judging(reader, is_described=any(struct for _, _, struct in items))
@@ -147,7 +145,7 @@ class _Judging:
     def __init__(self, reader: Dump, *, is_described: bool) -> None:
         self.verdict = Verdict([], {}, [], is_described)
         self._reader = reader
-        self._budget = _Budget()
+        self._budget = Budget()
         on_pci = {name for name, each in reader.devices.items() if any(leaf.owner == PCI for leaf in each.leaves)}
         self._off_bus = reader.only(reader.devices.keys() - on_pci)
 
@@ -214,19 +212,6 @@ def _number(section: Section, said: Mapping[str, Any], key: str) -> int:
     raise error
 
 
-class _Budget:
-    """What is left of `FIELDS`."""
-
-    def __init__(self) -> None:
-        self._left = FIELDS
-
-    def take(self, description: Description) -> None:
-        """Count what a description holds as compared. Raises LimitError where that is too much."""
-        self._left -= len(description.leaves) + len(description.subsections)
-        if self._left < 0:
-            raise LimitError(f"at most {FIELDS} fields and subsections to compare", "more", offset=0, source="stream")
-
-
 def _badness(changes: Sequence[Change]) -> tuple[int, int]:
     return sum(change.effect == REFUSED for change in changes), len(changes)
 
@@ -278,7 +263,7 @@ class _Pair:
 class _Comparison:
     """One section with one device type."""
 
-    def __init__(self, device: str, section: Section, budget: _Budget) -> None:
+    def __init__(self, device: str, section: Section, budget: Budget) -> None:
         self._budget = budget
         self._device = device
         self._section = section
@@ -327,7 +312,7 @@ class _Opened:
         others: The other elements of its arrays that are described otherwise.
     """
 
-    def __init__(self, pair: _Pair, budget: _Budget) -> None:
+    def __init__(self, pair: _Pair, budget: Budget) -> None:
         self._budget = budget
         self.leaves: list[_Written] = []
         self.structs: dict[Path, int] = {}

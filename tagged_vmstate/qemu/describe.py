@@ -10,7 +10,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby, islice
+from itertools import accumulate, groupby
 from typing import Any, TypeAlias, cast
 
 from tagged_vmstate.frames import label
@@ -201,7 +201,7 @@ def _entries(slot: Slot, record: Record) -> Sequence[Field]:
 
 def _elements(slot: Slot, values: Sequence[Records | None]) -> Sequence[Field]:
     """The entries of an array of structs; elements beyond its end are as the last one."""
-    before = [_repeated(field, 1) for field in islice(slot.elements(), len(values))]
+    before = [_repeated(field, 1) for field, _ in zip(slot.elements(), values, strict=False)]
     longer = before + [_repeated(slot.entries[-1], 1)] * (len(values) - len(before))
     after = [_element(field, value) for field, value in zip(longer, values, strict=False)]
     if after == before and len(values) == slot.count:

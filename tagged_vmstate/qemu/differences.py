@@ -21,6 +21,7 @@ from itertools import accumulate, groupby, pairwise
 from typing import Final, TypeAlias
 
 from tagged_vmstate.changes import FINE, REFUSED, WHILE, Change, ChangeRule, Effect
+from tagged_vmstate.errors import LimitError
 from tagged_vmstate.paths import format_path
 from tagged_vmstate.text import counted
 
@@ -69,6 +70,9 @@ SUBSECTION_UNKNOWN: Final = ChangeRule(
     "qemu-subsection-unknown", "a subsection that the reader lacks", "leave unused what needs it"
 )
 
+
+FIELDS: Final = 1 << 18
+"""Fields and subsections of the reader that are compared at most, those of a type again for each section: a PC has 4,000."""
 
 _Words: TypeAlias = tuple[str, str]
 """What the writer has, and the reader."""
@@ -156,9 +160,27 @@ class Description:
     holder: str = ""
     structs: Mapping[tuple[str, ...], int] = field(default_factory=dict)
 
+    @property
+    def extent(self) -> int:
+        """How many fields and subsections it has, those inside included."""
+        return len(self.leaves) + sum(1 + each.extent for each in self.subsections.values())
+
     def at(self, version: int) -> list[Leaf]:
         """The fields that a section of a version has."""
         return [leaf for leaf in self.leaves if leaf.version <= version]
+
+
+class Budget:
+    """What is left of `FIELDS`: sections of one name may all be compared with one description."""
+
+    def __init__(self) -> None:
+        self._left = FIELDS
+
+    def take(self, theirs: Description) -> None:
+        """Count what the reader has as compared. Raises LimitError where that is too much."""
+        self._left -= theirs.extent
+        if self._left < 0:
+            raise LimitError(f"at most {FIELDS} fields and subsections to compare", "more", offset=0, source="dump")
 
 
 def differences(

@@ -17,7 +17,7 @@ from tagged_vmstate.changes import REFUSED, WHILE, Change, ChangeRule, Effect
 from tagged_vmstate.errors import FormatError
 from tagged_vmstate.jsonform import Document
 from tagged_vmstate.paths import Aliases
-from tagged_vmstate.qemu.differences import Description, Leaf, differences
+from tagged_vmstate.qemu.differences import Budget, Description, Leaf, differences
 from tagged_vmstate.wire import NESTING
 from tagged_vmstate.wiretype import brief, is_text
 
@@ -280,7 +280,8 @@ class _Opening:
 
 
 def compare(writer: Dump, reader: Dump) -> list[Change]:
-    """What differs for a QEMU that reads what another writes."""
+    """What differs for a QEMU that reads what another writes. Raises LimitError where that is too much to compare."""
+    budget = Budget()
     found = [*machine_changes(writer.machine, reader.machine), *_lengths(writer, reader)]
     for device, ours in writer.devices.items():
         name = device if device in reader.devices else next(reversed(reader.types.get(ours.name, ())), None)
@@ -294,6 +295,7 @@ def compare(writer: Dump, reader: Dump) -> list[Change]:
         if theirs.name != ours.name:
             words = f"`{ours.name}`", f"`{theirs.name}`"
             found.append(Change(DEVICE_RENAMED, device, (), *words, REFUSED, "", ours.name, unknown))
+        budget.take(theirs)
         found += differences(device, ours, theirs)
     return found
 
