@@ -164,9 +164,7 @@ class TestSections:
         nic = device("nic", written("parent_obj", "struct", 4, struct=inside))
         assert judged(stream(nic, name="0000:00:02.0/nic"), nic=pci).sections == {"0000:00:02.0/nic#0": "nic"}
         [change] = judged(stream(nic), nic=pci).changes
-        assert str(change) == (
-            "nic: loads while that QEMU registers it beside its device types (qemu-device-unknown: written it, read no device type)"
-        )
+        assert str(change) == "nic: refused (qemu-device-unknown: written it, read no device type)"
         assert change.phrases[0] == "Unknown savevm section or instance 'nic' 0"
 
     def test_what_no_dump_has_is_left(self) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final, TypeAlias
 
-from tagged_vmstate.changes import REFUSED, WHILE, Change
+from tagged_vmstate.changes import REFUSED, Change
 from tagged_vmstate.errors import StateError
 from tagged_vmstate.qemu import stream
 from tagged_vmstate.qemu.differences import FIELD_MISSING, Budget, Description, Leaf, differences
@@ -39,10 +39,10 @@ OUTSIDE: Final = frozenset(
         *("globalstate", "i2c_bus", "i82550", "i82551", "i82557a", "i82557b", "i82557c", "i82558a", "i82558b", "i82559a"),
         *("i82559b", "i82559c", "i82559er", "i82562", "i82801", "ide", "ipmi-bmc-sim", "ipmi-interface", "isa-ide", "onenand"),
         *("PCIBUS", "pxa2xx_cm", "pxa2xx_i2s", "pxa2xx_keypad", "pxa2xx_lcdc", "pxa2xx_mm", "pxa2xx_pm", "s390-skeys"),
-        *("s390_css", "slirp", "timer", "todclock", "tsc2301", "virt_acpi_build"),
+        *("s390_css", "slirp", "timer", "todclock", "tsc2301", "vga", "virt_acpi_build"),
     )
 )
-"""Sections that QEMU 7.2, 10.0 and 11.1 register beside their device types, so that no dump has them."""
+"""Sections that QEMU 7.2, 10.0 or 11.1 registers beside its device types, so that no dump has them."""
 PCI: Final = "PCIDevice"
 """What describes a PCI device inside: the name of its section has its place on the bus."""
 _BYTES: Final = frozenset({"buffer", UNUSED})
@@ -176,11 +176,10 @@ class _Judging:
             if name in OUTSIDE:
                 self._leave(section, NOT_IN_DUMP)
             else:
-                condition = "that QEMU registers it beside its device types"
                 instance = _number(section, {"instance": section.instance, **said}, "instance")
                 phrases = unknown_section(section.device, instance)
                 words = "it", "no device type"
-                self.verdict.changes.append(Change(DEVICE_UNKNOWN, name, (), *words, WHILE, condition, section.label, phrases))
+                self.verdict.changes.append(Change(DEVICE_UNKNOWN, name, (), *words, REFUSED, "", section.label, phrases))
             return
         if struct is None or not struct.name:
             struct = None
