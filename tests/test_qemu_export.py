@@ -175,7 +175,9 @@ def small(*fields: dict[str, object], data: bytes = b"", memory: bytes = b"", ma
     memory = memory or ram(blocks(r=2 * PAGE) + page(0, b"a" * PAGE, "r") + page(PAGE, b"\0"), b"")
     devices = full(3, "dev", data) + full(4, "timer", bytes(24))
     clock = [field("cpu_ticks_offset", "int64", 8), field("unused", "unused_buffer", 8), field("cpu_clock_offset", "int64", 8)]
-    return MAGIC + configuration(machine) + memory + devices + b"\0" + description(device("dev", *fields), device("timer", *clock))
+    return (
+        MAGIC + configuration(machine) + memory + devices + b"\0" + description(device("dev", *fields), device("timer", *clock))
+    )
 
 
 NUMBER = small(field("x", "uint8", 1), data=b"\5")

@@ -52,9 +52,9 @@ class Move:
     """Something that is not in the new stream as it was in the snapshot.
 
     Attributes:
-        what: ``renamed``, ``resized``, ``kept`` in a size that the reference does not have, ``carried``: a subsection that the
-            reference lacks, ``filled`` from the reference, ``dropped``, ``lost``: in use and not named, or ``taken``: it would be
-            filled from a reference that has run.
+        what: ``renamed``, ``resized``, ``kept`` in a size that the reference does not have, ``carried``: a subsection or a field
+            on a condition that the reference lacks, ``filled`` from the reference, ``dropped``, ``lost``: in use and not named,
+            or ``taken``: it would be filled from a reference that has run.
         section: ``device#instance``.
         path: Names and indexes.
         said: What it is about, in words.
@@ -81,7 +81,7 @@ class Likeness:
         drops: What may be lost.
         takes: The state of a reference that has run may be written.
         resized: The blocks of memory that are to have the sizes of the reference.
-        known: The subsections of the other QEMU, which are written although the reference lacks them.
+        known: What the other QEMU knows: subsections and fields that are written although the reference lacks them.
 
     Attributes:
         moves: Everything that does not go over as it is.
@@ -118,7 +118,7 @@ class Likeness:
         self._slots: Slots | None = None
         self._our_slots: Slots | None = None
         self._device: tuple[str, int] = "", 0
-        self._added: dict[Path, list[Struct]] = {}
+        self._added: dict[Path, list[tuple[int, Slot]]] = {}
         self._ours: dict[str, str] = {}
         self._written: dict[str, list[Struct]] = {}
         self.dropped: list[Pattern] = []
@@ -260,29 +260,40 @@ class Likeness:
             if count := _count(wanted, found[-1]):
                 counts[count] = None
         has_room = self._slots is not None and not (like and is_kept(like[-1]))
-        carried = tuple(self._leftover(section, path, left.values(), has_room=has_room))
-        gone = {(0, record.length) for record in left.values()}  # QEMU does not describe an array without elements
-        fields = (wanted if _count(wanted, each) in gone else each for wanted, each in zip(like, found, strict=True))
-        return (*fields, *carried)
+        carried = list(self._leftover(section, path, left.values(), has_room=has_room))
+        gone = {(0, left[name].length) for name in left.keys() - {each.name for _, each in carried}}
+        # QEMU does not describe an array without elements
+        fields = [wanted if _count(wanted, each) in gone else each for wanted, each in zip(like, found, strict=True)]
+        for place, record in carried:
+            fields.insert(place, record)
+        return tuple(fields)
 
-    def _leftover(self, section: str, path: Path, left: Iterable[Record], *, has_room: bool) -> Iterator[Record]:
-        """Of what the reference lacks the subsections that its QEMU knows, which go over; all else is lost."""
+    def _leftover(self, section: str, path: Path, left: Iterable[Record], *, has_room: bool) -> Iterator[tuple[int, Record]]:
+        """Of what the reference lacks what its QEMU knows, which goes over, with its place; all else is lost."""
+        beside = list(self._slots.inside(path).items()) if self._slots else []
         for record in left:
             here = (*path, record.name)
             slot = self._our_slots.get(here) if has_room and self._our_slots else None
-            subsection = slot and slot.subsection
-            misfit = self._misfit(here, subsection) if subsection else ""
-            if subsection and misfit is None:
-                self._added.setdefault(path, []).append(subsection)
-                self._note("carried", section, here, "a subsection that the reference lacks and its QEMU knows")
-                yield record
+            place = self._place(here, slot, beside) if slot else ""
+            if slot and isinstance(place, int):
+                beside.insert(place, (record.name, slot))
+                self._added.setdefault(path, []).append((place, slot))
+                what = "a subsection" if slot.subsection else "a field on a condition"
+                self._note("carried", section, here, f"{what} that the reference lacks and its QEMU knows")
+                yield place, record
             else:
-                self._lose(section, here, f"`{record.describe()}`", is_default=record.is_default, way=misfit or "")
+                self._lose(section, here, f"`{record.describe()}`", is_default=record.is_default, way=str(place))
 
-    def _misfit(self, path: Path, subsection: Struct) -> str | None:
-        """Why a subsection that the reference lacks cannot be written; None where it can."""
+    def _place(self, path: Path, slot: Slot, beside: Sequence[tuple[str, Slot]]) -> int | str:
+        """Where something that the reference lacks is written; or why it cannot be."""
         names = tuple(part for part in path if isinstance(part, str))
-        return self._known.misfit(*self._device, names, subsection) if self._known else ASK_FOR_TABLES
+        if not self._known:
+            return ASK_FOR_TABLES
+        if slot.subsection:
+            misfit = self._known.misfit(*self._device, names, slot.subsection)
+            return len(beside) if misfit is None else misfit
+        fields = [name for name, each in beside if not each.subsection]
+        return self._known.place(*self._device, names, slot.entries, fields)
 
     def _lacking(self, section: str, path: Path, like: Record, counts: Counts) -> Record:
         """A field that the snapshot lacks: one from the reference, or an array that has no elements in the snapshot."""
