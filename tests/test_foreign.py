@@ -65,7 +65,7 @@ MET = {
 def test_it_is_named(name: str) -> None:
     data, words = MET[name]
     for given in (data, data + bytes(5000)):
-        with pytest.raises(FormatError, match="a snapshot, JSON or a QEMU migration stream, file has ") as caught:
+        with pytest.raises(FormatError, match="a snapshot, its JSON form or a QEMU migration stream, file has ") as caught:
             open_sections(io.BytesIO(given))
         assert words in str(caught.value)
 

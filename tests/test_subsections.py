@@ -200,7 +200,7 @@ def test_a_dump_of_another_qemu_or_machine() -> None:
         ),
         ("list.json", 2, "list.json: expected what QEMU's -dump-vmstate writes, found another JSON"),
         ("bad.json", 2, "bad.json: "),
-        ("ours.mig", 2, "ours.mig: expected what QEMU's -dump-vmstate writes, found no JSON"),
+        ("ours.mig", 2, "ours.mig: expected what QEMU's -dump-vmstate writes, found a QEMU migration stream"),
         ("nothing.json", 2, "expected what QEMU's -dump-vmstate writes, got `nothing.json`, which is no file"),
         ("board:MACHINE", 2, "got `board:MACHINE`, which is no file"),
     ],

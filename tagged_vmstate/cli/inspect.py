@@ -180,7 +180,8 @@ def _info_lines(
         yield [(text, BAD if text.startswith("damaged") else style) for text, style in line]
     yield []
     total = sum(entry.size for entry in entries)
-    yield [(f"{len(entries)} sections, {size_text(total)} of fields", DIM)]
+    count = "1 section" if len(entries) == 1 else f"{len(entries)} sections"
+    yield [(f"{count}, {size_text(total)} of fields", DIM)]
     if checksums:
         yield _checksum_line(checksums, entries)
     for sentence in damage:

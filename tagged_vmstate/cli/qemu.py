@@ -120,6 +120,8 @@ def export_command(
             likeness = Likeness(snapshot, reference, named, lossy, takes=takes, resized=resized, known=known)
             for pattern in named.unused:
                 check_names(pattern, reference)
+            for name, place in likeness.unnamed.items():
+                raise Trouble(f"{file}: no `{name}` there, which --alias names for {place}")
             for pattern in lossy:
                 if pattern not in likeness.dropped:
                     check_names(pattern, snapshot)
@@ -178,7 +180,7 @@ def _report(likeness: Likeness, reference: str) -> None:
         count = len(likeness.taken)
         values = "1 value would be that" if count == 1 else f"{count} values would be those"
         what = f"{values} of another guest, as {reference} has run ({likeness.has_run})"
-        say(f"refused: {what}: take it of a QEMU started with -S, or say --reference-values")
+        say(f"refused: {what}: take the reference from a QEMU started with -S, or allow it by --reference-values")
     if likeness.lost or likeness.taken:
         raise click.exceptions.Exit(1)
 

@@ -107,6 +107,7 @@ class Likeness:
     ) -> None:
         self.moves: list[Move] = []
         self._from = Origin(snapshot)
+        self._reference = reference.name
         with naming(reference.name):
             self._like = Origin(reference)
             self._like_structs = self._like.structs()
@@ -122,6 +123,8 @@ class Likeness:
         self._ours: dict[str, str] = {}
         self._written: dict[str, list[Struct]] = {}
         self.dropped: list[Pattern] = []
+        self._aliased: dict[str, str] = {}
+        self._found: set[str] = set()
         self._blocks = dict(self._memory(resized))
         self._sections = dict(self._merged())
         self._note_commands()
@@ -135,6 +138,11 @@ class Likeness:
     def taken(self) -> list[Move]:
         """What would be the state of the reference's machine."""
         return [move for move in self.moves if move.what == "taken"]
+
+    @property
+    def unnamed(self) -> dict[str, str]:
+        """Names that the aliases give and the snapshot has nowhere -> the place in the reference of the first."""
+        return {name: place for name, place in self._aliased.items() if name not in self._found}
 
     def write(self, target: BinaryIO) -> None:
         """Write the stream. Raises StateError where a value does not fit, FormatError and OSError."""
@@ -165,7 +173,8 @@ class Likeness:
         if not common or self._from.page_size != self._like.page_size:
             found = f"memory {', '.join(wanted) or 'nowhere'}, in pages of {self._like.page_size} bytes"
             mine = f"memory {', '.join(ours) or 'nowhere'}, in pages of {self._from.page_size} bytes"
-            raise OriginError(f"a reference of the same architecture ({mine})", found)
+            with naming(self._reference):
+                raise OriginError(f"a reference of the same architecture ({mine})", found)
         for change in ramblocks.changes(self._from, self._like, resized):
             if change.is_loss:
                 self._lose(ramblocks.LABEL, (change.name,), change.said, is_default=False, way=change.way)
@@ -205,6 +214,7 @@ class Likeness:
             records = section.records()
             alias = self._aliases.get(head.label, ())
             candidates = ours.get(label(alias or head.name, head.instance))
+            self._note_alias(alias, head.label, (), is_found=bool(candidates))
             if candidates:
                 if alias:
                     self._ours[head.label] = label(alias, head.instance)
@@ -248,6 +258,7 @@ class Likeness:
             here = (*path, wanted.name)
             alias = self._aliases.get(section, here)
             record = left.pop(alias or wanted.name, None)
+            self._note_alias(alias, section, here, is_found=record is not None)
             if record and alias:
                 self._note("renamed", section, here, f"`{alias}` in the snapshot")
             if record and (count := _count(wanted, record)) and count in found_versions:
@@ -410,6 +421,13 @@ class Likeness:
             self._note("filled", section, path, f"{said}: the reference machine's own state was written")
         elif self.has_run:
             self._note("taken", section, path, f"{said}, the state of another guest")
+
+    def _note_alias(self, alias: str | None, section: str, path: Path, *, is_found: bool) -> None:
+        """Note whether the snapshot has what an alias names."""
+        if alias and is_found:
+            self._found.add(alias)
+        elif alias:
+            self._aliased.setdefault(alias, format_path(section, path))
 
     def _note(self, what: What, section: str, path: Path, said: str) -> None:
         self.moves.append(Move(what, section, path, said))
