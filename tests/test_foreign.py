@@ -57,6 +57,10 @@ MET = {
         "a VDI disk image: a disk holds no state",
     ),
     "disk": (bytes(510) + b"\x55\xaa", "a disk, by its boot sector"),
+    "zeros": (
+        bytes(4096) + b"QEVM",
+        "zeros: a stream that QEMU wrote at an offset (migrate file:FILE,offset=N) begins after them",
+    ),
     "XML": (b"<domain type='kvm'>", "virsh save writes its state"),
 }
 

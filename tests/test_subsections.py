@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +223,19 @@ def test_by_the_command(tables: str, status: int, words: str, tmp_path: Path, mo
     done = CliRunner().invoke(cli, ["export", "ours.mig", "--like", "bare.mig", *options, "-o", "out"])
     assert (done.exit_code, (tmp_path / "out").exists()) == (status, not status), done.output
     assert words in done.output
+
+
+def test_the_dump_comes_through_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `--tables <(ssh host cat dump.json)` gives it."""
+    (tmp_path / "ours.mig").write_bytes(OURS)
+    (tmp_path / "bare.mig").write_bytes(BARE)
+    os.mkfifo(tmp_path / "dump")
+    writer = threading.Thread(target=(tmp_path / "dump").write_text, args=[json.dumps(dump(TOP))])
+    writer.start()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["export", "ours.mig", "--like", "bare.mig", "--tables", "dump", "-o", "out"])
+    writer.join()
+    assert (done.exit_code, "carried: dev#0/" in done.output) == (0, True), done.output
 
 
 def test_the_subsections_of_a_real_stream_by_the_dump_of_its_qemu() -> None:

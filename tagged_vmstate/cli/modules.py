@@ -67,7 +67,7 @@ def any_tables(spec: str, aliases: Aliases = dumpstate.NO_ALIASES) -> Sequence[E
 
 def dump(spec: str) -> dumpstate.Dump:
     """What QEMU's -dump-vmstate wrote, where nothing else will do."""
-    if spec != STANDARD and not Path(spec).is_file():
+    if spec != STANDARD and (not Path(spec).exists() or Path(spec).is_dir()):
         raise Trouble(f"expected what QEMU's -dump-vmstate writes, got `{spec}`, which is no file")
     with opened_file(spec) as file:
         document = _document(spec, file, "what QEMU's -dump-vmstate writes", "a dump")

@@ -265,7 +265,7 @@ def compat_command(
     """Compare tables with tables: can NEW load what OLD saved, can OLD load what NEW saves, and on which condition.
 
     OLD and NEW are module:MACHINE or tables exported as JSON; or both are what QEMU's -dump-vmstate wrote, and
-    what is told is what each difference does to a migration between the two.
+    the question is what each difference does to a migration between the two.
 
     \b
     Examples:
