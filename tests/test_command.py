@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import pytest
 from conftest import DATA, STREAMS
+from forked import Server
 from qemu_streams import EOF, MAGIC, blocks, page, ram
 from terminal import on_a_terminal
 from test_snapshot import hostile
@@ -28,8 +29,18 @@ from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 
+SERVERS: list[Server] = []
+"""The one, once it is needed."""
+
 
 def run(*arguments: object, given: bytes | None = None, **more: object) -> subprocess.CompletedProcess[bytes]:
+    """The command; with an environment of its own or the like in an interpreter of its own."""
+    if not more.keys() - {"cwd"}:
+        if not SERVERS:
+            SERVERS.append(Server())
+        done = SERVERS[0].run([*map(str, arguments)], given, **more)
+        if done:
+            return done
     command = [sys.executable, "-m", "tagged_vmstate", *map(str, arguments)]
     return subprocess.run(command, input=given, capture_output=True, check=False, timeout=60, **more)  # type: ignore[call-overload,no-any-return]  # passed on
 
