@@ -82,6 +82,12 @@ FOREIGN: Final = (
     _disk(0, b"QED\0", "a QED disk image"),
     _disk(0, b"LUKS\xba\xbe", "a LUKS volume"),
     _disk(510, b"\x55\xaa", "a disk, by its boot sector"),
+    Foreign(
+        ((0, bytes(512)),),
+        "zeros",
+        "a stream that QEMU wrote at an offset (migrate file:FILE,offset=N) begins after them; "
+        "tail -c +$((N + 1)) FILE takes it out",
+    ),
     Foreign(((0, b"<"),), "XML or HTML", "a domain's XML holds its settings; virsh save writes its state"),
 )
 

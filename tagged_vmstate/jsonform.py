@@ -231,7 +231,8 @@ class JsonForm:
             if key == "sections":
                 return True
             if not isinstance(key, str) or key not in keys or key in self._members:
-                raise text.error('"format", "version", "attributes" and "sections", each once', brief(key))
+                found = "a dump of QEMU's (-dump-vmstate), no stream" if key == "vmschkmachine" else brief(key)
+                raise text.error('"format", "version", "attributes" and "sections", each once', found)
             self._members[key] = text.value("a value")
             if text.peek() != "}":
                 text.expect(",", "a comma or the end of the object")

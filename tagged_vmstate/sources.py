@@ -146,7 +146,9 @@ def check_foreign(head: bytes) -> None:
     """Raise FormatError where a file that begins so is of another kind that is known, with the way from there."""
     kind = foreign(head)
     if kind and not _is_ours(head):
-        raise FormatError("a snapshot, JSON or a QEMU migration stream", f"{kind.name}: {kind.way}", offset=0, source="file")
+        raise FormatError(
+            "a snapshot, its JSON form or a QEMU migration stream", f"{kind.name}: {kind.way}", offset=0, source="file"
+        )
 
 
 def _is_ours(head: bytes) -> bool:

@@ -305,7 +305,8 @@ class TestMachine:
         [
             ("format-v1.tvm.xz", "expected a snapshot that `import` made of a QEMU stream"),
             ("pc2.2-qemu7.2.mig.xz", "expected a stream that describes its devices, got one without a description"),
-            ("pc-qemu7.2.vmstate.json.xz", "pc-qemu7.2.vmstate.json.xz: "),
+            ("pc-qemu7.2.vmstate.json.xz", "JSON has a dump of QEMU's (-dump-vmstate), no stream - at line 2"),
+            ("q35-qemu7.2.mig.xz", "expected a stream of the machine type of the dumps (pc-i440fx-7.2), got one of pc-q35-7.2"),
         ],
     )
     def test_what_is_no_machine(self, name: str, words: str) -> None:

@@ -57,6 +57,10 @@ MET = {
         "a VDI disk image: a disk holds no state",
     ),
     "disk": (bytes(510) + b"\x55\xaa", "a disk, by its boot sector"),
+    "zeros": (
+        bytes(4096) + b"QEVM",
+        "zeros: a stream that QEMU wrote at an offset (migrate file:FILE,offset=N) begins after them",
+    ),
     "XML": (b"<domain type='kvm'>", "virsh save writes its state"),
 }
 
@@ -65,7 +69,7 @@ MET = {
 def test_it_is_named(name: str) -> None:
     data, words = MET[name]
     for given in (data, data + bytes(5000)):
-        with pytest.raises(FormatError, match="a snapshot, JSON or a QEMU migration stream, file has ") as caught:
+        with pytest.raises(FormatError, match="a snapshot, its JSON form or a QEMU migration stream, file has ") as caught:
             open_sections(io.BytesIO(given))
         assert words in str(caught.value)
 

@@ -12,7 +12,7 @@ from test_command import run
 MEMORY = ram(blocks(mem=4096) + page(0, b"\1", "mem"), b"", number=9)
 DEVICES = full(1, "odd", b"abc") + full(2, "dev", b"\5")
 UNKNOWN = MAGIC + MEMORY + DEVICES + EOF + description(device("dev", field("x", "uint8", 1)))
-NOTE = "tagged-vmstate: note: {}odd#0: 3 bytes are described nowhere; kept as bytes\n"
+NOTE = "tagged-vmstate: note: {}odd#0: 3 bytes are not described; kept as bytes\n"
 
 
 @pytest.mark.parametrize(

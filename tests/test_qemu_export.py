@@ -803,7 +803,10 @@ class TestLike:
         assert done.returncode == 1
         assert "lost: cpu#0/cpreg_vmstate_indexes[86]: the key 0x40200000200f3a00 with the value 0x0" in said
         assert "0x3010006 of the constant 0x603000000013c00a, where the other QEMU loads only 0x3000006" in said
-        assert "(its run state is `running`): take it of a QEMU started with -S, or say --reference-values" in said
+        assert (
+            "(its run state is `running`): take the reference from a QEMU started with -S, or allow it by --reference-values"
+            in said
+        )
         done = run("export", new, "--like", reset, "--drop", "*/*", "-o", tmp_path / "out.mig")
         assert done.returncode == 0, done.stderr
         cpu = json.loads(shown("to-json", tmp_path / "out.mig", "--values"))["cpu"]
@@ -933,6 +936,8 @@ class TestExitStatus:
             ("vm.mig --like shorter.mig --resize-block q", 2, "no field `ram/q`; near it: ram#0/r"),
             ("vm.mig --like less.mig --drop dev/y", 2, "no field `dev/y`; near it: dev#0/x"),
             ("vm.mig --like vm.mig --alias dev/y=x", 2, "no field `dev/y`"),
+            ("vm.mig --like vm.mig --alias dev/x=z", 2, "vm.mig: no `z` there, which --alias names for dev#0/x"),
+            ("vm.mig --like vm.mig --alias dev=z", 2, "vm.mig: no `z` there, which --alias names for dev#0"),
             ("vm.mig --resize-block r", 2, "--resize-block belong to --like"),
             ("cut.mig", 2, "cut.mig: "),
             ("cut.mig --like vm.mig", 2, "cut.mig: "),
@@ -942,7 +947,7 @@ class TestExitStatus:
             ("elsewhere.tvm", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
             ("elsewhere.tvm --like vm.mig", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
             ("vm.mig --like elsewhere.tvm", 2, "elsewhere.tvm: expected a snapshot that `import` made of a QEMU stream"),
-            ("vm.mig --like arm.mig", 2, "expected a reference of the same architecture"),
+            ("vm.mig --like arm.mig", 2, "arm.mig: expected a reference of the same architecture"),
             (
                 "lies.json",
                 2,

@@ -242,7 +242,7 @@ class TestNotDescribed:
         sections, notes = load(MAGIC + full(1, "mine", b"abc") + full(2, "dev", b"\0\0\0\x07\x09") + EOF + description(DEV))
         assert values(sections["mine#0"][0].records()) == [("bytes@0", "buffer[3]", b"abc")]
         assert len(sections["dev#0"][0].records()) == 2
-        assert notes == ["mine#0: 3 bytes are described nowhere; kept as bytes"]
+        assert notes == ["mine#0: 3 bytes are not described; kept as bytes"]
 
     @pytest.mark.parametrize("has_footer", [True, False])
     def test_no_description_at_all(self, *, has_footer: bool) -> None:

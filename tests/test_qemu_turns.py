@@ -66,7 +66,7 @@ def test_other_items_between_them_leave_them_apart_and_count_on() -> None:
     ]
     found = import_stream(io.BytesIO(stream))
     assert list(found)
-    assert [note for note in found.notes if note.startswith("htab")] == ["htab#0: 10 bytes are described nowhere; kept as bytes"]
+    assert [note for note in found.notes if note.startswith("htab")] == ["htab#0: 10 bytes are not described; kept as bytes"]
 
 
 def test_two_devices_one_after_the_other() -> None:
@@ -92,7 +92,7 @@ def test_what_came_before_damage_is_there() -> None:
     with pytest.raises(FormatError, match="a command"):
         sections.extend(found)
     assert [(each.kind, each.records()[0].value) for each in sections] == [("part", b"onetwo")]
-    assert found.notes == ["htab#0: 6 bytes are described nowhere; kept as bytes"]
+    assert found.notes == ["htab#0: 6 bytes are not described; kept as bytes"]
 
 
 def test_a_snapshot_of_an_earlier_build_is_exported() -> None:

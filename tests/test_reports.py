@@ -119,7 +119,7 @@ class TestJUnit:
         lines = (failure.text or "").splitlines()
         assert [line.split("(")[1].split(":")[0] for line in lines] == ["type-changed", "field-unknown"]
         assert failure.attrib == {"type": "type-changed", "message": f"{lines[0]}, and 1 more"}
-        assert lines[0].endswith("; to mend it: declare the narrower type in widens_from, or a new field beside the old one")
+        assert lines[0].endswith("; fix: declare the narrower type in widens_from, or a new field beside the old one")
 
     def test_of_a_check(self, chips: Path) -> None:
         made_by(chips, "import old, tagged_vmstate as tv; tv.Machine([old.Timer(count=1), old.Uart(baud=2)]).save('vm.old.tvm')")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +202,7 @@ def test_a_dump_of_another_qemu_or_machine() -> None:
         ),
         ("list.json", 2, "list.json: expected what QEMU's -dump-vmstate writes, found another JSON"),
         ("bad.json", 2, "bad.json: "),
-        ("ours.mig", 2, "ours.mig: expected what QEMU's -dump-vmstate writes, found no JSON"),
+        ("ours.mig", 2, "ours.mig: expected what QEMU's -dump-vmstate writes, found a QEMU migration stream"),
         ("nothing.json", 2, "expected what QEMU's -dump-vmstate writes, got `nothing.json`, which is no file"),
         ("board:MACHINE", 2, "got `board:MACHINE`, which is no file"),
     ],
@@ -221,6 +223,19 @@ def test_by_the_command(tables: str, status: int, words: str, tmp_path: Path, mo
     done = CliRunner().invoke(cli, ["export", "ours.mig", "--like", "bare.mig", *options, "-o", "out"])
     assert (done.exit_code, (tmp_path / "out").exists()) == (status, not status), done.output
     assert words in done.output
+
+
+def test_the_dump_comes_through_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `--tables <(ssh host cat dump.json)` gives it."""
+    (tmp_path / "ours.mig").write_bytes(OURS)
+    (tmp_path / "bare.mig").write_bytes(BARE)
+    os.mkfifo(tmp_path / "dump")
+    writer = threading.Thread(target=(tmp_path / "dump").write_text, args=[json.dumps(dump(TOP))])
+    writer.start()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["export", "ours.mig", "--like", "bare.mig", "--tables", "dump", "-o", "out"])
+    writer.join()
+    assert (done.exit_code, "carried: dev#0/" in done.output) == (0, True), done.output
 
 
 def test_the_subsections_of_a_real_stream_by_the_dump_of_its_qemu() -> None:
@@ -247,3 +262,77 @@ def test_the_subsections_of_a_real_stream_by_the_dump_of_its_qemu() -> None:
         "cpu/poll_control_msr": "the dump has no device of the section `cpu`",
         "piix4_pm/memhp": "that QEMU reads 5 fields in it, not 1",
     }
+
+
+ASKED, SENT, AFTER = field("is_set", "uint8", 1), field("data", "buffer", 3), field("b", "uint8", 1)
+UNSENT = small(ASKED, AFTER, data=b"\0\7")
+DATA_READ = read("data", 3, condition=True)
+
+
+def conditional(*fields: Json) -> Json:
+    """A dump whose device has these fields."""
+    return dump(known(*fields, name="dev"))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "data"),
+    [((read("is_set", 1), DATA_READ, read("b", 1)), b"\1xyz\2"), ((read("is_set", 1), read("b", 1), DATA_READ), b"\1\2xyz")],
+    ids=["where the snapshot has it", "elsewhere"],
+)
+def test_a_field_on_a_condition_goes_over_at_its_place_in_the_dump(theirs: tuple[Json, ...], data: bytes) -> None:
+    ours = small(ASKED, SENT, AFTER, data=b"\1xyz\2")
+    likeness = like(ours, UNSENT, conditional(*theirs))
+    assert [(move.what, move.place) for move in likeness.moves] == [("carried", "dev#0/data")]
+    assert data in written(likeness)
+    assert fields(written(likeness)) == fields(ours)
+
+
+def test_a_field_on_a_condition_in_one_element_of_an_array_and_in_a_subsection() -> None:
+    """As IDE's `identify_data`: the second of two drives has it, in a subsection that both have."""
+
+    def drives(*insides: tuple[Json, ...]) -> list[Json]:
+        parts = [sub(*inside, name="s/sub") for inside in insides]
+        structs = [{"vmsd_name": "s", "version": 1, "fields": [KEPT], "subsections": [part]} for part in parts]
+        sizes = [1 + len(sent(b"", "s/sub")) + sum(each["size"] for each in inside) for inside in insides]
+        return [
+            field("s", "struct", size, index=index, struct=struct)
+            for index, (size, struct) in enumerate(zip(sizes, structs, strict=True))
+        ]
+
+    bare = b"\1" + sent(b"\0\7", "s/sub")
+    whole = bare + b"\1" + sent(b"\1xyz\2", "s/sub")
+    ours = small(*drives((ASKED, AFTER), (ASKED, SENT, AFTER)), data=whole)
+    reference = small(*drives((ASKED, AFTER), (ASKED, AFTER)), data=bare * 2)
+    inside = known(read("is_set", 1), DATA_READ, read("b", 1), name="s/sub")
+    element = known(read("a", 1), name="s", subsections=(inside,))
+    likeness = like(ours, reference, conditional(read("s", 8, num=2, Description=element)))
+    assert [(move.what, move.place) for move in likeness.moves] == [("carried", 'dev#0/s[1]/"s/sub"/data')]
+    assert whole in written(likeness)
+    assert fields(written(likeness)) == fields(ours)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "reason"),
+    [
+        ((read("is_set", 1), read("b", 1)), "that QEMU does not know it"),
+        ((read("is_set", 1), read("data", 3), read("b", 1)), "that QEMU reads it on no condition, but the reference lacks it"),
+        ((read("is_set", 1), read("data", 4, condition=True), read("b", 1)), "that QEMU reads 4 bytes for `data`, not 3"),
+        ((read("b", 1), DATA_READ, read("is_set", 1)), "the fields beside it are others, or in another order, than in the dump"),
+        ((DATA_READ,), "the fields beside it are others, or in another order, than in the dump"),
+        (
+            (read("is_set", 1), DATA_READ, read("c", 1), DATA_READ, read("b", 1)),
+            "that QEMU reads 2 fields in it, not 1",
+        ),
+    ],
+)
+def test_a_field_that_may_be_read_otherwise_is_lost_and_says_why(theirs: tuple[Json, ...], reason: str) -> None:
+    [move] = like(small(ASKED, SENT, AFTER, data=b"\1xyz\2"), UNSENT, conditional(*theirs)).moves
+    assert (move.what, move.place) == ("lost", "dev#0/data")
+    assert reason in move.said
+
+
+def test_types_of_one_section_that_read_a_field_in_different_places() -> None:
+    one, other = ((read("is_set", 1), DATA_READ, read("b", 1)), (read("is_set", 1), read("b", 1), DATA_READ))
+    two = {**conditional(*one), "dev-type-2": conditional(*other)["dev-type"]}
+    [move] = like(small(ASKED, SENT, AFTER, data=b"\1xyz\2"), UNSENT, two).moves
+    assert (move.what, "in different places" in move.said) == ("lost", True)

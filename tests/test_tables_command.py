@@ -188,7 +188,7 @@ class TestCheck:
         assert all(each["remedy"] for each in found["findings"])
         text = run("check", STREAM, "--against", "newer:MACHINE").stdout.decode()
         assert (
-            "refused  ps2kbd#0/scancode_set  wrong-type\n         expected `int16`, snapshot has `int32`\n         to mend it: declare"
+            "refused  ps2kbd#0/scancode_set  wrong-type\n         expected `int16`, snapshot has `int32`\n         fix: declare"
             in text
         )
         assert text.splitlines()[-1].startswith("cannot be loaded: ")
@@ -207,7 +207,7 @@ class TestCheck:
         found = report("check", "many.tvm", "--against", "board:MACHINE", status=1)
         assert (len(found["findings"]), found["more"]) == (2_000, 303)
         lines = run("check", "many.tvm", "--against", "board:MACHINE").stdout.decode().splitlines()
-        assert lines[-2:] == ["and 303 more", "cannot be loaded: 1200 problems, 1103 more to know"]
+        assert lines[-2:] == ["and 303 more", "cannot be loaded: 1200 problems, 1103 notes"]
 
     def test_tables_that_were_exported(self, board: Path) -> None:
         shown("tables", "newer:MACHINE", "-o", board / "newer.json")
@@ -379,7 +379,10 @@ class TestBadTables:
             ("board:nothing", "board has no `nothing`; near it: MACHINE, PS2, Keyboard"),
             ("exits:MACHINE", "cannot import exits: SystemExit: no screen"),
             ("board:exits", "board:exits cannot be called: SystemExit"),
-            (STREAM, "expected tables as JSON, or module:MACHINE, found no JSON"),
+            (
+                STREAM,
+                "expected tables as JSON, or module:MACHINE, found a QEMU migration stream, which `check STREAM --against DUMP` takes",
+            ),
         ],
     )
     def test_one_sentence(self, board: Path, spec: object, words: str) -> None:

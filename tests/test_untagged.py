@@ -434,7 +434,7 @@ class TestVersion2Files:
         monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
         done = run("import", "old.vm", "--tables", "board:MACHINE", "-o", "new.tvm")
         said = done.stderr.decode()
-        assert said == "tagged-vmstate: note: stranger#1: 3 bytes are described nowhere; kept as bytes\n"
+        assert said == "tagged-vmstate: note: stranger#1: 3 bytes are not described; kept as bytes\n"
         tree = shown("show", "new.tvm")
         assert "scancode_set  int32  1" in tree
         assert "stranger#1\n└─ bytes@0  buffer[3]  01 02 03\n" in tree

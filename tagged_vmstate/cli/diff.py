@@ -60,9 +60,11 @@ DIFFERENT = 1
     shell_complete=complete.path,
     help="Leave out a device, or DEVICE/FIELD; several.",
 )
-@click.option("--max", "most", type=Integer(min=0), metavar="N", help="Tell at most N differences, and how many more there are.")
+@click.option("--max", "most", type=Integer(min=0), metavar="N", help="Show at most N differences, and count the rest.")
 @TABLES_OPTION
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to tell it.")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For a person or a program."
+)
 def diff_command(old: str, new: str, *, paths: tuple[str, ...], most: int | None, spec: str | None, form: str) -> int:
     """What differs between the state of OLD and NEW, by device, instance and field; of buffers and memory the ranges.
 

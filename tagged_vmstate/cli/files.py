@@ -216,6 +216,7 @@ def opened_snapshot(path: str, *, is_one_of: bool = False) -> Iterator[Snapshot]
         _as_snapshot(sections) as snapshot,
         _noting(sections, path if is_one_of else None),
     ):
+        snapshot.name = _name(path)
         yield snapshot
 
 

@@ -121,7 +121,7 @@ def info_command(file: str, form: str) -> int:
       tagged-vmstate info vm.tvm
       tagged-vmstate info vm.mig.xz --format json | jq '.sections[].device'
 
-    Exit status: 0 whole, 1 damaged, 2 unreadable.
+    Exit status: 0 intact, 1 damaged, 2 unreadable.
     """
     with salvaged(file) as sections:
         entries: dict[str, _Entry] = {}
@@ -180,7 +180,8 @@ def _info_lines(
         yield [(text, BAD if text.startswith("damaged") else style) for text, style in line]
     yield []
     total = sum(entry.size for entry in entries)
-    yield [(f"{len(entries)} sections, {size_text(total)} of fields", DIM)]
+    count = "1 section" if len(entries) == 1 else f"{len(entries)} sections"
+    yield [(f"{count}, {size_text(total)} of fields", DIM)]
     if checksums:
         yield _checksum_line(checksums, entries)
     for sentence in damage:
@@ -202,7 +203,7 @@ def _checksum_line(checksums: dict[str, str | None], entries: Sequence[_Entry]) 
 @click.argument("words", metavar="[PATH]", nargs=-1, shell_complete=complete.place)
 @click.option("--non-default", is_flag=True, help="Only what differs from the defaults of its writer.")
 @click.option("--full", is_flag=True, help="Arrays, buffers and memory to the last byte. Implied by FIELD.")
-@click.option("--salvage", is_flag=True, help="Show all that is intact of a damaged FILE; say the rest on standard error.")
+@click.option("--salvage", is_flag=True, help="Show all that is intact of a damaged FILE; name the damage on standard error.")
 @TABLES_OPTION
 @click.option("--format", "form", type=FORMATS, default="text", show_default=True, help="For a person or a program.")
 def show_command(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 from tagged_vmstate.cli.files import STANDARD, Trouble, opened_file
 from tagged_vmstate.devices import Entry, entry_of
@@ -18,6 +18,7 @@ from tagged_vmstate.jsonform import Document
 from tagged_vmstate.machine import Machine
 from tagged_vmstate.paths import Aliases
 from tagged_vmstate.qemu import dumpstate
+from tagged_vmstate.sources import is_snapshot, is_stream, looked
 from tagged_vmstate.table import Table
 from tagged_vmstate.tablejson import read_tables
 
@@ -60,25 +61,31 @@ def any_tables(spec: str, aliases: Aliases = dumpstate.NO_ALIASES) -> Sequence[E
     if not is_there or path.is_dir() or path.suffix == ".py":
         raise not_named(spec, "tables exported as JSON", "" if is_there else ", which is no file")
     with opened_file(spec) as file:
-        try:
-            document = Document(file, "tables")
-        except FormatError as error:
-            raise Trouble(f"{spec}: expected tables as JSON, or module:MACHINE, found no JSON ({error})") from None
+        document = _document(spec, file, "tables as JSON, or module:MACHINE", "tables")
         return dumpstate.read(document, aliases) if dumpstate.is_dump(document.value) else read_tables(document)
 
 
 def dump(spec: str) -> dumpstate.Dump:
     """What QEMU's -dump-vmstate wrote, where nothing else will do."""
-    if spec != STANDARD and not Path(spec).is_file():
+    if spec != STANDARD and (not Path(spec).exists() or Path(spec).is_dir()):
         raise Trouble(f"expected what QEMU's -dump-vmstate writes, got `{spec}`, which is no file")
     with opened_file(spec) as file:
-        try:
-            document = Document(file, "a dump")
-        except FormatError as error:
-            raise Trouble(f"{spec}: expected what QEMU's -dump-vmstate writes, found no JSON ({error})") from None
+        document = _document(spec, file, "what QEMU's -dump-vmstate writes", "a dump")
         if not dumpstate.is_dump(document.value):
             raise Trouble(f"{spec}: expected what QEMU's -dump-vmstate writes, found another JSON")
         return dumpstate.read(document)
+
+
+def _document(spec: str, file: BinaryIO, expected: str, what: str) -> Document:
+    """The JSON of a file; what is no JSON ends the command, a snapshot or a stream by its name."""
+    head, start = looked(file)
+    if is_snapshot(head) or is_stream(head):
+        kind = "a snapshot" if is_snapshot(head) else "a QEMU migration stream, which `check STREAM --against DUMP` takes"
+        raise Trouble(f"{spec}: expected {expected}, found {kind}")
+    try:
+        return Document(start, what)
+    except FormatError as error:
+        raise Trouble(f"{spec}: expected {expected}, found no JSON ({error})") from None
 
 
 def not_named(spec: str, others: str = "", more: str = "") -> Trouble:

@@ -51,9 +51,14 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="PATH",
     shell_complete=complete.path,
-    help="May be lost: DEVICE or DEVICE/FIELD; globs.",
+    help="What may be lost: DEVICE or DEVICE/FIELD; globs.",
 )
-@click.option("--reference-values", "takes", is_flag=True, help="A REFERENCE that has run: write its machine's state.")
+@click.option(
+    "--reference-values",
+    "takes",
+    is_flag=True,
+    help="Allow a REFERENCE that has run: what FILE lacks is then its machine's state.",
+)
 @click.option(
     "--resize-block",
     "blocks",
@@ -89,9 +94,10 @@ def export_command(
     A file of savevm version 2 comes back, too. Sections that import could read only by --tables are written by them again, each
     in the version that it had; a value in use for which that version has no place is refused (exit status 1).
 
-    With --like it is made for another QEMU, older or newer: what differs is listed on standard error, and whatever would
+    With --like it is made for another QEMU, older or newer: what differs is listed on standard error, and what would
     be lost is refused (exit status 1) unless it is at its default (import --defaults) or named by --drop. What FILE lacks comes
-    from REFERENCE; where that has run, so that it would be another guest's state, --reference-values must allow it.
+    from REFERENCE; where that has run, so that it would be another guest's state, --reference-values must allow it. For a guest
+    that has run give --tables too: subsections and conditional fields that REFERENCE lacks then go over.
 
     \b
     Examples:
@@ -100,6 +106,8 @@ def export_command(
       tagged-vmstate export vm.tvm --tables board:MACHINE -o old.vm
       tagged-vmstate export new.tvm --like old-reset.mig --alias hpet/num_timers=num_timers_save -o old.mig
       tagged-vmstate export new.tvm --like old-reset.mig --tables old-dump.json --resize-block pc.bios -o old.mig
+
+    Exit status: 0 written, 1 refused, 2 unreadable, a wrong input, or output that cannot be written.
     """
     if like is None and (aliases or drops or takes or blocks):
         raise click.UsageError("--alias, --drop, --reference-values and --resize-block belong to --like REFERENCE.")
@@ -120,6 +128,8 @@ def export_command(
             likeness = Likeness(snapshot, reference, named, lossy, takes=takes, resized=resized, known=known)
             for pattern in named.unused:
                 check_names(pattern, reference)
+            for name, place in likeness.unnamed.items():
+                raise Trouble(f"{file}: no `{name}` there, which --alias names for {place}")
             for pattern in lossy:
                 if pattern not in likeness.dropped:
                     check_names(pattern, snapshot)
@@ -178,7 +188,7 @@ def _report(likeness: Likeness, reference: str) -> None:
         count = len(likeness.taken)
         values = "1 value would be that" if count == 1 else f"{count} values would be those"
         what = f"{values} of another guest, as {reference} has run ({likeness.has_run})"
-        say(f"refused: {what}: take it of a QEMU started with -S, or say --reference-values")
+        say(f"refused: {what}: take the reference from a QEMU started with -S, or allow it by --reference-values")
     if likeness.lost or likeness.taken:
         raise click.exceptions.Exit(1)
 
@@ -205,6 +215,9 @@ def capture_command(socket: str, out: str, *, live: bool, stay_paused: bool, tim
     Examples:
       tagged-vmstate capture qmp.sock -o vm.tvm
       tagged-vmstate capture localhost:4444 --live -o vm.tvm
+
+    Exit status: 0 done, 2 no answer, a refusal of QEMU, or output that cannot be written; 130, 143 and 129 ended by ^C, SIGTERM
+    and SIGHUP.
     """
     address = _address(socket)
     with _ended_by(signal.SIGTERM, signal.SIGHUP), output(out, is_text=False) as target:

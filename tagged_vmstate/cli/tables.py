@@ -184,7 +184,7 @@ def _check_notes(report: Report, lacking: Sequence[NotCarried]) -> Iterator[ci.N
         test = format_path(finding.section, ())
         text = f"{format_path(finding.section, finding.path)}: {finding.sentence}"
         if rule.refuses:
-            yield ci.Note(test, "error", rule.id, f"{text}; to mend it: {rule.remedy}")
+            yield ci.Note(test, "error", rule.id, f"{text}; fix: {rule.remedy}")
         else:
             yield ci.Note(test, "notice", rule.id, text)
     more = report.more_problems + report.more
@@ -202,13 +202,13 @@ def _check_lines(report: Report, lacking: Sequence[NotCarried]) -> Iterator[Line
         yield [(mark, style), ("  ", PLAIN), (format_path(finding.section, finding.path), NAME), (f"  {rule.id}", DIM)]
         yield [("         ", PLAIN), (clean(finding.sentence), VALUE)]
         if rule.refuses:
-            yield [("         ", PLAIN), (f"to mend it: {rule.remedy}", DIM)]
+            yield [("         ", PLAIN), (f"fix: {rule.remedy}", DIM)]
     more = report.more_problems + report.more
     if more:
         yield [(f"and {more} more", DIM)]
     refusing = len(report.problems) + report.more_problems
     others = len(findings) + more - refusing
-    told = f", {others} more to know" if others else ""
+    told = f", {others} {'note' if others == 1 else 'notes'}" if others else ""
     verdict = "cannot be loaded" if refusing else "can be loaded as far as these tables say" if lacking else "can be loaded"
     found = counted(refusing, "problem") if refusing or not lacking else _lacking(lacking)
     yield [(verdict, BAD if refusing else VALUE), (f": {found}{told}", PLAIN)]
@@ -309,6 +309,10 @@ def _of_machine(stream: str, old: Any, new: Any) -> tuple[dumpstate.Dump, dumpst
         raise click.UsageError("--machine is for dumps of QEMU's: compare two of them.")
     with _from_qemu(stream) as sections:
         names = against.names(sections)
+        machine = sections.raw_attributes.to_json().get("machine")
+    if machine is not None and machine not in {old.machine, new.machine}:
+        of = " and ".join(dict.fromkeys((old.machine, new.machine)))
+        raise Trouble(f"{stream}: expected a stream of the machine type of the dumps ({of}), got one of {machine}")
     types = {device for dump in (old, new) for device, each in dump.devices.items() if each.name in names}
     if not types:
         raise Trouble(f"{stream}: neither dump has a device that the stream describes")
@@ -363,7 +367,7 @@ def _change_lines(changes: Sequence[Change], indent: str) -> Iterator[Line]:
         if change.phrases:
             yield [(clean(f"{indent}  {_messages(change)}"), PLAIN)]
         if change.effect != FINE:
-            yield [(f"{indent}  to mend it: {change.rule.remedy}", DIM)]
+            yield [(f"{indent}  fix: {change.rule.remedy}", DIM)]
 
 
 def _counts(changes: Sequence[Change]) -> str:
@@ -392,7 +396,7 @@ def _old_name(table: Table, old: Container[str]) -> str:
 
 def _note(change: Change, test: str, bad: Container[str]) -> ci.Note:
     level: ci.Level = "error" if change.effect in bad else "notice" if change.effect == FINE else "warning"
-    remedy = "" if change.effect == FINE else f"; to mend it: {change.rule.remedy}"
+    remedy = "" if change.effect == FINE else f"; fix: {change.rule.remedy}"
     section = f"; section {format_path(change.section, ())}" if change.section else ""
     messages = f"; {_messages(change)}" if change.phrases else ""
     return ci.Note(test, level, change.rule.id, f"{change}{section}{messages}{remedy}")

@@ -10,7 +10,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 from typing import Any, TypeAlias, cast
 
 from tagged_vmstate.frames import label
@@ -89,12 +89,13 @@ def versions(like: Slots | None, ours: Slots | None, path: Path) -> set[tuple[in
     return {(first.version, second.version) for first, second in pairs if first and second and first.version != second.version}
 
 
-def extended(struct: Struct, added: Mapping[Path, Sequence[Struct]]) -> Struct:
-    """The description of a device with more subsections.
+def extended(struct: Struct, added: Mapping[Path, Sequence[tuple[int, Slot]]]) -> Struct:
+    """The description of a device with more fields and subsections.
 
     Args:
         struct: How QEMU describes the device.
-        added: Path of a struct, with the indexes of elements of arrays -> what describes the subsections that are added to it.
+        added: Path of a struct, with the indexes of elements of arrays -> what is added to it, one after another: the place
+            among what it has by then, and what describes it.
     """
     ways: dict[Path, dict[PathPart, None]] = {(): {}}
     for path in added:
@@ -114,24 +115,22 @@ class _Extension:
     """
 
     ways: Mapping[Path, Collection[PathPart]]
-    added: Mapping[Path, Sequence[Struct]]
+    added: Mapping[Path, Sequence[tuple[int, Slot]]]
 
     def struct(self, struct: Struct, path: Path) -> Struct:
         """The struct at a path."""
-        fields: list[Field] = []
-        subsections = []
-        for slot in struct.slots:
-            here = (*path, slot.name)
-            if here not in self.ways:
-                fields += slot.entries
-                subsections += [slot.subsection] if slot.subsection else []
-            elif slot.subsection:
-                subsections.append(self.struct(slot.subsection, here))
-            elif slot.is_array:
-                fields += self._elements(slot, here)
-            else:
-                fields.append(self._entry(slot.entries[0], here))
-        return replace(struct, fields=tuple(fields), subsections=(*subsections, *self.added.get(path, ())))
+        slots = [self._slot(slot, (*path, slot.name)) for slot in struct.slots]
+        for place, slot in self.added.get(path, ()):
+            slots.insert(place, slot)
+        fields = chain.from_iterable(slot.entries for slot in slots)
+        return replace(struct, fields=tuple(fields), subsections=tuple(slot.subsection for slot in slots if slot.subsection))
+
+    def _slot(self, slot: Slot, path: Path) -> Slot:
+        if path not in self.ways:
+            return slot
+        if slot.subsection:
+            return Slot(slot.name, (), self.struct(slot.subsection, path))
+        return Slot(slot.name, tuple(self._elements(slot, path)) if slot.is_array else (self._entry(slot.entries[0], path),))
 
     def _elements(self, slot: Slot, path: Path) -> Iterator[Field]:
         """The entries of an array, those of the elements on the way apart."""

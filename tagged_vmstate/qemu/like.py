@@ -51,9 +51,9 @@ class Move:
     """Something that is not in the new stream as it was in the snapshot.
 
     Attributes:
-        what: ``renamed``, ``resized``, ``kept`` in a size that the reference does not have, ``carried``: a subsection that the
-            reference lacks, ``filled`` from the reference, ``dropped``, ``lost``: in use and not named, or ``taken``: it would be
-            filled from a reference that has run.
+        what: ``renamed``, ``resized``, ``kept`` in a size that the reference does not have, ``carried``: a subsection or a field
+            on a condition that the reference lacks, ``filled`` from the reference, ``dropped``, ``lost``: in use and not named,
+            or ``taken``: it would be filled from a reference that has run.
         section: ``device#instance``.
         path: Names and indexes.
         said: What it is about, in words.
@@ -80,7 +80,7 @@ class Likeness:
         drops: What may be lost.
         takes: The state of a reference that has run may be written.
         resized: The blocks of memory that are to have the sizes of the reference.
-        known: The subsections of the other QEMU, which are written although the reference lacks them.
+        known: What the other QEMU knows: subsections and fields that are written although the reference lacks them.
 
     Attributes:
         moves: Everything that does not go over as it is.
@@ -106,6 +106,7 @@ class Likeness:
     ) -> None:
         self.moves: list[Move] = []
         self._from = Origin(snapshot)
+        self._reference = reference.name
         with naming(reference.name):
             self._like = Origin(reference)
             self._like_structs = self._like.structs()
@@ -117,10 +118,12 @@ class Likeness:
         self._slots: Slots | None = None
         self._our_slots: Slots | None = None
         self._device: tuple[str, int] = "", 0
-        self._added: dict[Path, list[Struct]] = {}
+        self._added: dict[Path, list[tuple[int, Slot]]] = {}
         self._ours: dict[str, str] = {}
         self._written: dict[str, list[Struct]] = {}
         self.dropped: list[Pattern] = []
+        self._aliased: dict[str, str] = {}
+        self._found: set[str] = set()
         self._blocks = dict(self._memory(resized))
         self._sections = dict(self._merged())
         self._note_commands()
@@ -134,6 +137,11 @@ class Likeness:
     def taken(self) -> list[Move]:
         """What would be the state of the reference's machine."""
         return [move for move in self.moves if move.what == "taken"]
+
+    @property
+    def unnamed(self) -> dict[str, str]:
+        """Names that the aliases give and the snapshot has nowhere -> the place in the reference of the first."""
+        return {name: place for name, place in self._aliased.items() if name not in self._found}
 
     def write(self, target: BinaryIO) -> None:
         """Write the stream. Raises StateError where a value does not fit, FormatError and OSError."""
@@ -164,7 +172,8 @@ class Likeness:
         if not common or self._from.page_size != self._like.page_size:
             found = f"memory {', '.join(wanted) or 'nowhere'}, in pages of {self._like.page_size} bytes"
             mine = f"memory {', '.join(ours) or 'nowhere'}, in pages of {self._from.page_size} bytes"
-            raise OriginError(f"a reference of the same architecture ({mine})", found)
+            with naming(self._reference):
+                raise OriginError(f"a reference of the same architecture ({mine})", found)
         for change in ramblocks.changes(self._from, self._like, resized):
             if change.is_loss:
                 self._lose(ramblocks.LABEL, (change.name,), change.said, is_default=False, way=change.way)
@@ -202,6 +211,7 @@ class Likeness:
             records = section.records()
             alias = self._aliases.get(head.label, ())
             candidates = ours.get(label(alias or head.name, head.instance))
+            self._note_alias(alias, head.label, (), is_found=bool(candidates))
             if candidates:
                 if alias:
                     self._ours[head.label] = label(alias, head.instance)
@@ -245,6 +255,7 @@ class Likeness:
             here = (*path, wanted.name)
             alias = self._aliases.get(section, here)
             record = left.pop(alias or wanted.name, None)
+            self._note_alias(alias, section, here, is_found=record is not None)
             if record and alias:
                 self._note("renamed", section, here, f"`{alias}` in the snapshot")
             if record and (count := _count(wanted, record)) and count in found_versions:
@@ -257,29 +268,40 @@ class Likeness:
             if count := _count(wanted, found[-1]):
                 counts[count] = None
         has_room = self._slots is not None and not (like and is_kept(like[-1]))
-        carried = tuple(self._leftover(section, path, left.values(), has_room=has_room))
-        gone = {(0, record.length) for record in left.values()}  # QEMU does not describe an array without elements
-        fields = (wanted if _count(wanted, each) in gone else each for wanted, each in zip(like, found, strict=True))
-        return (*fields, *carried)
+        carried = list(self._leftover(section, path, left.values(), has_room=has_room))
+        gone = {(0, left[name].length) for name in left.keys() - {each.name for _, each in carried}}
+        # QEMU does not describe an array without elements
+        fields = [wanted if _count(wanted, each) in gone else each for wanted, each in zip(like, found, strict=True)]
+        for place, record in carried:
+            fields.insert(place, record)
+        return tuple(fields)
 
-    def _leftover(self, section: str, path: Path, left: Iterable[Record], *, has_room: bool) -> Iterator[Record]:
-        """Of what the reference lacks the subsections that its QEMU knows, which go over; all else is lost."""
+    def _leftover(self, section: str, path: Path, left: Iterable[Record], *, has_room: bool) -> Iterator[tuple[int, Record]]:
+        """Of what the reference lacks what its QEMU knows, which goes over, with its place; all else is lost."""
+        beside = list(self._slots.inside(path).items()) if self._slots else []
         for record in left:
             here = (*path, record.name)
             slot = self._our_slots.get(here) if has_room and self._our_slots else None
-            subsection = slot and slot.subsection
-            misfit = self._misfit(here, subsection) if subsection else ""
-            if subsection and misfit is None:
-                self._added.setdefault(path, []).append(subsection)
-                self._note("carried", section, here, "a subsection that the reference lacks and its QEMU knows")
-                yield record
+            place = self._place(here, slot, beside) if slot else ""
+            if slot and isinstance(place, int):
+                beside.insert(place, (record.name, slot))
+                self._added.setdefault(path, []).append((place, slot))
+                what = "a subsection" if slot.subsection else "a field on a condition"
+                self._note("carried", section, here, f"{what} that the reference lacks and its QEMU knows")
+                yield place, record
             else:
-                self._lose(section, here, f"`{record.describe()}`", is_default=record.is_default, way=misfit or "")
+                self._lose(section, here, f"`{record.describe()}`", is_default=record.is_default, way=str(place))
 
-    def _misfit(self, path: Path, subsection: Struct) -> str | None:
-        """Why a subsection that the reference lacks cannot be written; None where it can."""
+    def _place(self, path: Path, slot: Slot, beside: Sequence[tuple[str, Slot]]) -> int | str:
+        """Where something that the reference lacks is written; or why it cannot be."""
         names = tuple(part for part in path if isinstance(part, str))
-        return self._known.misfit(*self._device, names, subsection) if self._known else ASK_FOR_TABLES
+        if not self._known:
+            return ASK_FOR_TABLES
+        if slot.subsection:
+            misfit = self._known.misfit(*self._device, names, slot.subsection)
+            return len(beside) if misfit is None else misfit
+        fields = [name for name, each in beside if not each.subsection]
+        return self._known.place(*self._device, names, slot.entries, fields)
 
     def _lacking(self, section: str, path: Path, like: Record, counts: Counts) -> Record:
         """A field that the snapshot lacks: one from the reference, or an array that has no elements in the snapshot."""
@@ -396,6 +418,13 @@ class Likeness:
             self._note("filled", section, path, f"{said}: the reference machine's own state was written")
         elif self.has_run:
             self._note("taken", section, path, f"{said}, the state of another guest")
+
+    def _note_alias(self, alias: str | None, section: str, path: Path, *, is_found: bool) -> None:
+        """Note whether the snapshot has what an alias names."""
+        if alias and is_found:
+            self._found.add(alias)
+        elif alias:
+            self._aliased.setdefault(alias, format_path(section, path))
 
     def _note(self, what: What, section: str, path: Path, said: str) -> None:
         self.moves.append(Move(what, section, path, said))

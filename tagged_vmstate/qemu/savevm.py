@@ -47,7 +47,7 @@ class RawSection:
 
 def nowhere(section: str, size: int) -> str:
     """The note that nothing describes a section."""
-    return f"{section}: {size} bytes are described nowhere; kept as bytes"
+    return f"{section}: {size} bytes are not described; kept as bytes"
 
 
 def untagged(section: Section) -> tuple[int, bytes, int] | None:
