@@ -310,7 +310,7 @@ def _of_machine(stream: str, old: Any, new: Any) -> tuple[dumpstate.Dump, dumpst
     with _from_qemu(stream) as sections:
         names = against.names(sections)
         machine = sections.raw_attributes.to_json().get("machine")
-    if machine is not None and machine not in {old.machine, new.machine}:
+    if machine is not None and machine not in (old.machine, new.machine):
         of = " and ".join(dict.fromkeys((old.machine, new.machine)))
         raise Trouble(f"{stream}: expected a stream of the machine type of the dumps ({of}), got one of {machine}")
     types = {device for dump in (old, new) for device, each in dump.devices.items() if each.name in names}
