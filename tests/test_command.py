@@ -438,7 +438,7 @@ class TestWrong:
             assert b"Traceback" not in done.stderr
 
 
-def test_colours_onlyon_a_terminal(tvm: Path) -> None:
+def test_colours_only_on_a_terminal(tvm: Path) -> None:
     assert "\x1b[" in on_a_terminal("show", tvm, "ps2kbd")[1]
     plain = on_a_terminal("show", tvm, "ps2kbd", NO_COLOR="1")[1]
     assert re.sub(r"\x1b\[[012]m", "", plain).replace("\r", "").split() == shown("show", tvm, "ps2kbd").split()
