@@ -39,7 +39,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "boot.bin").write_bytes(b"\xeb\xfe")
     shutil.copy(DATA / "pc-qemu7.2.mig.xz", folder / "vm.mig.xz")
     dump = lzma.decompress((DATA / "pc-qemu7.2.vmstate.json.xz").read_bytes())
-    (folder / "qemu7.2.json").write_bytes(dump)
+    for name in ("qemu7.2.json", "old-dump.json"):
+        (folder / name).write_bytes(dump)
     (folder / "qemu10.0.json").write_bytes(dump.replace(b'"num_timers"', b'"num_timers_save"'))
     for name in SNAPSHOTS:
         shown("import", folder / "vm.mig", "-o", folder / name)
