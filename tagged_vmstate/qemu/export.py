@@ -29,7 +29,6 @@ from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
 from tagged_vmstate.wiretype import brief
 
-BEGIN: Final = stream.BEGIN
 NO_SIZES: Final[Mapping[str, int | None]] = {}
 """All blocks in the sizes that they have."""
 PAGES_BYTES: Final = 5 + 36 * CHUNK_RUNS
@@ -84,7 +83,7 @@ def export(sections: Sections, target: BinaryIO, encode: Encode | None = None, *
     target.write(header)
     memory = MemoryWriter(source.page_size)
     with compressed(target, compression) as inner:
-        inner.write(BEGIN)
+        inner.write(stream.BEGIN)
         for place, (section, said, layout) in enumerate(items):
             inner.writelines(_item(section, said, layout, memory, bodies.get(place)))
         inner.write(source.tail(source.description()))

@@ -24,7 +24,7 @@ from tagged_vmstate.paths import Aliases, Path, Pattern, format_path
 from tagged_vmstate.qemu import ramblocks, stream
 from tagged_vmstate.qemu.describe import Slots, described, extended, fitted, versions
 from tagged_vmstate.qemu.encode import encode_device, is_kept
-from tagged_vmstate.qemu.export import BEGIN, Head, MemoryWriter, Origin, OriginError, in_section, plain_item, said_of
+from tagged_vmstate.qemu.export import Head, MemoryWriter, Origin, OriginError, in_section, plain_item, said_of
 from tagged_vmstate.qemu.keyed import PAIRS, matched, numbers
 from tagged_vmstate.qemu.reset import has_run
 from tagged_vmstate.qemu.subsections import KnownSubsections
@@ -147,7 +147,7 @@ class Likeness:
         """Write the stream. Raises StateError where a value does not fit, FormatError and OSError."""
         memory = MemoryWriter(self._from.page_size, self._blocks)
         parts = self._from.memory()  # all of it where the reference lists its blocks first
-        target.write(BEGIN)
+        target.write(stream.BEGIN)
         for place, (section, said) in enumerate(self._like.sections):
             with in_section(section):
                 if place in self._sections:

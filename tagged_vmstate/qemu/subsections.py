@@ -59,9 +59,7 @@ class KnownSubsections:
             raise OriginError(
                 f"what -dump-vmstate writes with -M {machine}, the machine of the reference", f"that of {dump.machine}"
             )
-        self._devices: dict[str, list[Description]] = {}
-        for each in dump.devices.values():
-            self._devices.setdefault(each.name, []).append(each)
+        self._dump = dump
 
     def misfit(self, device: str, version: int, place: Names, subsection: Struct) -> str | None:
         """Why that QEMU would not read a subsection; None where it would.
@@ -97,7 +95,7 @@ class KnownSubsections:
 
     def _alike(self, device: str, version: int) -> Sequence[Description]:
         """The device types of a section in that version."""
-        types = self._devices.get(device, ())
+        types = [self._dump.devices[each] for each in self._dump.types.get(device, ())]
         if not types:
             raise _MisfitError(f"the dump has no device of the section `{device}`")
         alike = [each for each in types if each.version == version]
