@@ -48,6 +48,7 @@ _COUNTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 """First byte of array and map -> width of the count, objects an item."""
 _BIN: Final = frozenset({0xC4, 0xC5, 0xC6})
 _ARRAY: Final = frozenset({0xDC, 0xDD})
+_MAP: Final = frozenset({0xDE, 0xDF})
 _INTEGERS: Final = {
     0xCC: struct.Struct(">B"), 0xCD: struct.Struct(">H"), 0xCE: struct.Struct(">I"), 0xCF: struct.Struct(">Q"),
     0xD0: struct.Struct(">b"), 0xD1: struct.Struct(">h"), 0xD2: struct.Struct(">i"), 0xD3: struct.Struct(">q"),
@@ -135,6 +136,11 @@ def pack_bin(data: bytes | memoryview) -> bytes:
 def pack_array_head(count: int) -> bytes:
     """The head of an array of `count` objects. Raises OverflowError beyond 32 bits."""
     return _head(count, (0x90, 15), (None, 0xDC, 0xDD))
+
+
+def pack_map_head(count: int) -> bytes:
+    """The head of a map of `count` pairs. Raises OverflowError beyond 32 bits."""
+    return _head(count, (0x80, 15), (None, 0xDE, 0xDF))
 
 
 def float_bits(value: float, size: int) -> int:
@@ -243,6 +249,16 @@ class Cursor:
             return self._sized(_COUNTED[first][0], what)
         raise self.error(what)
 
+    def read_map(self, what: str) -> int:
+        """The count of a map; so many pairs of objects follow. A count beyond the bytes left is refused."""
+        first = self._first(what)
+        if first & 0xF0 == 0x80:
+            self.pos += 1
+            return self._within(first & 0x0F, self.pos - 1, what)
+        if first in _MAP:
+            return self._sized(_COUNTED[first][0], what)
+        raise self.error(what)
+
     def read_str(self, what: str) -> str:
         """A string, strict UTF-8, whatever the width of its length."""
         first = self._first(what)
@@ -308,12 +324,16 @@ class Cursor:
         self.pos += 1
         return True
 
-    def skip(self, what: str, nesting: int = NESTING) -> bytes:
+    def skip(self, what: str, around: int = 0) -> bytes:
         """The bytes of one object of any kind, checked for structure, not decoded.
+
+        Args:
+            what: What it is, for errors.
+            around: Arrays and maps that it lies in, which count as levels of nesting.
 
         Raises:
             FormatError: Not MessagePack, or cut short.
-            LimitError: Nested deeper than `nesting`.
+            LimitError: Nested deeper than `NESTING`: an empty array or map is a level, too.
         """
         start = self.pos
         pending = [1]
@@ -323,14 +343,14 @@ class Cursor:
                 continue
             pending[-1] -= 1
             inside = self._skip_head(what)
-            if inside:
-                if len(pending) > nesting:
-                    raise LimitError(f"at most {nesting} levels of nesting", "more", offset=self.base + self.pos)
+            if inside is not None:
+                if around + len(pending) > NESTING:
+                    raise LimitError(f"at most {NESTING} levels of nesting", "more", offset=self.base + self.pos)
                 pending.append(inside)
         return self.data[start : self.pos]
 
-    def _skip_head(self, what: str) -> int:
-        """Pass one scalar or one head; return how many objects lie inside it."""
+    def _skip_head(self, what: str) -> int | None:
+        """Pass one scalar or one head; return how many objects lie inside it, None for a scalar."""
         first = self._first(what)
         if first < 0x80 or first >= 0xE0:
             self.pos += 1
@@ -353,7 +373,7 @@ class Cursor:
             return self._sized(width, what) * objects
         else:
             raise self.error(what)
-        return 0
+        return None
 
 
 def describe(data: bytes, at: int) -> str:
