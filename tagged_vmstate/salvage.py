@@ -113,8 +113,8 @@ class Search:
         """Whether a frame or the end seems to begin at a place."""
         return self._marks.match(self._source.at(offset, MARK_BYTES)) is not None
 
-    def is_too_long(self, frame: Frame, offset: int, fits: Callable[[End], bool]) -> bool:
-        """Whether only the size of a frame is wrong: its checksum is that of what comes ahead of an intact one inside."""
+    def has_wrong_size(self, frame: Frame, offset: int, fits: Callable[[End], bool]) -> bool:
+        """Whether only the size of a frame is wrong: its checksum is that of what lies ahead of the first intact one inside."""
         start = offset + frame.head_bytes
         found = self.next(start, fits, start + frame.size)
         return found is not None and self.checksum(frame._replace(size=found - start), offset) == frame.crc
@@ -125,7 +125,7 @@ class Search:
         Args:
             offset: Where to begin.
             fits: Whether an end belongs to the frames so far. One at the end of the file is taken in any case.
-            stop: Where to stop; at the end of the file unless given.
+            stop: Where to give up; at the end of the file unless given.
         """
         stop = self._size if stop is None else stop
         size = min(WINDOW, stop - offset + MARK_BYTES)
@@ -135,7 +135,7 @@ class Search:
             mark = self._marks.search(window)
             if mark:
                 offset += mark.start()
-                if offset < stop and self._is_intact(offset, fits):
+                if self._is_intact(offset, fits):
                     return offset
                 offset, size = offset + 1, WINDOW
             elif len(window) < size:

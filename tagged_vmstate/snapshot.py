@@ -326,7 +326,7 @@ class Snapshot:
                 section = self._section(head, offset)
                 section.computed = search.checksum(head, offset)
                 section.damage = section.mismatch(section.computed) if section.computed != head.crc else None
-                if section.damage and (not search.begins(section.end) or search.is_too_long(head, offset, order.fits)):
+                if section.damage and (not search.begins(section.end) or search.has_wrong_size(head, offset, order.fits)):
                     raise section.damage
             except FormatError as error:
                 found = search.next(offset + 1, order.fits)

@@ -560,6 +560,9 @@ def hostile(shape: str, size: int) -> bytes:
             data += b"\xa4%04x\xc4\x0f\x96\xa7section\xa1a\x00\xde\xff\xff" % number
             number += 1
             continue
+        if shape == "side by side":
+            data += _false_frame(0)
+            continue
         if shape == "between intact ones":
             lead = Lead.of("section", "b", (1 << 16) + number, NO_ATTRIBUTES)
             data += Frame(lead, 0, Frame(lead, 0, 0).sum_of_head).encode()
@@ -689,7 +692,7 @@ class TestDamage:
             assert len(rest) == 1
             assert f"; bytes {start} to {start + 50 * (1 + len(mark)) - 1} are lost" in rest[0]
 
-    @pytest.mark.parametrize("shape", ["same end", "any end", "between intact ones", "attributes"])
+    @pytest.mark.parametrize("shape", ["same end", "any end", "between intact ones", "side by side", "attributes"])
     def test_what_is_read_grows_with_the_file(self, shape: str) -> None:
         counts = []
         for size in (1 << 17, 1 << 18):
@@ -776,10 +779,11 @@ class TestLaterVersion:
         for section in Snapshot.read(later(*LATER)):
             section.verify()
             for read in (section.records, section.payload, lambda section=section: written([section])):
-                with pytest.raises(
-                    FormatError, match=r"^expected version 1 of the format, snapshot has version 2: a later build"
-                ):
+                with pytest.raises(FormatError) as caught:
                     read()
+                assert str(caught.value) == (
+                    "expected version 1 of the format, snapshot has version 2: a later build of this package reads it - at byte 16"
+                )
         with pytest.raises(FormatError, match="a later build"):
             Machine([Device({}, 0, Table("dev", []))]).load(Snapshot.read(later()))
         with pytest.raises(FormatError, match="a later build"):
@@ -875,6 +879,18 @@ class TestHeadDamage:
             section.label for section in sections if section is not lost
         ]
         assert f"bytes {lost.offset} to {lost.end - 1} are lost" in str(snapshot.damage[0])
+
+    def test_a_snapshot_within_a_damaged_section_is_no_part_of_the_one_around_it(self) -> None:
+        inner = Record("copy", "buffer", len(EIGHT), EIGHT)
+        data = bytearray(written([Section("outer", 0, [inner]), Section("next", 0, [])]))
+        data[data.index(b"copy")] ^= 1
+        snapshot = Snapshot.read(bytes(data), damaged="report")
+        assert [(section.label, section.damage is None) for section in snapshot] == [("outer#0", False), ("next#0", True)]
+        assert snapshot.damage == []
+
+    def test_a_header_that_nothing_intact_follows(self) -> None:
+        with pytest.raises(FormatError, match="of the header"):
+            Snapshot.read(_with_header(b"\x80")[:-1] + b"\0", damaged="report")
 
     def test_a_size_that_claims_the_sections_up_to_another(self) -> None:
         sections = list(Snapshot.read(EIGHT))
