@@ -16,7 +16,7 @@ listed and their checksums checked; what they mean among themselves is not known
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -36,6 +36,7 @@ KINDS: Final = frozenset({"section", "part"})
 END: Final = "end"
 """What an end has in the place of a kind."""
 END_ITEMS: Final = 3
+_END: Final = pack_str(END)
 _END_FIRST: Final = 0x90 | END_ITEMS
 LEADS: Final = 1 << 12
 """Sections whose leads are remembered."""
@@ -255,8 +256,7 @@ def sum_of_head(lead: Lead, size: int) -> int:
     return crc32_of_few(_SIZE.pack(_U64, size), lead.crc)
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """The end of a snapshot.
 
     Attributes:
@@ -273,7 +273,7 @@ class End:
 
     def summed(self) -> bytes:
         """Its bytes ahead of the checksum."""
-        return pack_array_head(self.items) + pack_str(END) + pack_uint(self.frames) + self.more
+        return pack_array_head(self.items) + _END + pack_uint(self.frames) + self.more
 
     def encode(self) -> bytes:
         """Its bytes."""
@@ -345,8 +345,8 @@ class Order:
 
     def end(self, items: int = END_ITEMS, more: bytes = b"") -> End:
         """The end that belongs to the frames so far, with these items of a later version."""
-        end = End(self._frames, 0, items, more)
-        return replace(end, crc=crc32_of_few(end.summed(), self._sum))
+        summed = End(self._frames, 0, items, more).summed()
+        return End(self._frames, crc32_of_few(summed, self._sum), items, more)
 
     def fits(self, end: End) -> bool:
         """Whether an end belongs to the frames so far."""

@@ -336,18 +336,19 @@ class Cursor:
             LimitError: Nested deeper than `NESTING`: an empty array or map is a level, too.
         """
         start = self.pos
-        pending = [1]
-        while pending:
-            if pending[-1] == 0:
-                pending.pop()
-                continue
-            pending[-1] -= 1
-            inside = self._skip_head(what)
+        pending: list[int] = []
+        inside = self._skip_head(what)
+        while True:
             if inside is not None:
-                if around + len(pending) > NESTING:
+                if around + len(pending) >= NESTING:
                     raise LimitError(f"at most {NESTING} levels of nesting", "more", offset=self.base + self.pos)
                 pending.append(inside)
-        return self.data[start : self.pos]
+            while pending and not pending[-1]:
+                pending.pop()
+            if not pending:
+                return self.data[start : self.pos]
+            pending[-1] -= 1
+            inside = self._skip_head(what)
 
     def _skip_head(self, what: str) -> int | None:
         """Pass one scalar or one head; return how many objects lie inside it, None for a scalar."""
