@@ -268,4 +268,6 @@ class TestChange:
         for start, piece in found:
             again[start : start + len(piece)] = piece
         assert again == memory
+        ends = {start + len(piece) for start, piece in found}
+        assert not ends & {offset} and not {start for start, _ in found} & {offset + len(data)}, "touching runs are one"
         encode(Record("x", "sparse", 120, found))
