@@ -527,6 +527,8 @@ def _from_json(value: Json) -> bytes:
     """The bytes of the object that a JSON form stands for. Raises ValueError for what is none."""
     if isinstance(value, list):
         return pack_array_head(len(value)) + b"".join(map(_from_json, value))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number beyond the range of a float64")
     if not isinstance(value, dict):
         return Opaque.of(value).raw
     if value.keys() == {"$msgpack"}:
