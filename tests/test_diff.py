@@ -268,4 +268,7 @@ class TestChange:
         for start, piece in found:
             again[start : start + len(piece)] = piece
         assert again == memory
+        ends = {start + len(piece) for start, piece in found}
+        assert not ends & {offset}, "touching runs are one"
+        assert not {start for start, _ in found} & {offset + len(data)}
         encode(Record("x", "sparse", 120, found))
