@@ -38,15 +38,17 @@ VECTORS = Path(__file__).parent / "vectors"
 INDEX: dict[str, Any] = json.loads((VECTORS / "index.json").read_text())
 
 
-def vector(name: str) -> bytes:
-    """The bytes of a test vector."""
-    path = VECTORS / f"{name}.tvm"
+def vector(name: str, suffix: str = "tvm") -> bytes:
+    """A file of a test vector."""
+    path = VECTORS / f"{name}.{suffix}"
     return path.read_bytes() if path.exists() else lzma.decompress(path.with_name(f"{path.name}.xz").read_bytes())
 
 
-def slow(name: str) -> Any:
-    """A parameter: a grammar takes its time with thousands of fields."""
-    return pytest.param(name, marks=pytest.mark.long) if name == "good/many-fields" else name
+GOOD = [
+    pytest.param(name, marks=pytest.mark.long) if name == "good/many-fields" else name  # a grammar takes its time with thousands
+    for name in INDEX
+    if name.startswith("good/")
+]
 
 
 def rows(page: str, first: str, columns: int = 2) -> list[list[str]]:
@@ -131,15 +133,21 @@ class TestSpecification:
 
 
 @pytest.fixture(scope="module")
-def grammar() -> Iterator[Validator]:
+def deep() -> Iterator[None]:
+    """Room for 64 levels of structs, of which other tools' functions take more than a thousand."""
     before = sys.getrecursionlimit()
-    sys.setrecursionlimit(10_000)  # 64 levels of structs take more than Python's thousand
-    yield Validator(*blocks(FORMAT, "cddl"))
+    sys.setrecursionlimit(10_000)
+    yield
     sys.setrecursionlimit(before)
 
 
+@pytest.fixture(scope="module")
+def grammar(deep: None) -> Validator:  # noqa: ARG001
+    return Validator(*blocks(FORMAT, "cddl"))
+
+
 class TestGrammar:
-    @pytest.mark.parametrize("name", [slow(name) for name in INDEX if name.startswith("good/")])
+    @pytest.mark.parametrize("name", GOOD)
     def test_it_takes_every_good_vector(self, grammar: Validator, name: str) -> None:
         assert grammar.validate(cbor.snapshot(vector(name))).errors == ()
 
@@ -222,6 +230,11 @@ class TestJsonForm:
         assert json.dumps(value, ensure_ascii=False) == text
         assert Opaque.from_json(json.loads(text)).raw == raw
         SCHEMA.evolve(schema={"$ref": "snapshot.schema.json#/$defs/any"}).validate(value)
+
+    @pytest.mark.usefixtures("deep")
+    @pytest.mark.parametrize("name", GOOD)
+    def test_the_json_of_every_good_vector_fits_the_schema(self, name: str) -> None:
+        SCHEMA.validate(json.loads(vector(name, "json")))
 
     def test_memory_in_a_file_fits_the_schema(self) -> None:
         [field] = re.findall(r'^    (\{"name": .*"memory": .*\})$', JSON_FORM, re.MULTILINE)
