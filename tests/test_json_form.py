@@ -154,7 +154,7 @@ def with_runs(offset: str) -> bytes:
         (broken('"value": 7', '"value": ' + "[" * 100_000), "nested too deep"),
         (broken('"61"', '"6"'), r"hex digits, JSON has '6' - at dev#0/s\[0\]/b \(line 5"),
         (with_runs("0x" + "f" * 5000), "{offset: hex}, JSON has {'0xfff"),
-        (with_runs("0x" + "f" * 900), r"ascending, apart and inside it, JSON has 1 bytes at 5104866.*\.\.\."),
+        (with_runs("0x" + "f" * 900), r"ascending, not overlapping and inside it, JSON has 1 bytes at 5104866.*\.\.\."),
         (with_runs("0x_1"), "{offset: hex}, JSON has {'0x_1"),
         (with_runs("\u0663"), "{offset: hex}, JSON has {'\u0663"),
         (broken('"name": "n"', '"name": ""'), "a name of 1 to 255 bytes"),
