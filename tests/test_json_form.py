@@ -90,7 +90,7 @@ def test_another_layout_of_the_same_json_means_the_same(data: bytes) -> None:
 
 
 def _foreign(kind: str, value: bytes) -> bytes:
-    head = b"\x94\xaetagged-vmstate\x01\xde\x00\x01\xd9\x01a\xca\x3f\x80\x00\x00"
+    head = b"\x94\xaetagged-vmstate\x01\x81\xd9\x01a\xca\x3f\x80\x00\x00"
     head += b"\xce" + zlib.crc32(head).to_bytes(4, "big")
     field = b"\x95\xa1f" + Opaque.of(kind).raw + b"\xc0\x00" + value
     frame = b"\x96\xa7section\xa3dev\x00\x80\xcf" + len(field).to_bytes(8, "big")
@@ -163,9 +163,10 @@ def with_runs(offset: str) -> bytes:
         (broken('"version": 1', '"version": 2'), '"version": 1, JSON has 2'),
         (broken('"version": 1', '"version": true'), '"version": 1, JSON has True'),
         (broken('"instance": 0', '"instance": 0, "kind": []'), r'"kind" as "section" or "part", JSON has \[\] - at "section 0"'),
+        (broken('"device": "dev"', '"device": ""'), "a device of 1 to 255 bytes of UTF-8, JSON has ''"),
         (
             broken('"device": "dev"', '"device": "\\ud800"'),
-            r"a device of at most 255 bytes of UTF-8, JSON has .* - at \".ud800\"#0 \(line 3",
+            r"a device of 1 to 255 bytes of UTF-8, JSON has .* - at \".ud800\"#0 \(line 3",
         ),
         (broken('"x"', "[" * 65 + "1" + "]" * 65), "at most 64 levels of nesting, JSON has more"),
         (broken('"format": "tagged-vmstate"', '"format": "other"'), '"format": "tagged-vmstate", JSON has'),
