@@ -168,11 +168,6 @@ def float_from_bits(bits: int, size: int) -> float:
     return float(_F64.unpack(bits.to_bytes(8, "big"))[0])
 
 
-def pack_map_head(count: int) -> bytes:
-    """The head of a map of `count` pairs of objects. Raises OverflowError beyond 32 bits."""
-    return _head(count, (0x80, 15), (None, 0xDE, 0xDF))
-
-
 class TruncatedError(FormatError):
     """The input ends before the object does."""
 

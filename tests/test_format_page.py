@@ -21,14 +21,14 @@ from picture import ROOT
 from schemas import validator
 
 from tagged_vmstate.blocks import FloatType, IntType
-from tagged_vmstate.frames import END_MARK, FRAME_MARKS, MAGIC
+from tagged_vmstate.frames import KINDS, MAGIC
 from tagged_vmstate.jsonform import from_json, to_json
 from tagged_vmstate.records import decode_all, encode_plain, wire_type
 from tagged_vmstate.records import from_json as record_from_json
 from tagged_vmstate.records import to_json as record_to_json
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.types import LEAF_TYPES
-from tagged_vmstate.wire import Opaque
+from tagged_vmstate.wire import Opaque, pack_str
 
 FORMAT = (ROOT / "docs/format.md").read_text()
 JSON_FORM = (ROOT / "docs/json-form.md").read_text()
@@ -94,8 +94,10 @@ class TestSpecification:
         assert as_bytes(magic[0]) == MAGIC
         assert as_bytes(version[0]) == b"\x01"
         array, kinds, *_ = rows(FORMAT, "bytes of the head of a frame")
-        assert tuple(as_bytes(array[0]) + bytes.fromhex(kind) for kind in code(kinds[0])) == FRAME_MARKS
-        assert as_bytes(rows(FORMAT, "bytes of the end")[0][0]) == END_MARK
+        assert {as_bytes(array[0]) + bytes.fromhex(kind) for kind in code(kinds[0])} == {
+            b"\x96" + pack_str(kind) for kind in KINDS
+        }
+        assert as_bytes(rows(FORMAT, "bytes of the end")[0][0]) == b"\x93" + pack_str("end")
         assert (
             as_bytes(rows(FORMAT, "bytes of a field")[0][0])
             == encode_plain(record_from_json({"name": "a", "type": "x", "value": 0}))[:1]
