@@ -149,7 +149,7 @@ def records(draw: st.DrawFn, kind: str | None = None, depth: int = 3) -> Record:
         kind: The type; any unless given.
         depth: How deep structs may lie in it.
     """
-    name, is_default = draw(names()), draw(st.booleans())
+    name = draw(names())
     if kind is None:
         kind = draw(st.one_of(st.sampled_from(sorted(KNOWN)), names().filter(lambda each: each not in KNOWN)))
     length: int | None
@@ -169,7 +169,14 @@ def records(draw: st.DrawFn, kind: str | None = None, depth: int = 3) -> Record:
         length = len(value)
     else:
         length, value = None, draw(_one(kind, depth))
-    return Record(name, kind, length, value, is_default)
+    return flagged(Record(name, kind, length, value), is_default=draw(st.booleans()))
+
+
+def flagged(record: Record, *, is_default: bool) -> Record:
+    """A field with a flag, which it has only if all fields in it have theirs."""
+    elements: Any = (record.value if record.length is not None else (record.value,)) if record.type == "struct" else ()
+    inner = all(each.is_default for element in elements for each in element or ())
+    return record.replace(is_default=is_default and inner)
 
 
 def siblings(depth: int = 3) -> st.SearchStrategy[Records]:
