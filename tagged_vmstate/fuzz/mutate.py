@@ -83,7 +83,7 @@ def _change_sections(sections: list[Section], random: Random) -> None:
     elif kind < 0.04:
         sections.insert(random.randrange(len(sections) + 1), _with(section, instance=random.choice((0, 1, 2, 0xFFFF_FFFF))))
     elif kind < 0.06:
-        sections[place] = _with(section, device=random.choice((f"{section.device}x", "", "ram", section.device[1:])))
+        sections[place] = _with(section, device=random.choice((f"{section.device}x", "ram", section.device[1:] or "y")))
     elif kind < 0.15:
         sections[place] = _with(section, payload=changed_bytes(section.payload(), random))
     else:
