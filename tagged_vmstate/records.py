@@ -443,8 +443,7 @@ def from_json(value: Json) -> Record:
         raise StateError('a field with "name" as a string', brief(name))
     try:
         record = _from_json(name, value)
-        hint = value.get("msgpack")
-        return record if hint is None else _as_it_came(record, hint)
+        return _as_it_came(record, value["msgpack"]) if "msgpack" in value else record
     except StateError as error:
         error.under(name)
         raise
@@ -454,7 +453,7 @@ def _from_json(name: str, value: dict[str, Json]) -> Record:
     kind, length, is_default = value.get("type"), value.get("length"), value.get("is_default", False)
     if not isinstance(kind, str):
         raise StateError('"type" as a string', brief(kind))
-    if length is not None and (isinstance(length, bool) or not isinstance(length, int)):
+    if "length" in value and (isinstance(length, bool) or not isinstance(length, int)):
         raise StateError('"length" as an integer', brief(length))
     if not isinstance(is_default, bool):
         raise StateError('"is_default" as true or false', brief(is_default))

@@ -138,6 +138,11 @@ def pack_array_head(count: int) -> bytes:
     return _head(count, (0x90, 15), (None, 0xDC, 0xDD))
 
 
+def pack_map_head(count: int) -> bytes:
+    """The head of a map of `count` pairs. Raises OverflowError beyond 32 bits."""
+    return _head(count, (0x80, 15), (None, 0xDE, 0xDF))
+
+
 def float_bits(value: float, size: int) -> int:
     """The IEEE 754 bits of a float in 4 or 8 bytes, NaN payloads kept.
 
@@ -161,11 +166,6 @@ def float_from_bits(bits: int, size: int) -> float:
             return float(struct.unpack(">f", bits.to_bytes(4, "big"))[0])
         bits = (bits & 0x80000000) << 32 | 0x7FF0000000000000 | (bits & 0x7FFFFF) << 29
     return float(_F64.unpack(bits.to_bytes(8, "big"))[0])
-
-
-def pack_map_head(count: int) -> bytes:
-    """The head of a map of `count` pairs of objects. Raises OverflowError beyond 32 bits."""
-    return _head(count, (0x80, 15), (None, 0xDE, 0xDF))
 
 
 class TruncatedError(FormatError):
@@ -329,12 +329,16 @@ class Cursor:
         self.pos += 1
         return True
 
-    def skip(self, what: str, nesting: int = NESTING) -> bytes:
+    def skip(self, what: str, around: int = 0) -> bytes:
         """The bytes of one object of any kind, checked for structure, not decoded.
+
+        Args:
+            what: What it is, for errors.
+            around: Arrays and maps that it lies in, which count as levels of nesting.
 
         Raises:
             FormatError: Not MessagePack, or cut short.
-            LimitError: Nested deeper than `nesting`.
+            LimitError: Nested deeper than `NESTING`: an empty array or map is a level, too.
         """
         start = self.pos
         pending = [1]
@@ -344,14 +348,14 @@ class Cursor:
                 continue
             pending[-1] -= 1
             inside = self._skip_head(what)
-            if inside:
-                if len(pending) > nesting:
-                    raise LimitError(f"at most {nesting} levels of nesting", "more", offset=self.base + self.pos)
+            if inside is not None:
+                if around + len(pending) > NESTING:
+                    raise LimitError(f"at most {NESTING} levels of nesting", "more", offset=self.base + self.pos)
                 pending.append(inside)
         return self.data[start : self.pos]
 
-    def _skip_head(self, what: str) -> int:
-        """Pass one scalar or one head; return how many objects lie inside it."""
+    def _skip_head(self, what: str) -> int | None:
+        """Pass one scalar or one head; return how many objects lie inside it, None for a scalar."""
         first = self._first(what)
         if first < 0x80 or first >= 0xE0:
             self.pos += 1
@@ -374,7 +378,7 @@ class Cursor:
             return self._sized(width, what) * objects
         else:
             raise self.error(what)
-        return 0
+        return None
 
 
 def describe(data: bytes, at: int) -> str:
@@ -527,6 +531,8 @@ def _from_json(value: Json) -> bytes:
     """The bytes of the object that a JSON form stands for. Raises ValueError for what is none."""
     if isinstance(value, list):
         return pack_array_head(len(value)) + b"".join(map(_from_json, value))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number beyond the range of a float64")
     if not isinstance(value, dict):
         return Opaque.of(value).raw
     if value.keys() == {"$msgpack"}:

@@ -105,8 +105,7 @@ def attributes() -> st.SearchStrategy[Opaque]:
         st.just(Opaque(b"\x80")),
         st.dictionaries(st.text(max_size=6), plain_values(), max_size=MOST).map(Opaque.of),
         st.sampled_from(ODD_VALUES[:-1]).map(lambda odd: Opaque(b"\x81\xa1k" + odd.raw)),
-        st.just(Opaque(b"\xde\x00\x00")),
-        st.just(Opaque(b"\x82\xa1k\x01\xa1k\x02")),
+        st.just(Opaque(b"\x82\xd9\x01k\x01\xda\x00\x01j" + b"\x91" * 62 + b"\x80")),  # names with longer heads, as deep as may be
     )
 
 
@@ -189,7 +188,9 @@ def siblings(depth: int = 3) -> st.SearchStrategy[Records]:
 def sections(draw: st.DrawFn) -> list[Section]:
     """The sections of one snapshot: some whole, some in parts that lie between those of others."""
     labels = draw(
-        st.lists(st.tuples(st.text(max_size=12), st.sampled_from([0, 1, 127, 128, (1 << 32) - 1])), max_size=4, unique=True)
+        st.lists(
+            st.tuples(st.text(min_size=1, max_size=12), st.sampled_from([0, 1, 127, 128, (1 << 32) - 1])), max_size=4, unique=True
+        )
     )
     turns = [label for label in labels for _ in range(draw(st.integers(1, 3)))]
     turns = draw(st.permutations(turns))

@@ -634,7 +634,16 @@ def test_64_levels_of_structs_are_taken_and_65_refused() -> None:
     for levels in (65, 1000):
         with pytest.raises(LimitError, match="at most 64 levels of nesting") as caught:
             decode_all(_foreign("odd", "91" * levels + "c0"), base=1000)
-        assert caught.value.offset == 1000 + 9 + 65, "behind the head of the 65th"
+        assert caught.value.offset == 1000 + 9 + 65, "after the head of the 65th"
+
+
+@pytest.mark.parametrize("empty", ["90", "80", "dc0000", "dd00000000", "de0000", "df00000000"])
+def test_an_empty_array_or_map_is_a_level(empty: str) -> None:
+    assert decode_all(_foreign("odd", "91" * 63 + empty))
+    with pytest.raises(LimitError, match="at most 64 levels of nesting"):
+        decode_all(_foreign("odd", "91" * 64 + empty))
+    with pytest.raises(LimitError, match="at most 64 levels of nesting"):
+        decode_all(_foreign("odd", "92" * 64 + empty + "c0" * 64))
 
 
 def test_flags_other_than_is_default_are_refused() -> None:
