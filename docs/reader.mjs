@@ -299,7 +299,8 @@ export function* heads(bytes) {
       const total = cursor.expect("integer", "the number of frames");
       requireShortest();
       const moreAt = cursor.at;
-      const more = Array.from({ length: count - 3 }, () => cursor.any()); // of a later version
+      const more = []; // what a later version has
+      while (more.length < count - 3) more.push(cursor.any());
       const size = cursor.at - moreAt;
       if (size > MOST_ATTRIBUTE_BYTES) cursor.fail(`at most ${MOST_ATTRIBUTE_BYTES} bytes of items`, size, moreAt);
       if (total !== frames) cursor.fail(`${total} frames ahead of the end`, frames, start);
