@@ -6,7 +6,8 @@
 //
 // A malformed file: one line on stderr, nothing on stdout, exit status 1.
 //
-// A text here is a string or an iterable of texts: many bytes become hex only when they are printed.
+// Everything is checked before anything is printed. What will be printed is a text: a string, or an iterable of texts, so that
+// the hex of much memory is made only as it is written.
 
 import { readFileSync } from "node:fs";
 import process from "node:process";
@@ -16,23 +17,29 @@ const MOST_LEVELS = 64;
 const MOST_NAME_BYTES = 255;
 const MOST_ATTRIBUTE_BYTES = 1 << 20;
 const MOST_FRAME_BYTES = 1n << 32n;
-const CHUNK = 1 << 14; // bytes or numbers that are printed at once
+const CHUNK = 1 << 14; // bytes or characters written at once
 const NIL = 0xc0;
+const FLOAT64 = 0xcb;
 
-export class Malformed extends Error {}
+export class Malformed extends Error {
+  constructor(expected, found, offset) {
+    super(`expected ${expected}, got ${found} - at byte ${offset}`);
+  }
+}
 
 const CRC_TABLE = Int32Array.from({ length: 256 }, (_, byte) => {
   for (let bit = 0; bit < 8; bit++) byte = (byte >>> 1) ^ (byte & 1 ? 0xedb88320 : 0);
   return byte;
 });
 
-export function crc32(bytes, before = 0) {
+function crc32(bytes, before = 0) {
   let crc = ~before;
   for (let at = 0; at < bytes.length; at++) crc = CRC_TABLE[(crc ^ bytes[at]) & 0xff] ^ (crc >>> 8);
   return ~crc >>> 0;
 }
 
-// Numbers: the first byte of one, its size, what reads it. A float is read as its bits, because a NaN has to keep them.
+// Numbers: the first byte of a single one, its size, and how a DataView reads it. Floats are read as their bits: made a number,
+// a signalling NaN may become a quiet one.
 
 const NUMBERS = new Map([
   ["float32", { first: 0xca, size: 4, get: "getUint32", isFloat: true }],
@@ -48,47 +55,49 @@ const NUMBERS = new Map([
   ["timer", { first: 0xd3, size: 8, get: "getBigInt64", wrap: BigInt.asIntN }],
 ]);
 const BY_FIRST = new Map([...NUMBERS.values()].map((number) => [number.first, number]));
-const scratch = new DataView(new ArrayBuffer(8));
+const [f32, f64] = [new Float32Array(1), new Float64Array(1)];
+const [bits32, bits64] = [new Uint32Array(f32.buffer), new BigUint64Array(f64.buffer)];
 
-function toBits(number, size) {
-  if (size === 4) scratch.setFloat32(0, number);
-  else scratch.setFloat64(0, number);
-  return size === 4 ? BigInt(scratch.getUint32(0)) : scratch.getBigUint64(0);
+function toNumber(bits, size) {
+  if (size === 4) bits32[0] = Number(bits);
+  else bits64[0] = bits;
+  return size === 4 ? f32[0] : f64[0];
 }
 
-function fromBits(bits, size) {
-  if (size === 4) scratch.setUint32(0, Number(bits));
-  else scratch.setBigUint64(0, bits);
-  return size === 4 ? scratch.getFloat32(0) : scratch.getFloat64(0);
+function toBits(number, size) {
+  if (size === 4) f32[0] = number;
+  else f64[0] = number;
+  return size === 4 ? BigInt(bits32[0]) : bits64[0];
 }
 
 function widened(bits) {
-  if (((bits >> 23n) & 0xffn) !== 0xffn) return toBits(fromBits(bits, 4), 8);
-  return ((bits >> 31n) << 63n) | (0x7ffn << 52n) | ((bits & 0x7fffffn) << 29n);
+  const number = toNumber(bits, 4);
+  return Number.isNaN(number) ? ((bits >> 31n) << 63n) | (0x7ffn << 52n) | ((bits & 0x7fffffn) << 29n) : toBits(number, 8);
 }
 
 function narrowed(bits) {
-  if (((bits >> 52n) & 0x7ffn) !== 0x7ffn) return toBits(fromBits(bits, 8), 4);
-  return ((bits >> 63n) << 31n) | (0xffn << 23n) | ((bits >> 29n) & 0x7fffffn);
+  const number = toNumber(bits, 8);
+  return Number.isNaN(number) ? ((bits >> 63n) << 31n) | (0xffn << 23n) | ((bits >> 29n) & 0x7fffffn) : toBits(number, 4);
 }
 
-// JSON.
+// Texts.
 
 const quote = JSON.stringify;
 
+/** The strings of a text, in order. */
+export function* strings(text) {
+  if (typeof text === "string") yield text;
+  else for (const part of text) yield* strings(part);
+}
+
 function* joined(texts, between = ", ") {
-  let isFirst = true;
-  for (const text of texts) {
-    if (!isFirst) yield between;
-    isFirst = false;
-    yield text;
-  }
+  for (const [index, text] of texts.entries()) yield [index ? between : "", text];
 }
 
 function* hex(bytes, between = "") {
   for (let at = 0; at < bytes.length; at += CHUNK) {
-    const digits = bytes.subarray(at, at + CHUNK).toString("hex");
-    yield (at ? between : "") + (between ? digits.match(/../g).join(between) : digits);
+    const pairs = bytes.subarray(at, at + CHUNK).toString("hex");
+    yield (at ? between : "") + (between ? pairs.match(/../g).join(between) : pairs);
   }
 }
 
@@ -97,27 +106,23 @@ function* elements(bytes, size, toText) {
 }
 
 function floatText(bits, size) {
-  const number = fromBits(bits, size);
-  if (!Number.isFinite(number)) return `"${String(number).toLowerCase().slice(0, number < 0 ? 4 : 3)}:${bits.toString(16)}"`;
+  const number = toNumber(bits, size);
+  if (Number.isNaN(number)) return `"nan:${bits.toString(16)}"`;
+  if (!Number.isFinite(number)) return `"${number < 0 ? "-" : ""}inf:${bits.toString(16)}"`;
   const [digits, exponent] = number.toExponential().split("e");
   if (exponent < -4 || exponent > 15) return `${digits}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
   const text = Object.is(number, -0) ? "-0" : String(number);
   return text.includes(".") ? text : `${text}.0`;
 }
 
-/** The strings that a text is made of. */
-export function* strings(text) {
-  if (typeof text === "string") yield text;
-  else for (const part of text) yield* strings(part);
-}
-
-// MessagePack. A token is a scalar, a string, bytes, or the head of an array or map, whose items follow.
+// MessagePack. A token is a scalar, a string, some bytes, or the head of an array or map whose items follow.
 
 const SIZED = new Map([
   [0xc4, ["bin", 1]], [0xc5, ["bin", 2]], [0xc6, ["bin", 4]], [0xc7, ["ext", 1]], [0xc8, ["ext", 2]], [0xc9, ["ext", 4]],
   [0xd9, ["str", 1]], [0xda, ["str", 2]], [0xdb, ["str", 4]],
   [0xdc, ["array", 2]], [0xdd, ["array", 4]], [0xde, ["map", 2]], [0xdf, ["map", 4]],
-]); // the first byte: what it begins, how many bytes its size has
+]); // first byte -> the kind of token, and in how many bytes its size follows
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 function shortestFirst(integer) {
   if (integer >= -32n && integer < 128n) return Number(BigInt.asUintN(8, integer));
@@ -133,7 +138,7 @@ function shortestWidth(kind, size) {
 
 function decoded(bytes) {
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return UTF8.decode(bytes);
   } catch {
     return null;
   }
@@ -141,16 +146,16 @@ function decoded(bytes) {
 
 class Cursor {
   at = 0;
-  isPrescribed = true; // what was read since this was set: is it all encoded as the format prescribes?
+  isPrescribed = true; // whether all that was read since this was set is encoded as a writer has to
 
   constructor(bytes, base = 0) {
     this.bytes = bytes;
-    this.base = base; // the offset in the file
+    this.base = base; // the offset of the bytes in the file
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   }
 
   fail(expected, found, at = this.at) {
-    throw new Malformed(`expected ${expected}, got ${found} - at byte ${this.base + at}`);
+    throw new Malformed(expected, found, this.base + at);
   }
 
   take(size) {
@@ -162,11 +167,11 @@ class Cursor {
 
   token() {
     const start = this.at;
-    const first = this.take(1)[0];
+    const [first] = this.take(1);
     const token = (kind, value, isShortest) => ({ start, first, kind, value, isShortest });
     const integer = (value) => token("integer", value, first === shortestFirst(value));
     const sized = (kind, size, width) => {
-      const value = kind === "array" || kind === "map" ? size : this.take(size + (kind === "ext" ? 1 : 0));
+      const value = kind === "array" || kind === "map" ? size : this.take(kind === "ext" ? size + 1 : size);
       return token(kind, value, width === shortestWidth(kind, size));
     };
     if (first < 0x80) return integer(BigInt(first));
@@ -174,10 +179,10 @@ class Cursor {
     if (first < 0xa0) return sized("array", first & 0x0f, 0);
     if (first < 0xc0) return sized("str", first & 0x1f, 0);
     if (first >= 0xe0) return integer(BigInt(first - 0x100));
-    if (first >= 0xd4 && first <= 0xd8) return sized("ext", 1 << (first - 0xd4), 0);
     if (first === NIL) return token("nil", null, true);
     if (first === 0xc1) this.fail("an object", "0xc1, which MessagePack never uses", start);
     if (first <= 0xc3) return token("bool", first === 0xc3, true);
+    if (first >= 0xd4 && first <= 0xd8) return sized("ext", 1 << (first - 0xd4), 0);
     if (SIZED.has(first)) {
       const [kind, width] = SIZED.get(first);
       return sized(kind, this.take(width).readUIntBE(0, width), width);
@@ -185,7 +190,7 @@ class Cursor {
     const { size, get, isFloat } = BY_FIRST.get(first);
     this.take(size);
     const value = BigInt(this.view[get](this.at - size));
-    return isFloat ? token("float", value, first === 0xcb) : integer(value);
+    return isFloat ? token("float", value, first === FLOAT64) : integer(value);
   }
 
   /** The value of the next token, which has to be of one kind. */
@@ -205,10 +210,14 @@ class Cursor {
     const start = this.at;
     const name = this.string(what);
     const size = Buffer.byteLength(name);
-    return size >= 1 && size <= MOST_NAME_BYTES ? name : this.fail(`${what} of 1 to ${MOST_NAME_BYTES} bytes`, size, start);
+    return size > 0 && size <= MOST_NAME_BYTES ? name : this.fail(`${what} of 1 to ${MOST_NAME_BYTES} bytes`, size, start);
   }
 
-  /** The text of any object. What JSON cannot hold, or not in this encoding, becomes $msgpack, each value of its own. */
+  isNil() {
+    return this.bytes[this.at] === NIL && this.expect("nil") === null;
+  }
+
+  /** The text of an object of any kind: where JSON lacks it, or it has another encoding than the shortest, its bytes. */
   any(level = 1) {
     const { start, kind, value, isShortest } = this.token();
     if (level > MOST_LEVELS && (kind === "array" || kind === "map")) this.fail(`at most ${MOST_LEVELS} levels`, "more", start);
@@ -220,13 +229,11 @@ class Cursor {
     } else if (kind === "map") {
       const members = new Map();
       for (let left = value; left > 0; left--) members.set(this.any(level + 1), this.any(level + 1));
-      const isPlain = members.size === value && [...members.keys()].every((key) => typeof key === "string" && /^"[^$]/.test(key));
-      text = isPlain ? ["{", joined([...members].map(([key, item]) => [key, ": ", item])), "}"] : null;
-    } else if (kind === "str") {
-      const string = decoded(value);
-      text = string === null ? null : quote(string);
-    } else if (kind === "bin") text = ['{"$hex": "', hex(value, " "), '"}'];
-    else if (kind === "float") text = Number.isFinite(fromBits(value, 8)) ? floatText(value, 8) : null;
+      const isPlain = [...members.keys()].every((key) => typeof key === "string" && /^"[^$]/.test(key)); // the text of a string
+      if (isPlain && members.size === value) text = ["{", joined([...members].map(([key, member]) => [key, ": ", member])), "}"];
+    } else if (kind === "str") text = decoded(value) === null ? null : quote(decoded(value));
+    else if (kind === "bin") text = ['{"$hex": "', hex(value, " "), '"}'];
+    else if (kind === "float") text = Number.isFinite(toNumber(value, 8)) ? floatText(value, 8) : null;
     else if (kind !== "ext") text = String(value);
     return text !== null && isShortest ? text : ['{"$msgpack": "', hex(this.bytes.subarray(start, this.at)), '"}'];
   }
@@ -243,120 +250,124 @@ function readAttributes(cursor) {
   const count = again.expect("map", "a map of attributes");
   if (!again.isPrescribed) again.fail("a map in the shortest form", "another", 0);
   for (const keys = new Set(); keys.size < count; again.any()) {
+    const keyAt = again.at;
     const key = again.string("the key of an attribute");
-    if (keys.has(key)) again.fail("each attribute once", `${quote(key)} twice`, 0);
+    if (keys.has(key)) again.fail("each attribute once", `${quote(key)} again`, keyAt);
     keys.add(key);
   }
   return text;
 }
 
 function readFixed(cursor, first, what) {
-  if (cursor.bytes[cursor.at] !== first) cursor.fail(`${what} (0x${first.toString(16)} and its bytes)`, "another byte");
+  if (cursor.bytes[cursor.at] !== first) cursor.fail(`${what}, which begins with 0x${first.toString(16)}`, "another byte");
   return cursor.expect("integer", what);
 }
 
-/** The checksum at the cursor, and what it should be where it covers the bytes from `start` on, after those of `before`. */
-function readChecksum(cursor, start, before = 0) {
-  const due = crc32(cursor.bytes.subarray(start, cursor.at), before);
-  return { stored: Number(readFixed(cursor, 0xce, "a checksum")), due };
-}
-
-/** All heads of a file, their checksums checked, with their text; a frame with its payload. */
+/** All heads of a file in turn, checksums checked: what they say, as a text too, and the fields of a frame. */
 export function* heads(bytes) {
   const cursor = new Cursor(bytes);
-  let checksums = 0; // over the four bytes of each
   let frames = 0n;
-  const finished = (start, items, { stored, due }, more) => {
-    if (stored !== due) cursor.fail(`the checksum ${stored}`, `${due} (damaged)`, start);
-    return { start, text: ["[", joined([...items, String(stored)]), "]\n"], ...more };
+  let start = 0;
+  let checksums = 0; // the checksum of those of header and frames
+
+  const requireShortest = () => cursor.isPrescribed || cursor.fail("a head in the shortest form", "another", start);
+  const readChecksum = (before = 0) => {
+    const computed = crc32(bytes.subarray(start, cursor.at), before);
+    const stored = Number(readFixed(cursor, 0xce, "a checksum"));
+    checksums = crc32(bytes.subarray(cursor.at - 4, cursor.at), checksums);
+    return { stored, computed };
   };
-  const requireShortest = (start) => cursor.isPrescribed || cursor.fail("a head in the shortest form", "another", start);
-  const ownBytes = () => crc32(bytes.subarray(cursor.at - 4, cursor.at), checksums);
+  const finish = (items, { stored, computed }, head) => {
+    if (stored !== computed) cursor.fail(`the checksum ${stored}`, `${computed} (damaged)`, start);
+    return { ...head, start, text: ["[", joined([...items, stored].map((each) => (typeof each === "object" ? each : String(each)))), "]\n"] };
+  };
 
   if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) cursor.fail('a snapshot, which begins with "tagged-vmstate"', "other bytes");
   cursor.at = MAGIC.length;
   const version = cursor.expect("integer", "a version");
-  if (version < 1n) cursor.fail("a version of 1 or more", version, MAGIC.length);
-  requireShortest(MAGIC.length);
+  if (version < 1n || !cursor.isPrescribed) cursor.fail("a version of 1 or more in the shortest form", version, MAGIC.length);
   const attributes = readAttributes(cursor);
-  const checksum = readChecksum(cursor, 0);
-  checksums = ownBytes();
-  yield finished(0, ['"tagged-vmstate"', String(version), attributes], checksum, { kind: "header", version, attributes });
+  yield finish([quote("tagged-vmstate"), version, attributes], readChecksum(), { kind: "header", version, attributes });
 
   for (; ; frames++) {
-    const start = cursor.at;
+    start = cursor.at;
     cursor.isPrescribed = true;
     const count = cursor.expect("array", "a frame, or the end");
-    const kind = cursor.name("a kind");
+    const kind = cursor.name("the kind of a frame, or the end");
     if (kind === "end") {
-      if (count < 3 || (count > 3 && version === 1n)) cursor.fail("the end as an array of 3", count, start);
+      if (version === 1n ? count !== 3 : count < 3) cursor.fail("the end as an array of 3", count, start);
       const total = cursor.expect("integer", "the number of frames");
-      requireShortest(start);
-      const at = cursor.at;
-      const more = Array.from({ length: count - 3 }, () => cursor.any());
-      if (cursor.at - at > MOST_ATTRIBUTE_BYTES) cursor.fail(`at most ${MOST_ATTRIBUTE_BYTES} bytes of items`, cursor.at - at, at);
-      const checksum = readChecksum(cursor, start, checksums);
+      requireShortest();
+      const moreAt = cursor.at;
+      const more = []; // what a later version has
+      while (more.length < count - 3) more.push(cursor.any());
+      const size = cursor.at - moreAt;
+      if (size > MOST_ATTRIBUTE_BYTES) cursor.fail(`at most ${MOST_ATTRIBUTE_BYTES} bytes of items`, size, moreAt);
       if (total !== frames) cursor.fail(`${total} frames ahead of the end`, frames, start);
+      const end = finish([quote(kind), total, ...more], readChecksum(checksums), { kind });
       if (cursor.at < bytes.length) cursor.fail("nothing after the end", "more bytes");
-      yield finished(start, ['"end"', String(total), ...more], checksum, { kind });
-      return;
+      return yield end;
     }
     if (count !== 6) cursor.fail("a frame as an array of 6", count, start);
     if (version === 1n && kind !== "section" && kind !== "part") cursor.fail("`section` or `part`", kind, start + 1);
     const device = cursor.name("the name of a device");
-    const at = cursor.at;
+    const instanceAt = cursor.at;
     const instance = cursor.expect("integer", "an instance");
-    if (BigInt.asUintN(32, instance) !== instance) cursor.fail("an instance of 0 to 2**32-1", instance, at);
-    requireShortest(start);
+    if (BigInt.asUintN(32, instance) !== instance) cursor.fail("an instance of 0 to 2**32-1", instance, instanceAt);
+    requireShortest();
     const attributes = readAttributes(cursor);
+    const sizeAt = cursor.at;
     const size = readFixed(cursor, 0xcf, "a size");
-    if (size > MOST_FRAME_BYTES) cursor.fail(`at most ${MOST_FRAME_BYTES} bytes of fields`, size, cursor.at - 9);
-    const { stored, due } = readChecksum(cursor, start);
-    checksums = ownBytes();
+    if (size > MOST_FRAME_BYTES) cursor.fail(`at most ${MOST_FRAME_BYTES} bytes of fields`, size, sizeAt);
+    const { stored, computed } = readChecksum();
     const fields = new Cursor(cursor.take(Number(size)), cursor.at - Number(size));
-    const items = [quote(kind), quote(device), String(instance), attributes, String(size)];
-    yield finished(start, items, { stored, due: crc32(fields.bytes, due) }, { kind, device, instance, attributes, fields });
+    const checksum = { stored, computed: crc32(fields.bytes, computed) };
+    const items = [quote(kind), quote(device), instance, attributes, size];
+    yield finish(items, checksum, { kind, device, instance, attributes, fields });
   }
 }
 
-// Fields.
+// Fields. What reads a value returns its text.
 
 function readNumber(cursor, type) {
   const { first, size, wrap, isFloat } = NUMBERS.get(type);
   const token = cursor.token();
   const refuse = (found) => cursor.fail(type, found, token.start);
-  if (token.kind !== "integer" && !(isFloat && token.kind === "float")) refuse(token.kind);
   cursor.isPrescribed &&= token.first === first;
+  if (token.kind !== "integer" && !(isFloat && token.kind === "float")) refuse(token.kind);
   if (!isFloat) return String(wrap(8 * size, token.value) === token.value ? token.value : refuse(token.value));
   let bits = token.first === 0xca ? widened(token.value) : token.value;
-  if (token.kind === "integer") bits = BigInt(Number(token.value)) === token.value ? toBits(Number(token.value), 8) : refuse(token.value);
-  if (size === 4) bits = widened(narrowed(bits)) === bits ? narrowed(bits) : refuse("what takes 64 bits");
-  return floatText(bits, size);
+  if (token.kind === "integer") bits = toBits(Number(bits), 8);
+  if (token.kind === "integer" && BigInt(Number(token.value)) !== token.value) refuse(`${token.value}, which takes more bits`);
+  if (size === 8) return floatText(bits, 8);
+  if (widened(narrowed(bits)) !== bits) refuse("a float that takes more bits");
+  return floatText(narrowed(bits), 4);
 }
 
 function readNumbers(cursor, type, length) {
   const { size, get, isFloat } = NUMBERS.get(type);
   const bytes = readBytes(cursor, type, length * BigInt(size));
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  return ["[", elements(bytes, size, (at) => (isFloat ? floatText(BigInt(view[get](at, true)), size) : String(view[get](at, true)))), "]"];
+  const toText = isFloat ? (at) => floatText(BigInt(view[get](at, true)), size) : (at) => String(view[get](at, true));
+  return ["[", elements(bytes, size, toText), "]"];
 }
 
 function readBytes(cursor, type, size) {
   const start = cursor.at;
   const bytes = cursor.expect("bin", type);
-  return BigInt(bytes.length) === size ? bytes : cursor.fail(`${size} bytes for ${type}`, bytes.length, start);
+  return BigInt(bytes.length) === size ? bytes : cursor.fail(`${size} bytes of ${type}`, bytes.length, start);
 }
 
 function readBools(cursor, length) {
   const bytes = readBytes(cursor, "bool", length);
-  if (!bytes.every((byte) => byte < 2)) cursor.fail("bytes 0 and 1 for bool", "others", cursor.at - bytes.length);
+  if (!bytes.every((byte) => byte < 2)) cursor.fail("bytes 0 and 1 of bool", "another", cursor.at - bytes.length);
   return ["[", elements(bytes, 1, (at) => String(bytes[at] === 1)), "]"];
 }
 
 function readBitmap(cursor, length) {
   const bytes = readBytes(cursor, "bitmap", (length + 7n) / 8n);
-  const spare = length % 8n && bytes.at(-1) >> Number(length % 8n);
-  return spare ? cursor.fail("spare bits 0", "others", cursor.at - 1) : bytes;
+  const isSpareSet = length % 8n > 0n && bytes.at(-1) >> Number(length % 8n) > 0;
+  return isSpareSet ? cursor.fail("spare bits 0 in bitmap", "1", cursor.at - 1) : ['"', hex(bytes, " "), '"'];
 }
 
 function readArray(cursor, type, length, readOne) {
@@ -370,7 +381,7 @@ function readArray(cursor, type, length, readOne) {
 
 function readRuns(cursor, length) {
   const start = cursor.at;
-  const count = cursor.expect("array", "runs of sparse bytes");
+  const count = cursor.expect("array", "runs of sparse");
   if (count % 2) cursor.fail("offsets and bytes in turn", `${count} items`, start);
   const runs = [];
   for (let end = 0n; runs.length < count / 2; ) {
@@ -386,7 +397,7 @@ function readRuns(cursor, length) {
 }
 
 function readStruct(cursor, level, isDefault) {
-  if (cursor.bytes[cursor.at] === NIL) return String(cursor.expect("nil"));
+  if (cursor.isNil()) return "null";
   const count = cursor.expect("array", "a struct");
   const fields = readFields(cursor, level + 1, isDefault, (found) => found < count);
   return ["[", joined(fields.map(({ text }) => text)), "]"];
@@ -394,124 +405,112 @@ function readStruct(cursor, level, isDefault) {
 
 function readValue(cursor, type, length, level, isDefault) {
   const isSingle = length === null;
-  if (NUMBERS.has(type)) return isSingle ? readNumber(cursor, type) : readNumbers(cursor, type, length);
   const readString = () => quote(cursor.string("a string"));
   const readOne = () => readStruct(cursor, level, isDefault);
-  switch (type) {
-    case "bool":
-      return isSingle ? String(cursor.expect("bool", type)) : readBools(cursor, length);
-    case "buffer":
-      return ['"', hex(readBytes(cursor, type, length), " "), '"'];
-    case "bitmap":
-      return ['"', hex(readBitmap(cursor, length), " "), '"'];
-    case "sparse":
-      return readRuns(cursor, length);
-    case "string":
-      return isSingle ? readString() : readArray(cursor, type, length, readString);
-    case "struct":
-      if (level > MOST_LEVELS) cursor.fail(`at most ${MOST_LEVELS} levels of structs`, "more");
-      return isSingle ? readOne() : readArray(cursor, type, length, readOne);
-    default:
-      return cursor.any();
-  }
+  if (NUMBERS.has(type)) return isSingle ? readNumber(cursor, type) : readNumbers(cursor, type, length);
+  if (type === "bool") return isSingle ? String(cursor.expect("bool", type)) : readBools(cursor, length);
+  if (type === "buffer") return ['"', hex(readBytes(cursor, type, length), " "), '"'];
+  if (type === "bitmap") return readBitmap(cursor, length);
+  if (type === "sparse") return readRuns(cursor, length);
+  if (type === "string") return isSingle ? readString() : readArray(cursor, type, length, readString);
+  if (type !== "struct") return cursor.any();
+  if (level > MOST_LEVELS) cursor.fail(`at most ${MOST_LEVELS} levels of structs`, "more");
+  return isSingle ? readOne() : readArray(cursor, type, length, readOne);
 }
 
-function readField(cursor, level, inDefault) {
+function readField(cursor, level, isInDefault) {
   const start = cursor.at;
   if (level === 1) cursor.isPrescribed = true;
   if (cursor.expect("array", "a field") !== 5) cursor.fail("a field as an array of 5", "another", start);
   const name = cursor.name("the name of a field");
   const type = cursor.name("the type of a field");
   const lengthAt = cursor.at;
-  const length = cursor.bytes[lengthAt] === NIL ? cursor.expect("nil") : cursor.expect("integer", "a length, or nil");
+  const length = cursor.isNil() ? null : cursor.expect("integer", "a length, or nil");
   const isNeeded = type === "buffer" || type === "bitmap" || type === "sparse";
   if (length === null ? isNeeded : length < 0n) cursor.fail(`a length of ${type}`, length, lengthAt);
   const flagsAt = cursor.at;
   const flags = cursor.expect("integer", "flags");
   if (flags !== 0n && flags !== 1n) cursor.fail("flags of 0 or 1", flags, flagsAt);
   const isDefault = flags === 1n;
-  if (inDefault && !isDefault) cursor.fail("a field at its default, as its struct is", "one that is not", start);
-  const value = readValue(cursor, type, length, level, isDefault);
-  const text = [`{"name": ${quote(name)}, "type": ${quote(type)}, `];
-  if (length !== null) text.push(`"length": ${length}, `);
-  if (isDefault) text.push('"is_default": true, ');
-  text.push('"value": ', value);
+  if (isInDefault && !isDefault) cursor.fail("a field at its default, as its struct is", "one in use", start);
+  const text = [`{"name": ${quote(name)}, "type": ${quote(type)}`];
+  if (length !== null) text.push(`, "length": ${length}`);
+  if (isDefault) text.push(', "is_default": true');
+  text.push(', "value": ', readValue(cursor, type, length, level, isDefault));
   if (level === 1 && !cursor.isPrescribed) text.push(', "msgpack": "', hex(cursor.bytes.subarray(start, cursor.at)), '"');
   return { name, type, length, start, text: [...text, "}"] };
 }
 
-function readFields(cursor, level, inDefault, isMore) {
-  const fields = [];
-  const names = new Set();
-  while (isMore(fields.length)) {
-    const field = readField(cursor, level, inDefault);
-    if (names.has(field.name)) cursor.fail("each name once", `${quote(field.name)} twice`, field.start);
-    names.add(field.name);
-    fields.push(field);
+function readFields(cursor, level, isInDefault, isMore) {
+  const fields = new Map();
+  while (isMore(fields.size)) {
+    const field = readField(cursor, level, isInDefault);
+    if (fields.has(field.name)) cursor.fail("each name once", `${quote(field.name)} again`, field.start);
+    fields.set(field.name, field);
   }
-  return fields;
+  return [...fields.values()];
 }
 
-/** The JSON form of a file as a text. */
+// Files.
+
+/** The JSON form of a file. */
 export function toJson(bytes) {
+  const [header, ...frames] = heads(bytes);
+  if (header.version > 1n) throw new Malformed("version 1", `${header.version}, for a later reader`, MAGIC.length);
+  frames.pop(); // the end
   const sections = new Map();
-  const frames = [];
-  let before;
-  for (const { start, kind, version, device, instance, attributes, fields: cursor } of heads(bytes)) {
-    if (kind === "header") {
-      if (version > 1n) throw new Malformed(`expected version 1, got ${version}: a later build reads it - at byte ${MAGIC.length}`);
-      before = ['{"format": "tagged-vmstate", "version": 1, "attributes": ', attributes, ',\n"sections": ['];
-      continue;
-    }
-    if (kind === "end") break;
+  const texts = [];
+  for (const { start, kind, device, instance, attributes, fields: cursor } of frames) {
     const key = `${instance} ${device}`;
-    if (!sections.has(key)) sections.set(key, { start, fields: new Map() });
-    const section = sections.get(key);
-    if (section.isComplete) throw new Malformed(`expected each section once, got another frame of ${device} - at byte ${start}`);
+    const section = sections.get(key) ?? { start, fields: new Map() };
+    if (section.isComplete) throw new Malformed("each section once", `another frame of ${device}`, start);
     section.isComplete = kind === "section";
+    sections.set(key, section);
     const fields = readFields(cursor, 1, false, () => cursor.at < cursor.bytes.length);
     for (const { name, type, length, start } of fields) {
       const known = section.fields.get(name);
       const isAgain = type === "sparse" && known?.type === type && known.length === length;
-      if (known && !isAgain) cursor.fail("each name once over all parts, or sparse of one length", `${quote(name)} again`, start);
+      if (known && !isAgain) cursor.fail("each name once over all parts, but for sparse of one length", quote(name), start);
       section.fields.set(name, { type, length });
     }
-    const head = `{${kind === "part" ? '"kind": "part", ' : ""}"device": ${quote(device)}, "instance": ${instance}, "attributes": `;
-    frames.push(["\n", head, attributes, ', "fields": [', joined(fields.map(({ text }) => ["\n ", text]), ","), "]}"]);
+    const head = `${kind === "part" ? '"kind": "part", ' : ""}"device": ${quote(device)}, "instance": ${instance}`;
+    const lines = joined(fields.map(({ text }) => ["\n ", text]), ",");
+    texts.push([`\n{${head}, "attributes": `, attributes, ', "fields": [', lines, "]}"]);
   }
   for (const { isComplete, start } of sections.values())
-    if (!isComplete) throw new Malformed(`expected the last part of a section, got only earlier ones - at byte ${start}`);
-  return [before, joined(frames, ","), "\n]}\n"];
+    if (!isComplete) throw new Malformed("the last part of a section", "only earlier ones", start);
+  const head = ['{"format": "tagged-vmstate", "version": 1, "attributes": ', header.attributes, ',\n"sections": ['];
+  return [head, joined(texts, ","), "\n]}\n"];
 }
 
-/** The heads of a file as a text. */
+/** The heads of a file, a line for each. */
 export function list(bytes) {
   return [...heads(bytes)].map(({ text }) => text);
 }
 
-function main(path, show) {
-  let text;
+function main(path, toText) {
+  let held = "";
   try {
-    text = show(readFileSync(path));
+    for (const string of strings(toText(readFileSync(path)))) {
+      held += string;
+      if (held.length < CHUNK) continue;
+      process.stdout.write(held);
+      held = "";
+    }
+    process.stdout.write(held);
   } catch (error) {
-    if (!(error instanceof Malformed) && !error.syscall) throw error;
+    if (!(error instanceof Malformed) && error.syscall === undefined) throw error;
     process.stderr.write(`${path}: ${error.message}\n`);
     process.exitCode = 1;
-    return;
   }
-  let held = "";
-  for (const string of strings(text)) {
-    held += string;
-    if (held.length >= CHUNK) held = void process.stdout.write(held) ?? "";
-  }
-  process.stdout.write(held);
 }
 
 if (process.argv[1]?.endsWith("reader.mjs")) {
-  const paths = process.argv.slice(2);
-  const isList = paths[0] === "--list";
-  if (paths.length !== (isList ? 2 : 1)) {
+  const [option, ...paths] = process.argv.slice(2);
+  if (option === "--list" && paths.length === 1) main(paths[0], list);
+  else if (option !== undefined && paths.length === 0) main(option, toJson);
+  else {
     process.stderr.write("usage: node reader.mjs [--list] FILE\n");
     process.exitCode = 2;
-  } else main(paths.at(-1), isList ? list : toJson);
+  }
 }

@@ -337,7 +337,10 @@ def changed(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
             file.count, file.items = random.choice(((1, 3), (-1, 3), (0, 4)))
         elif file.frames:
             _change(random.choice(file.frames)[1], random, others)
-    return file.encode()
+    try:
+        return file.encode()
+    except RecursionError:  # deep already, and put into something deep
+        return changed_bytes(data, random)
 
 
 def by_library(data: bytes) -> str:

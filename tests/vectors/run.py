@@ -86,6 +86,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def run(command: Sequence[str], lister: Sequence[str] = (), *, by_value: bool = False, is_silent: bool = False) -> bool:
     """Run a reader, and a lister if there is one; whether all vectors hold."""
     refused = partial(unrefused, is_silent=is_silent)
+    index = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
 
     def checked(line: Sequence[str], path: Path, check: Callable[[Done], str | None]) -> str | None:
         try:
@@ -99,15 +100,15 @@ def run(command: Sequence[str], lister: Sequence[str] = (), *, by_value: bool = 
         expected = content(HERE / f"good/{name}.json")
         return checked(command, path, lambda done: unprinted(done, expected, by_value=by_value))
 
-    def bad(_name: str, path: Path) -> str | None:
-        return checked(command, path, refused)
+    def bad(name: str, path: Path) -> str | None:
+        wrong = checked(lister, path, refused) if lister and "list" in index[f"bad/{name}"] else None
+        return f"lister: {wrong}" if wrong else checked(command, path, refused)
 
     def later(name: str, path: Path) -> str | None:
         listed = content(HERE / f"later/{name}.list")
         wrong = checked(lister, path, lambda done: unprinted(done, listed, by_value=False)) if lister else None
-        return wrong or checked(command, path, refused)
+        return f"lister: {wrong}" if wrong else checked(command, path, refused)
 
-    what = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
     counts = []
     is_right = True
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -117,7 +118,7 @@ def run(command: Sequence[str], lister: Sequence[str] = (), *, by_value: bool = 
             found = list(pool.map(check, *zip(*known, strict=True)))
             for (name, _), wrong in zip(known, found, strict=True):
                 if wrong:
-                    print(f"{folder}/{name}: {wrong} - {what[f'{folder}/{name}']['what']}")
+                    print(f"{folder}/{name}: {wrong} - {index[f'{folder}/{name}']['what']}")
             right = sum(wrong is None for wrong in found)
             is_right = is_right and right == len(found)
             counts.append(f"{folder} {right} of {len(found)}")
