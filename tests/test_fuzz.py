@@ -57,11 +57,11 @@ def test_the_readers_keep_their_promise(target: Target) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(
     "target",
-    [*READERS, Streams([stream_bytes("isapc-qemu7.2")]), Tables([EXPORTED]), Dumps([DUMPED])],
-    ids=["snapshot", "json", "stream", "tables", "dump", "isapc", "exported tables", "a real dump"],
+    [Streams([stream_bytes("isapc-qemu7.2")]), Tables([EXPORTED]), Dumps([DUMPED])],
+    ids=["isapc", "exported tables", "a real dump"],
 )
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_readers_keep_their_promise_for_longer(target: Target, seed: int) -> None:
+def test_so_they_do_with_inputs_of_real_machines(target: Target, seed: int) -> None:
     outcome = fuzz(target, Limits(seconds=5), seed=seed)
     assert list(outcome.findings) == []
     assert outcome.runs > 50
@@ -70,7 +70,7 @@ def test_the_readers_keep_their_promise_for_longer(target: Target, seed: int) ->
 def test_a_planted_bug_is_found_made_small_and_shown_without_the_harness(tmp_path: Path) -> None:
     (tmp_path / "board.py").write_text(BOARD)
     done = subprocess.run(
-        [sys.executable, "-m", "tagged_vmstate", "fuzz", "board:MACHINE", "--runs", "20000", "--corpus", "corpus"],
+        [sys.executable, "-m", "tagged_vmstate", "fuzz", "board:MACHINE", "--runs", "5000", "--corpus", "corpus"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

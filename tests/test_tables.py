@@ -9,12 +9,10 @@ import enum
 import functools
 import pickle
 import re
-import subprocess
 import sys
 import weakref
 from array import array
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, NamedTuple
 
 import annotated_types
@@ -34,18 +32,6 @@ from tagged_vmstate.paths import format_name
 from tagged_vmstate.tablejson import tables_to_json
 
 pytestmark = pytest.mark.usefixtures("path")
-
-ROOT = Path(__file__).parent.parent
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_the_type_checkers_understand_the_classes(checker: str) -> None:
-    """What they reveal is asserted in the example; what they must refuse carries an ignore that both insist on."""
-    options = {"mypy": ["--strict"], "pyright": ["--pythonpath", sys.executable]}[checker]
-    command = [sys.executable, "-m", checker, *options, "tests/typing_example.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
 
 
 def test_every_kind_of_field_comes_back() -> None:

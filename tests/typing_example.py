@@ -1,4 +1,4 @@
-"""Every kind of field, as mypy --strict and pyright see it: both run over this file, and `test_tables` runs it.
+"""Every kind of field, as mypy --strict and pyright see it: `test_typing` runs both over this file, and `test_tables` runs it.
 
 A line that must not pass carries an ignore; both tools complain about one that is not needed.
 """
