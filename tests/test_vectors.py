@@ -15,6 +15,7 @@ import differential
 import pytest
 from conftest import DATA, stream_bytes
 from picture import ROOT
+from run import content, names
 
 from tagged_vmstate import jsonform
 from tagged_vmstate.errors import FormatError
@@ -23,8 +24,6 @@ from tagged_vmstate.snapshot import Snapshot, write
 
 VECTORS = ROOT / "tests/vectors"
 READER = ROOT / "docs/reader.mjs"
-sys.path.append(str(VECTORS))
-from run import content, names  # noqa: E402  # it stands alone, for those who copy the folder
 
 
 def _json(data: bytes) -> bytes:
