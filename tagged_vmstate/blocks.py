@@ -261,10 +261,19 @@ class FloatType(BlockType):
     @override
     def unpack_one(self, cursor: Cursor) -> float:
         start = cursor.pos
+        if cursor.is_int():
+            return self._from_int(cursor.read_int(f"`{self.name}`"), cursor, start)
         bits, size = cursor.read_float_bits(f"`{self.name}`")
         value = float_from_bits(bits, size)
         if size > self.width and not self._fits(value, bits):
             raise cursor.error(f"`{self.name}`", "a float that needs 64 bits", start)
+        return value
+
+    def _from_int(self, number: int, cursor: Cursor, start: int) -> float:
+        """The float that an integer is: encoders of languages with one kind of number write 1.0 as 1."""
+        value = float_from_bits(float_bits(float(number), self.width), self.width)
+        if value != number:
+            raise cursor.error(f"`{self.name}`", f"the integer {number}, which it cannot hold exactly", start)
         return value
 
     def _fits(self, value: float, bits: int) -> bool:

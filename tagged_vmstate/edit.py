@@ -107,9 +107,15 @@ def _flags(payload: bytes, start: int) -> tuple[int, int]:
 
 
 def laid_over(runs: Runs, offset: int, data: bytes) -> Runs:
-    """Runs of memory with some bytes written over."""
+    """Runs of memory with some bytes written over, as one run with those that they touch."""
+    if not data:
+        return runs
     end = offset + len(data)
-    found = [(start, piece[: max(offset - start, 0)]) for start, piece in runs if start < offset]
-    found.append((offset, data))
-    found += [(max(start, end), piece[max(end - start, 0) :]) for start, piece in runs if start + len(piece) > end]
-    return tuple((start, piece) for start, piece in found if piece)
+    before = [(start, piece[: offset - start]) for start, piece in runs if start < offset]
+    after = [(max(start, end), piece[max(end - start, 0) :]) for start, piece in runs if start + len(piece) > end]
+    if before and before[-1][0] + len(before[-1][1]) == offset:
+        offset, piece = before.pop()
+        data = piece + data
+    if after and after[0][0] == end:
+        data += after.pop(0)[1]
+    return (*before, (offset, data), *after)

@@ -29,7 +29,7 @@ class VMStateError(Exception):
     """The base of all errors of this package: the one to catch. It survives `pickle` and `copy` with its attributes.
 
     Attributes:
-        expected: What should have been there.
+        expected: What should have been there; empty where `found` is a sentence of its own.
         found: What was there.
         path: Field names and array indexes, from the section's top to the culprit.
         section: The section, as ``device#instance``, where known.
@@ -60,7 +60,7 @@ class VMStateError(Exception):
         return format_path(self.section, self.path)
 
     def __str__(self) -> str:
-        sentence = f"expected {self.expected}, {self._subject()} {self.found}"
+        sentence = f"expected {self.expected}, {self._subject()} {self.found}" if self.expected else self.found
         place = self.where()
         return f"{sentence} - at {place}" if place else sentence
 

@@ -5,9 +5,12 @@
     frame    = [ kind, device, instance, attributes, size, crc ]   then `size` bytes: its fields
     end      = [ "end", frames, crc ]
 
-A head has one form to the byte; only what its attributes hold may be encoded as their writer liked. A sum
-is CRC-32 as in zlib: the header's over its own bytes before it; a frame's over those and its fields; the
-end's over the sums of header and frames, four bytes each, and its own bytes before it.
+A head has one form to the byte; only the names and values of its attributes may be encoded as their writer liked. A
+checksum is CRC-32 as in zlib: the header's over its own bytes ahead of it; a frame's over those and its fields; the end's
+over the checksums of header and frames, four bytes each, and its own bytes ahead of it.
+
+In a later version a frame may be of any kind, and the end may have more items ahead of its checksum. So its frames can be
+listed and their checksums checked; what they mean among themselves is not known here.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
 from tagged_vmstate.errors import FormatError, LimitError, StateError
 from tagged_vmstate.records import LIMITS, NAME_BYTES, Limits
 from tagged_vmstate.sums import crc32_of_few
-from tagged_vmstate.wire import Cursor, Opaque, TruncatedError, pack_str, pack_uint
+from tagged_vmstate.wire import Cursor, Opaque, TruncatedError, pack_array_head, pack_map_head, pack_str, pack_uint
 from tagged_vmstate.wiretype import brief
 
 Kind: TypeAlias = Literal["section", "part"]
@@ -28,10 +31,13 @@ Kind: TypeAlias = Literal["section", "part"]
 VERSION: Final = 1
 MAGIC: Final = b"\x94" + pack_str("tagged-vmstate")
 """The first 16 bytes of every snapshot; the version follows."""
-FRAME_MARKS: Final = (b"\x96" + pack_str("section"), b"\x96" + pack_str("part"))
-END_MARK: Final = b"\x93" + pack_str("end")
-MARK_BYTES: Final = len(FRAME_MARKS[0])
-"""So many bytes tell what begins at a place."""
+KINDS: Final = frozenset({"section", "part"})
+"""What frames there are in this version."""
+END: Final = "end"
+"""What an end has in the place of a kind."""
+END_ITEMS: Final = 3
+_END: Final = pack_str(END)
+_END_FIRST: Final = 0x90 | END_ITEMS
 LEADS: Final = 1 << 12
 """Sections whose leads are remembered."""
 LEAD_BYTES: Final = 320
@@ -95,12 +101,12 @@ class Lead:
     """What a frame begins with: which section it is of. A machine that is saved often writes and reads the same ones.
 
     Attributes:
-        kind: ``section``, or ``part`` where more of the same section follows.
-        device: The name of the device.
+        kind: ``section``, or ``part`` where more of the same section follows; in a file of a later version any other name.
+        device: The name of the device, 1 to 255 bytes of UTF-8.
         instance: Which of several of that name, a uint32.
-        attributes: What the writer said about it.
+        attributes: What the writer added.
         raw: Its bytes.
-        crc: The sum over them.
+        crc: The checksum of them.
         label: The section as it stands in paths.
     """
 
@@ -119,19 +125,17 @@ class Lead:
         return made(kind, device, instance, attributes.raw)
 
     @classmethod
-    def decode(cls, cursor: Cursor, limits: Limits) -> Lead:
+    def decode(cls, cursor: Cursor, limits: Limits, version: int = VERSION) -> Lead:
         """Read it. Raises FormatError, TruncatedError where more bytes may help, LimitError."""
         if cursor.read_array("a frame (an array of 6 items)") != 6:
             raise cursor.error("a frame (an array of 6 items) or the end (of 3)", at=0)
-        kind = cursor.read_str("`section` or `part`")
-        if kind not in {"section", "part"}:
-            raise cursor.error("`section` or `part`", f"`{kind}`", 1)
-        at = cursor.pos
-        device = cursor.read_str("the name of a device")
-        if len(device.encode()) > NAME_BYTES:
-            raise LimitError(
-                f"the name of a device, of at most {NAME_BYTES} bytes", str(len(device.encode())), offset=cursor.base + at
-            )
+        if version == VERSION:
+            kind = cursor.read_str("`section` or `part`")
+            if kind not in KINDS:
+                raise cursor.error("`section` or `part`", f"`{kind}`", 1)
+        else:
+            kind = _read_name(cursor, "the kind of a frame")
+        device = _read_name(cursor, "the name of a device")
         at = cursor.pos
         instance = cursor.read_int("the instance of a device")
         if not 0 <= instance < 1 << 32:
@@ -141,7 +145,7 @@ class Lead:
         found = cls(cast("Kind", kind), device, instance, attributes, raw, crc32_of_few(raw), label(device, instance))
         if raw != _encoded(kind, device, instance, attributes.raw):
             raise cursor.error("a head in MessagePack's shortest form", "another", 0)
-        if len(raw) < LEAD_BYTES:
+        if len(raw) < LEAD_BYTES and kind in KINDS:
             if len(_seen) >= LEADS:
                 _seen.clear()
             _seen[raw] = found
@@ -149,14 +153,16 @@ class Lead:
 
 
 _seen: Final[dict[bytes, Lead]] = {}
-"""Leads that were read, by their bytes: what begins with the same bytes is the same lead."""
+"""Leads of this version's kinds that were read, by their bytes: what begins with the same bytes is the same lead."""
 
 
 def _lead(kind: Kind, device: str, instance: int, attributes: bytes) -> Lead:
     problem = None
     name = device.encode(errors="surrogatepass")
-    if len(name) > NAME_BYTES or name != device.encode(errors="replace"):
-        problem = (f"a device of at most {NAME_BYTES} bytes of UTF-8", brief(device))
+    if kind not in KINDS:
+        problem = ("a kind of `section` or `part`", brief(kind))
+    elif not 0 < len(name) <= NAME_BYTES or name != device.encode(errors="replace"):
+        problem = (f"a device of 1 to {NAME_BYTES} bytes of UTF-8", brief(device))
     elif not 0 <= instance < 1 << 32:
         problem = ("an instance of 0 to 2**32-1", str(instance))
     else:
@@ -170,7 +176,7 @@ def _lead(kind: Kind, device: str, instance: int, attributes: bytes) -> Lead:
 
 
 def attributes_misfit(raw: bytes) -> tuple[str, str] | None:
-    """What no reader would take of the attributes of a header or section: expected and found; None where all is well."""
+    """What no reader would take of the attributes of a header or section: expected and found; None where they are right."""
     cursor = Cursor(raw)
     try:
         _read_attributes(cursor, LIMITS)
@@ -219,9 +225,9 @@ class Frame(NamedTuple):
         return self.lead.raw + _TAIL.pack(_U64, self.size, _U32, self.crc)
 
     @classmethod
-    def decode(cls, cursor: Cursor, limits: Limits) -> Frame:
+    def decode(cls, cursor: Cursor, limits: Limits, version: int = VERSION) -> Frame:
         """Read it. Raises FormatError, TruncatedError where more bytes may help, LimitError."""
-        lead = Lead.decode(cursor, limits)
+        lead = Lead.decode(cursor, limits, version)
         at = cursor.pos
         size = _read_fixed(cursor, _U64, 8, "the size of a frame")
         if size > limits.frame:
@@ -250,66 +256,85 @@ def sum_of_head(lead: Lead, size: int) -> int:
     return crc32_of_few(_SIZE.pack(_U64, size), lead.crc)
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """The end of a snapshot.
 
     Attributes:
         frames: How many there were.
-        crc: The sum over the sums.
+        crc: The checksum of the checksums.
+        items: Items of its array: more in a later version.
+        more: Those that a later version has, as their bytes.
     """
 
     frames: int
     crc: int
+    items: int = END_ITEMS
+    more: bytes = b""
 
     def summed(self) -> bytes:
-        """Its bytes before the sum."""
-        return END_MARK + pack_uint(self.frames)
+        """Its bytes ahead of the checksum."""
+        return pack_array_head(self.items) + _END + pack_uint(self.frames) + self.more
 
     def encode(self) -> bytes:
         """Its bytes."""
         return self.summed() + _packed_sum(self.crc)
 
     @classmethod
-    def decode(cls, cursor: Cursor) -> End:
-        """Read it. Raises FormatError, TruncatedError where more bytes may help."""
-        cursor.take(len(END_MARK), "the end")
+    def decode(cls, cursor: Cursor, limits: Limits) -> End:
+        """Read it. Raises FormatError, TruncatedError where more bytes may help, LimitError."""
+        items = cursor.read_array("the end")
+        if items < END_ITEMS:
+            raise cursor.error(f"the end (an array of {END_ITEMS} items or more)", f"one of {items}", 0)
+        cursor.read_str("the end")
         at = cursor.pos
         frames = cursor.read_int("the number of frames")
         if frames < 0:
             raise cursor.error("the number of frames", str(frames), at)
-        return _exact(cls(frames, _read_sum(cursor)), cursor)
+        at = cursor.pos
+        for _ in range(items - END_ITEMS):
+            cursor.skip("an item of the end")
+        more = cursor.data[at : cursor.pos]
+        if len(more) > limits.attributes:
+            raise LimitError(f"at most {limits.attributes} bytes of items of the end", str(len(more)), offset=cursor.base + at)
+        return _exact(cls(frames, _read_sum(cursor), items, more), cursor)
 
 
-def decode_head(cursor: Cursor, limits: Limits) -> Frame | End:
+def decode_head(cursor: Cursor, limits: Limits, version: int = VERSION) -> Frame | End:
     """Read what follows a header or a frame. Raises as `Frame.decode` does."""
     if not cursor.data:
         raise TruncatedError("a frame, or the end", "nothing more (truncated)", offset=cursor.base)
-    if cursor.data[0] != END_MARK[0]:
+    if version == VERSION and cursor.data[0] != _END_FIRST:
         return Frame.decode(cursor, limits)
-    if not cursor.data.startswith(END_MARK[: len(cursor.data)]):
-        raise cursor.error("a frame (an array of 6 items) or the end", at=0)
-    return End.decode(cursor)
+    kind = Cursor(cursor.data, cursor.base)
+    kind.read_array("a frame (an array of 6 items) or the end (of 3)")
+    is_end = kind.read_str("the kind of a frame, or the end") == END
+    return End.decode(cursor, limits) if is_end else Frame.decode(cursor, limits, version)
 
 
 class Order:
-    """What the frames of one snapshot must be among themselves, and the sum over their sums."""
+    """What the frames of one snapshot must be among themselves, and the checksum of their checksums.
+
+    Of the sections of a later version nothing is known: only the checksums and the number of frames are checked.
+    """
 
     def __init__(self, header: Header) -> None:
+        self._is_known = header.version == VERSION
         self._sum = crc32_of_few(header.encode()[-4:])
         self._frames = 0
         self._open: dict[str, int] = {}
         self._done: set[str] = set()
 
     def count(self, frame: Frame) -> None:
-        """Take the sum of the next frame, whatever its head says."""
+        """Take the checksum of the next frame, and nothing that its head has."""
         self._frames += 1
         self._sum = crc32_of_few(frame.crc.to_bytes(4, "big"), self._sum)
 
     def add(self, frame: Frame, offset: int) -> None:
-        """Take the next frame. Raises FormatError where its section was complete before."""
+        """Take the next frame. Raises FormatError where its section is complete already."""
         self.count(frame)
         lead = frame.lead
+        if not self._is_known:
+            return
         if lead.label in self._done:
             raise placed(FormatError("each section once", "one more after its last part", offset=offset), lead.label)
         if lead.kind == "part":
@@ -318,18 +343,18 @@ class Order:
             self._open.pop(lead.label, None)
             self._done.add(lead.label)
 
-    def end(self) -> End:
-        """The end that belongs to the frames so far."""
-        end = End(self._frames, 0)
-        return End(self._frames, crc32_of_few(end.summed(), self._sum))
+    def end(self, items: int = END_ITEMS, more: bytes = b"") -> End:
+        """The end that belongs to the frames so far, with these items of a later version."""
+        summed = End(self._frames, 0, items, more).summed()
+        return End(self._frames, crc32_of_few(summed, self._sum), items, more)
 
     def fits(self, end: End) -> bool:
         """Whether an end belongs to the frames so far."""
-        return end == self.end()
+        return end == self.end(end.items, end.more)
 
     def check(self, end: End, offset: int) -> None:
-        """Raise FormatError where an end does not belong to the frames before it."""
-        due = self.end()
+        """Raise FormatError where an end does not belong to the frames ahead of it."""
+        due = self.end(end.items, end.more)
         if end.frames != due.frames:
             raise FormatError(f"{end.frames} frames before the end", str(due.frames), offset=offset)
         if end.crc != due.crc:
@@ -373,11 +398,34 @@ def _read_fixed(cursor: Cursor, first: int, size: int, what: str) -> int:
     return int.from_bytes(data[1:], "big")
 
 
+def _read_name(cursor: Cursor, what: str) -> str:
+    at = cursor.pos
+    name = cursor.read_str(what)
+    size = len(name.encode())
+    if not size:
+        raise cursor.error(f"{what}, of 1 to {NAME_BYTES} bytes", "an empty string", at)
+    if size > NAME_BYTES:
+        raise LimitError(f"{what}, of 1 to {NAME_BYTES} bytes", str(size), offset=cursor.base + at)
+    return name
+
+
 def _read_attributes(cursor: Cursor, limits: Limits) -> Opaque:
     at = cursor.pos
-    raw = cursor.skip("a map of attributes")
-    if raw[0] & 0xF0 != 0x80 and raw[0] not in {0xDE, 0xDF}:
-        raise cursor.error("a map of attributes", at=at)
+    if cursor.data.startswith(b"\x80", at):  # nearly always
+        cursor.pos += 1
+        return Opaque(b"\x80")
+    count = cursor.read_map("a map of attributes")
+    if cursor.data[at : cursor.pos] != pack_map_head(count):
+        raise cursor.error("the head of a map of attributes in MessagePack's shortest form", "another", at)
+    names: set[str] = set()
+    for _ in range(count):
+        start = cursor.pos
+        name = cursor.read_str("the name of an attribute (a string)")
+        if name in names:
+            raise cursor.error("", f"duplicate attribute `{name}`", start)
+        names.add(name)
+        cursor.skip("the value of an attribute", around=1)
+    raw = cursor.data[at : cursor.pos]
     if len(raw) > limits.attributes:
         raise LimitError(f"at most {limits.attributes} bytes of attributes", str(len(raw)), offset=cursor.base + at)
     return Opaque(raw)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast, get_args
+from typing import Final, TypeAlias, cast, get_args
 
 from tagged_vmstate.assign import Made, New
 from tagged_vmstate.codec import Filling, Loader, Unknown
@@ -25,8 +25,8 @@ from tagged_vmstate.prepared import prepared
 from tagged_vmstate.qemu.savevm import untagged
 from tagged_vmstate.records import LIMITS, Limits, Record, Records
 from tagged_vmstate.rules import DROPPED, FILLED_DEVICE, IGNORED_DEVICE, KEPT, TWICE, UNKNOWN_DEVICE, Findings, Rule, problems
-from tagged_vmstate.sections import Section, Sections
-from tagged_vmstate.snapshot import HELD_BYTES, StoredSection
+from tagged_vmstate.sections import Section, Sections, entries
+from tagged_vmstate.snapshot import HELD_BYTES, Snapshot, StoredSection
 from tagged_vmstate.sources import open_sections
 from tagged_vmstate.table import Table
 from tagged_vmstate.types import Runs
@@ -43,7 +43,8 @@ class _Found:
 
     Attributes:
         section: The first frame of its section.
-        offset: Where that is in a file.
+        attributes: Those of the last one.
+        offset: Where the first one is in a file.
         data: Its fields as bytes, where it is all in one frame of a file.
         new: A new state, where that was made without looking at each field.
         records: All of its fields, where it was not.
@@ -53,6 +54,7 @@ class _Found:
     """
 
     section: Section
+    attributes: Opaque
     offset: int | None
     data: bytes | None = None
     new: New | None = None
@@ -80,12 +82,12 @@ class Carried:
 
     Attributes:
         sections: Those of unknown devices.
-        attributes: What the header says.
-        raw_attributes: What each device's section says, by its label.
+        attributes: What stands in the header, the value of each as its bytes.
+        raw_attributes: What stands in each device's section, by its label.
     """
 
     sections: list[Section] = field(default_factory=list)
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Opaque] = field(default_factory=dict)
     raw_attributes: dict[str, Opaque] = field(default_factory=dict)
 
 
@@ -137,6 +139,8 @@ class Incoming:
         return cast("list[New]", self.states)
 
     def _read(self, source: Source) -> None:
+        if isinstance(source, Snapshot):
+            source.check_version()
         with _sections(source, self._limits) as sections:
             for section in sections:
                 if not isinstance(section, Section):
@@ -144,7 +148,7 @@ class Incoming:
                 self._take(section)
             attributes: Opaque | None = getattr(sections, "raw_attributes", None)
             if self._unknown == "keep" and attributes is not None:
-                self.carried.attributes = dict(attributes.decode())
+                self.carried.attributes = entries(attributes)
                 self.carried.attributes.pop("producer", None)
 
     def _take(self, section: Section) -> None:
@@ -161,6 +165,7 @@ class Incoming:
         elif found.section.device != section.device:
             both = f"`{found.section.device}` or `{section.device}`, which are one device"
             self._note(TWICE, section, both, "both", offset)
+        found.attributes = section.raw_attributes
         if found.new and not self._keeps_states:
             self._note(TWICE, section, "each section once", "it twice", offset)
             return
@@ -179,12 +184,12 @@ class Incoming:
 
     def _first(self, section: Section, known: str, offset: int | None) -> _Found:
         """What a snapshot has of a device, by its first frame: at once all of it, where a template fits."""
-        found = _Found(section, offset)
+        found = _Found(section, section.raw_attributes, offset)
         is_usual = not self._tells and self._limits == LIMITS
         if not is_usual or not isinstance(section, StoredSection) or section.kind != "section" or untagged(section) is not None:
             return found
         if section.size <= HELD_BYTES:
-            found.data = section.fields()
+            found.data = section.payload()
             found.new = prepared(self._tables[known]).load(found.data, whole=self._unknown == "keep")
         return found
 
@@ -224,7 +229,7 @@ class Incoming:
     def _load(self, entry: Entry) -> New | None:
         found = self._found.get(entry.label)
         if found and self._unknown == "keep":
-            self.carried.raw_attributes[entry.label] = found.section.raw_attributes
+            self.carried.raw_attributes[entry.label] = found.attributes
         if found is None:
             is_seen = self._is_seen(entry.table)
             loader = Loader(entry.label, self._unknown, taken=self._taken, findings=self.findings, is_seen=is_seen)

@@ -55,7 +55,8 @@ def to_json(sections: Sections, file: BinaryIO, images: Images | None = None) ->
 
 def _section_head(section: Section) -> dict[str, Json]:
     found: dict[str, Json] = {} if section.kind == "section" else {"kind": section.kind}
-    return {**found, "device": section.device, "instance": section.instance, "attributes": section.raw_attributes.to_json()}
+    lead = section.lead  # an odd name of a device in a stream would not come back
+    return {**found, "device": lead.device, "instance": lead.instance, "attributes": section.raw_attributes.to_json()}
 
 
 def _section_text(section: Section, images: Images | None) -> Iterator[bytes]:

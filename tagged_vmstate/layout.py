@@ -100,6 +100,12 @@ class Learner:
         self._places: list[Place] = []
         self._leaves: list[Leaf] = []
         self._flags: list[int] = []
+        self._is_flagged = False
+        """Whether a struct around is flagged, and its flag is constant: then so is that of each field in it."""
+        self._siblings: list[int] = []
+        """The flags that may be set or not, of the fields of one struct."""
+        self._contradictions: list[tuple[int, list[int]]] = []
+        """The flag of a struct, and those of its fields, which are then set too."""
         self._cuts = 0
 
     def learnt(self, count: int | None) -> Layout:
@@ -159,17 +165,27 @@ class Learner:
         cursor = self._cursor
         wire = wire_type(read_name(cursor, "a type"))
         kind = field.type
-        if isinstance(member, Leaf) and not (is_number(kind) or is_bool(kind) or is_short_buffer(kind)):
+        if isinstance(member, Leaf) and _varies(kind):
             if wire is not kind.wire:
                 raise MisfitError
             self._varying(member)
             return
         cursor.skip("a length")
-        self._flags.append(cursor.pos - self._start)
-        if cursor.skip("flags") not in {b"\0", b"\1"}:
+        flag = cursor.pos - self._start
+        flags = cursor.skip("flags")
+        if flags not in {b"\0", b"\1"}:
             raise MisfitError
+        is_free = not self._is_flagged and not (isinstance(member, Struct) and _is_cut(member))
+        if is_free:
+            self._flags.append(flag)
+            self._siblings.append(flag)
         if isinstance(member, Struct):
+            outer = self._is_flagged, self._siblings
+            self._is_flagged, self._siblings = not is_free and flags == b"\1", []
             self._fields(member, cursor.read_array("a struct"))
+            if is_free and self._siblings:
+                self._contradictions.append((flag, self._siblings))
+            self._is_flagged, self._siblings = outer
         elif is_short_buffer(kind):
             self._place(member, "s", len(cursor.read_bin("a buffer")))
         elif is_bool(kind):
@@ -201,14 +217,19 @@ class Learner:
         if leaf.field.table:
             self._is_whole = False  # what is unknown in such a struct, its own layout knows
             elements = self._elements(leaf.field.table)
-            learn, read = _structs_reader(kind, elements.learn), _structs_reader(kind, elements.read)
+            learn = _structs_reader(kind, elements.learn, self._due())
+            read = _structs_reader(kind, elements.read, self._due())
         else:
-            learn = read = _value_reader(kind)
+            learn = read = _value_reader(kind, self._due())
         _, self._cursor.pos = learn(self._cursor.data, self._cursor.pos)
         self._names[f"r{leaf.number}"] = read
         self._gather(f"v{leaf.number}", leaf)
         self._lines.append(f"v{leaf.number}, at = r{leaf.number}(data, at)")
         self._start = self._cursor.pos
+
+    def _due(self) -> frozenset[int]:
+        """The flags that a field may have here."""
+        return frozenset({1} if self._is_flagged else {0, 1})
 
     def _absent(self, member: Leaf | Struct) -> None:
         """A field that is not there: its default, a new one each time where it can be changed in place."""
@@ -236,12 +257,16 @@ class Learner:
         key = self._cuts
         self._cuts += 1
         self._names[f"unpack{key}"] = Unpacker(bytes(data), tuple(self._places), tuple(self._flags)).unpack
-        self._lines += [f"row{key} = unpack{key}(data, at)", f"at += {len(data)}"]
+        self._lines.append(f"row{key} = unpack{key}(data, at)")
+        for flag, inner in self._contradictions:
+            is_set = " & ".join(f"data[at + {each}]" for each in inner)
+            self._lines.append(f"if data[at + {flag}] and not {is_set}: raise Misfit")
+        self._lines.append(f"at += {len(data)}")
         for number, leaf in enumerate(self._leaves, len(self._order)):
             self._change(leaf, f"row[{number}]")
         if self._leaves:
             self._gather(f"*row{key}", *self._leaves)
-        self._places, self._leaves, self._flags = [], [], []
+        self._places, self._leaves, self._flags, self._contradictions = [], [], [], []
         self._start = self._cursor.pos
 
     def _change(self, leaf: Leaf, value: str) -> None:
@@ -253,11 +278,21 @@ class Learner:
             self._changes.append(f"{value} = E{leaf.number}[{value}]")
 
 
+def _varies(kind: FieldType) -> bool:
+    """Whether the bytes of a field are not of the same size each time, and cut the template."""
+    return not (is_number(kind) or is_bool(kind) or is_short_buffer(kind))
+
+
+def _is_cut(struct: Struct) -> bool:
+    """Whether something in a struct cuts the template."""
+    return any(_is_cut(each) if isinstance(each, Struct) else _varies(each.field.type) for each in struct.members)
+
+
 def _field(member: Leaf | Struct) -> Field:
     return member.field if isinstance(member, Leaf) else cast("tuple[Struct, Field]", member.outer)[1]
 
 
-def _value_reader(kind: FieldType) -> Reader:
+def _value_reader(kind: FieldType, flags: frozenset[int]) -> Reader:
     """What reads length, flags and value of a field that varies."""
     wire = kind.wire
     is_block = isinstance(wire, BlockType)
@@ -271,7 +306,7 @@ def _value_reader(kind: FieldType) -> Reader:
             source, start = _own(data, at), 0
         cursor = Cursor(source, pos=start)
         length = read_length(cursor, wire)
-        is_flag = cursor.read_int("flags") in {0, 1}
+        is_flag = cursor.read_int("flags") in flags
         value = wire.unpack(cursor, length)
         if not is_flag or not kind.takes_length(length) or kind.violation(value):
             raise MisfitError
@@ -288,7 +323,7 @@ def _own(data: Piece, at: int) -> bytes:
     return bytes(data[at : cursor.pos])
 
 
-def _structs_reader(kind: FieldType, read_one: Callable[[Cursor], Any]) -> Reader:
+def _structs_reader(kind: FieldType, read_one: Callable[[Cursor], Any], flags: frozenset[int]) -> Reader:
     """What reads length, flags and value of an array of structs, or of one that may be absent."""
 
     def read_element(cursor: Cursor) -> Any:
@@ -301,8 +336,11 @@ def _structs_reader(kind: FieldType, read_one: Callable[[Cursor], Any]) -> Reade
     def read(data: Piece, at: int) -> tuple[Any, int]:
         cursor = Cursor(cast("bytes", data), pos=at)
         length = read_length(cursor, kind.wire)
-        if cursor.read_int("flags") not in {0, 1} or not kind.takes_length(length):
+        flag = cursor.read_int("flags")
+        if flag not in flags or not kind.takes_length(length):
             raise MisfitError
+        if flag:
+            _check_flags(Cursor(cursor.data, pos=cursor.pos), length)
         if length is None:
             return read_element(cursor), cursor.pos
         if cursor.read_array("structs") != length:
@@ -310,3 +348,17 @@ def _structs_reader(kind: FieldType, read_one: Callable[[Cursor], Any]) -> Reade
         return kind.holder([read_element(cursor) for _ in range(length)]), cursor.pos
 
     return read
+
+
+def _check_flags(cursor: Cursor, length: int | None) -> None:
+    """Raise MisfitError where a field in structs that are flagged as being at their default is not flagged."""
+    for _ in range(1 if length is None else cursor.read_array("structs")):
+        if cursor.read_nil():
+            continue
+        for _ in range(cursor.read_array("a struct")):
+            cursor.read_array("a field")
+            for what in ("a name", "a type", "a length"):
+                cursor.skip(what)
+            if cursor.read_int("flags") != 1:
+                raise MisfitError
+            cursor.skip("a value")

@@ -240,7 +240,7 @@ class Whole:
     Attributes:
         device: The name of the device.
         instance: Which of several of that name.
-        raw_attributes: Those of its first part.
+        raw_attributes: Those of its last part.
         records: Its fields but the sparse ones.
         memory: Name -> its sparse fields.
         parts: How many frames it came in.
@@ -259,6 +259,7 @@ class Whole:
 
     def add(self, section: Section) -> None:
         """Take in one more part."""
+        self.raw_attributes = section.raw_attributes
         self.parts += 1
         for record in section.records():
             if record.type == "sparse":

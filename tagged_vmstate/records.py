@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias, cast
 from typing_extensions import override
 
 from tagged_vmstate.errors import FormatError, LimitError, StateError, VMStateError
+from tagged_vmstate.paths import PathPart
 from tagged_vmstate.types import LEAF_TYPES, OpaqueType, Runs, elements_in_pieces, unpack_elements
 from tagged_vmstate.wire import (
     APART,
@@ -39,6 +40,9 @@ Value: TypeAlias = "bool | int | float | str | bytes | memoryview | Runs | Opaqu
 
 IS_DEFAULT: Final = 0x01
 """The one flag there is: the stored value equals the writer's default."""
+
+AT_DEFAULT: Final = "only fields at their default in a struct that is flagged is_default"
+IN_USE: Final = "one that is not flagged"
 
 NAME_BYTES: Final = 255
 """The length of a name in UTF-8: what a QEMU idstr can hold."""
@@ -234,6 +238,9 @@ def plain_pieces(record: Record, nesting: int = NESTING) -> Sequence[Piece]:
         middle = (NIL if length is None else pack_uint(length)) + (b"\x01" if record.is_default else b"\x00")
         nested = kind is _STRUCT
         value = _STRUCT.pieces(record.value, length, nesting) if nested else kind.pieces(record.value, length)
+        in_use = _in_use(record)
+        if in_use:
+            raise StateError(AT_DEFAULT, IN_USE, path=in_use[0])
         return gathered((b"\x95" + head + middle, *value))
     except OverflowError:
         raise StateError(
@@ -336,7 +343,11 @@ def _decode_one(cursor: Cursor, nesting: int) -> Record:
     except FormatError as error:
         error.under(name)
         raise
-    return Record(name, kind.name, length, value, flags == IS_DEFAULT, cursor.base + start)  # type: ignore[arg-type]  # what its type unpacks
+    record = Record(name, kind.name, length, value, flags == IS_DEFAULT, cursor.base + start)  # type: ignore[arg-type]  # what its type unpacks
+    in_use = _in_use(record)
+    if in_use:
+        raise FormatError(AT_DEFAULT, IN_USE, offset=in_use[1].offset, path=(name, *in_use[0]))
+    return record
 
 
 def read_name(cursor: Cursor, what: str) -> str:
@@ -356,6 +367,21 @@ def read_length(cursor: Cursor, kind: WireType) -> int | None:
     if misfit or (length is not None and length < 0):
         raise cursor.error(misfit or "a length of 0 or more", "nil" if length is None else str(length), start)
     return length
+
+
+def _in_use(record: Record) -> tuple[tuple[PathPart, ...], Record] | None:
+    """The first field that contradicts the flag of its struct, and the way to it from there; None where all is well.
+
+    A loader that does not know the struct goes by its flag, and would lose what is in use. Structs further in have their own.
+    """
+    if not record.is_default or record.type != _STRUCT.name:
+        return None
+    structs = (record.value,) if record.length is None else record.value
+    for index, fields in enumerate(cast("Sequence[Records | None]", structs)):
+        for each in fields or ():
+            if not each.is_default:
+                return (each.name,) if record.length is None else (index, each.name), each
+    return None
 
 
 def _first_twice(records: Records) -> Record | None:
@@ -417,8 +443,7 @@ def from_json(value: Json) -> Record:
         raise StateError('a field with "name" as a string', brief(name))
     try:
         record = _from_json(name, value)
-        hint = value.get("msgpack")
-        return record if hint is None else _as_it_came(record, hint)
+        return _as_it_came(record, value["msgpack"]) if "msgpack" in value else record
     except StateError as error:
         error.under(name)
         raise
@@ -428,7 +453,7 @@ def _from_json(name: str, value: dict[str, Json]) -> Record:
     kind, length, is_default = value.get("type"), value.get("length"), value.get("is_default", False)
     if not isinstance(kind, str):
         raise StateError('"type" as a string', brief(kind))
-    if length is not None and (isinstance(length, bool) or not isinstance(length, int)):
+    if "length" in value and (isinstance(length, bool) or not isinstance(length, int)):
         raise StateError('"length" as an integer', brief(length))
     if not isinstance(is_default, bool):
         raise StateError('"is_default" as true or false', brief(is_default))

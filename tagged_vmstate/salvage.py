@@ -14,7 +14,7 @@ from typing import Final
 
 from tagged_vmstate.errors import FormatError, LimitError
 from tagged_vmstate.files import BLOCK, WINDOW, Input
-from tagged_vmstate.frames import END_MARK, FRAME_MARKS, MARK_BYTES, End, Frame, decode_head, known_frame
+from tagged_vmstate.frames import VERSION, End, Frame, decode_head, known_frame
 from tagged_vmstate.records import Limits
 from tagged_vmstate.sums import crc32, shifted
 from tagged_vmstate.wire import Cursor, TruncatedError
@@ -25,7 +25,10 @@ SHORT_HEAD: Final = 640
 """Bytes of a head whose attributes say no more than a few words, whatever its device is named."""
 LONG_HEADS: Final = 4
 """Bytes of longer heads that are read in all, as a multiple of the file."""
-_MARKS: Final = re.compile(b"|".join(map(re.escape, (*FRAME_MARKS, END_MARK))))
+MARK_BYTES: Final = 9
+"""Bytes that show what begins at a place."""
+_MARKS: Final = re.compile(rb"\x96\xa7section|\x96\xa4part|\x93\xa3end")
+_LATER_MARKS: Final = re.compile(rb"\x96[\xa1-\xbf\xd9]|(?:[\x93-\x9f]|\xdc..|\xdd....)\xa3end", re.DOTALL)
 
 
 class Ranges:
@@ -71,12 +74,15 @@ class Search:
     Args:
         source: The file, which can seek.
         limits: How much to take from bytes that are not trusted.
+        version: The version of the format: in a later one a frame may be of any kind.
     """
 
-    def __init__(self, source: Input, limits: Limits) -> None:
+    def __init__(self, source: Input, limits: Limits, version: int = VERSION) -> None:
         self._source = source
         self._size = source.size or 0
         self._limits = limits
+        self._version = version
+        self._marks = _MARKS if version == VERSION else _LATER_MARKS
         self._ranges = Ranges(source)
         self._long_heads = LONG_HEADS * self._size
 
@@ -88,7 +94,7 @@ class Search:
             data = self._source.peek(size)
             cursor = Cursor(data, offset)
             try:
-                return known_frame(data, self._limits) or decode_head(cursor, self._limits)
+                return known_frame(data, self._limits) or decode_head(cursor, self._limits, self._version)
             except TruncatedError:
                 if len(data) < size:
                     raise
@@ -105,20 +111,28 @@ class Search:
 
     def begins(self, offset: int) -> bool:
         """Whether a frame or the end seems to begin at a place."""
-        return _MARKS.match(self._source.at(offset, MARK_BYTES)) is not None
+        return self._marks.match(self._source.at(offset, MARK_BYTES)) is not None
 
-    def next(self, offset: int, fits: Callable[[End], bool]) -> int | None:
+    def has_wrong_size(self, frame: Frame, offset: int, fits: Callable[[End], bool]) -> bool:
+        """Whether only the size of a frame is wrong: its checksum is that of what lies ahead of the first intact one inside."""
+        start = offset + frame.head_bytes
+        found = self.next(start, fits, start + frame.size)
+        return found is not None and self.checksum(frame._replace(size=found - start), offset) == frame.crc
+
+    def next(self, offset: int, fits: Callable[[End], bool], stop: int | None = None) -> int | None:
         """The next place at which an intact frame or the end begins; None where there is none.
 
         Args:
             offset: Where to begin.
             fits: Whether an end belongs to the frames so far. One at the end of the file is taken in any case.
+            stop: Where to give up; at the end of the file unless given.
         """
-        size = WINDOW
-        while True:
+        stop = self._size if stop is None else stop
+        size = min(WINDOW, stop - offset + MARK_BYTES)
+        while offset < stop:
             self._source.seek(offset)
             window = self._source.peek(size)
-            mark = _MARKS.search(window)
+            mark = self._marks.search(window)
             if mark:
                 offset += mark.start()
                 if self._is_intact(offset, fits):
@@ -128,6 +142,7 @@ class Search:
                 return None
             else:
                 offset, size = offset + size - MARK_BYTES, min(8 * size, BLOCK)
+        return None
 
     def _is_intact(self, offset: int, fits: Callable[[End], bool]) -> bool:
         try:

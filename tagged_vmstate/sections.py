@@ -7,10 +7,10 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from typing_extensions import override
 
-from tagged_vmstate.errors import StateError, VMStateError
+from tagged_vmstate.errors import FormatError, StateError, VMStateError
 from tagged_vmstate.frames import Kind, Lead, attributes_misfit, label
 from tagged_vmstate.records import Record, Records, all_pieces, decode_all
-from tagged_vmstate.wire import Opaque, Piece, joined
+from tagged_vmstate.wire import Cursor, Opaque, Piece, joined, pack_map_head, pack_str
 from tagged_vmstate.wiretype import brief
 
 NO_ATTRIBUTES: Final = Opaque.of({})
@@ -19,21 +19,44 @@ REPEATED: Final = "it again"
 
 
 def packed(attributes: Mapping[str, object]) -> Opaque:
-    """The attributes of a header or section as bytes.
+    """The attributes of a header or section as bytes; an `Opaque` among them as it stands.
 
     Raises:
         StateError: MessagePack, or the format, has no place for one; names it.
     """
+    raw = bytearray(pack_map_head(len(attributes)))
     for name, value in attributes.items():
         if not isinstance(name, str):
             raise StateError("attributes with strings as names", brief(name))
         try:
-            Opaque.of({name: value})
+            raw += pack_str(name) + (value if isinstance(value, Opaque) else Opaque.of(value)).raw
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise StateError(f"an attribute {brief(name)} that MessagePack can hold", f"{brief(value)} ({error})") from None
-    found = Opaque.of(dict(attributes))
+    found = Opaque(bytes(raw))
     check_attributes(found)
     return found
+
+
+def entries(attributes: Opaque) -> dict[str, Opaque]:
+    """The attributes of a header or section, the value of each as its bytes."""
+    cursor = Cursor(attributes.raw)
+    count = cursor.read_map("a map of attributes")
+    return {cursor.read_str("the name of an attribute"): Opaque(cursor.skip("its value")) for _ in range(count)}
+
+
+def decoded(attributes: Opaque) -> dict[str, Any]:
+    """The attributes of a header or section; one that has no Python form is an `Opaque`."""
+    try:
+        return dict(attributes.decode())
+    except FormatError:
+        return {name: _decoded(value) for name, value in entries(attributes).items()}
+
+
+def _decoded(value: Opaque) -> Any:
+    try:
+        return value.decode()
+    except FormatError:
+        return value
 
 
 def check_attributes(attributes: Opaque) -> None:
@@ -50,7 +73,7 @@ class Section:
         device: The name of the device.
         instance: Which of several of that name, a uint32.
         kind: ``section``, or ``part`` where more of the same section follows.
-        raw_attributes: What the writer said about it, as its bytes.
+        raw_attributes: What the writer added, as its bytes.
 
     Raises:
         StateError: MessagePack cannot hold an attribute.
@@ -86,8 +109,8 @@ class Section:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the writer said about it. Raises FormatError where it has no Python form."""
-        return dict(self.raw_attributes.decode())
+        """What the writer added. A value that has no Python form is an `Opaque`: a key twice in one map, a date beyond reach."""
+        return decoded(self.raw_attributes)
 
     def records(self) -> Records:
         """Its fields."""

@@ -34,7 +34,7 @@ from tagged_vmstate.frames import (
 )
 from tagged_vmstate.records import LIMITS, Limits, Records, decode_all
 from tagged_vmstate.salvage import Search
-from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections, check_attributes, packed
+from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections, check_attributes, decoded, packed
 from tagged_vmstate.sums import crc32
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Cursor, Opaque, Piece, TruncatedError, joined
@@ -89,14 +89,6 @@ class StoredSection(Section):
         return self._lead.label
 
     @property
-    @override
-    def attributes(self) -> dict[str, Any]:
-        try:
-            return super().attributes
-        except FormatError as error:
-            raise self._placed(error) from None
-
-    @property
     def end(self) -> int:
         """Byte offset of what follows it."""
         return self._start + self.size
@@ -107,6 +99,7 @@ class StoredSection(Section):
         Raises:
             FormatError: They are damaged, or no fields, or of a later version of the format.
         """
+        self.snapshot.check_version()
         try:
             records = decode_all(self._stretch(), self._start, self.snapshot.limits)
         except FormatError as error:
@@ -116,24 +109,17 @@ class StoredSection(Section):
             raise self._placed(FormatError(ONCE, REPEATED, offset=again.offset, path=(again.name,)))
         return records
 
-    def fields(self) -> bytes:
-        """Its fields as bytes of this version of the format. Raises FormatError as `records` does."""
-        payload = self.payload()
-        if self.snapshot.version != VERSION:
-            found = f"version {self.snapshot.version}: a later build of this package reads it"
-            raise FormatError(f"version {VERSION} of the format", found, offset=len(MAGIC))
-        return payload
-
     def _stretch(self) -> bytes | Stretch:
         """Its fields, of which much is left in the file where that is read twice without pain."""
-        if self.size <= HELD_BYTES or not self.snapshot.input.rereads or self.snapshot.version != VERSION:
-            return self.fields()
+        if self.size <= HELD_BYTES or not self.snapshot.input.rereads:
+            return self.payload()
         self.verify()
         return Stretch(self.snapshot.input, self._start, self.size)
 
     @override
     def pieces(self) -> Sequence[Piece]:
-        """Its fields as bytes, in one piece. Raises FormatError where their sum does not fit."""
+        """Its fields as bytes, in one piece. Raises FormatError where they are damaged, or of a later version of the format."""
+        self.snapshot.check_version()
         if self._held is not None:
             return (self._held,)
         payload = joined(tuple(self._blocks(self.size)))
@@ -178,7 +164,7 @@ class Snapshot:
     closes the file that it opened.
 
     Attributes:
-        version: The version of the format. The sections of a later one can be listed, not decoded.
+        version: The version of the format. The sections of a later one can be listed, not decoded; they may be of other kinds.
         name: What errors that are raised while it is read call it (`VMStateError.file`): set it where several are open.
         names: The names that its sections in parts have shown so far.
         raw_attributes: What stands in the header, as its bytes.
@@ -205,7 +191,7 @@ class Snapshot:
         self.end_crc: int | None = None
         self._report = damaged == "report"
         if self._report and self.input.size is None:
-            raise ValueError('damaged="report" looks for what lies behind the damage: it needs input that can seek')
+            raise ValueError('damaged="report" looks for what follows the damage: it needs input that can seek')
         self._owned = file if owned else None
         self._header_damage: FormatError | None = None
         self._header = self._read_header()
@@ -250,9 +236,8 @@ class Snapshot:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What stands in the header: ``producer``, ``machine`` and whatever its writer added."""
-        with naming(self.name):
-            return dict(self.raw_attributes.decode())
+        """What stands in the header: ``producer``, ``machine`` and what its writer added. See `Section.attributes`."""
+        return decoded(self.raw_attributes)
 
     @property
     def header_crc(self) -> int | None:
@@ -262,6 +247,14 @@ class Snapshot:
     def __iter__(self) -> Iterator[StoredSection]:
         with naming(self.name):
             yield from self._salvage() if self._report else self._walk()
+
+    def check_version(self) -> None:
+        """Raise FormatError where this is a later version of the format, whose fields may mean anything."""
+        if self.version != VERSION:
+            found = f"version {self.version}: a later build of this package reads it"
+            error = FormatError(f"version {VERSION} of the format", found, offset=len(MAGIC))
+            error.file = self.name
+            raise error
 
     def at(self, position: int, size: int) -> bytes:
         """Some of its bytes, where it can seek. Raises FormatError where the file has become shorter."""
@@ -276,13 +269,27 @@ class Snapshot:
         try:
             return self._head(lambda cursor: Header.decode(cursor, self.limits))
         except FormatError as error:
-            is_ours = self._report and self.input.peek(len(MAGIC)) == MAGIC
-            first = Search(self.input, self.limits).next(len(MAGIC), lambda _: False) if is_ours else None
+            if not self._report or self.input.peek(len(MAGIC)) != MAGIC:
+                raise
+            version = self._damaged_version()
+            first = Search(self.input, self.limits, version).next(len(MAGIC), lambda _: False)
             if first is None:
                 raise
             self.input.seek(first)
             self._header_damage = error
-            return Header(VERSION, NO_ATTRIBUTES)
+            return Header(version, NO_ATTRIBUTES)
+
+    def _damaged_version(self) -> int:
+        """The version of a snapshot whose header is damaged: what it has, unless nothing but that is wrong."""
+        data = self.input.peek(HEAD_BYTES)
+        found = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 1], "big")
+        if not VERSION < found < 0x80:
+            return VERSION
+        try:
+            Header.decode(Cursor(MAGIC + bytes((VERSION,)) + data[len(MAGIC) + 1 :]), self.limits)
+        except FormatError:
+            return found
+        return VERSION
 
     def _walk(self) -> Iterator[StoredSection]:
         order = Order(self._header)
@@ -291,7 +298,7 @@ class Snapshot:
             offset = self.input.position
             head: Frame | End | None = known_frame(self.input.peek(HEAD_BYTES), self.limits)
             if head is None:
-                head = self._head(lambda cursor: decode_head(cursor, self.limits))
+                head = self._head(lambda cursor: decode_head(cursor, self.limits, self.version))
             if isinstance(head, End):
                 self._check_end(order, head, offset)
                 return
@@ -306,7 +313,7 @@ class Snapshot:
         self.damage, self.more_damage = [], 0
         if self._header_damage:
             self._lost(self._header_damage, 0, self._first)
-        search = Search(self.input, self.limits)
+        search = Search(self.input, self.limits, self.version)
         offset = self._first
         while True:
             start = offset
@@ -319,7 +326,7 @@ class Snapshot:
                 section = self._section(head, offset)
                 section.computed = search.checksum(head, offset)
                 section.damage = section.mismatch(section.computed) if section.computed != head.crc else None
-                if section.damage and not search.begins(section.end):
+                if section.damage and (not search.begins(section.end) or search.has_wrong_size(head, offset, order.fits)):
                     raise section.damage
             except FormatError as error:
                 found = search.next(offset + 1, order.fits)

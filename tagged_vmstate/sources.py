@@ -93,7 +93,8 @@ def open_sections(
         around: To salvage, what is wrong with what is around the file, such as a compression.
 
     Raises:
-        FormatError: It is none of these, or damaged in its first bytes.
+        FormatError: It is none of these, or damaged in its first bytes, or a snapshot of a later version that is not to be
+            salvaged: that can be listed only.
     """
     head, start = looked(file)
     check_head(head)
@@ -103,7 +104,9 @@ def open_sections(
 
         sections = from_json(start, beside=beside, salvage=salvage)
     elif is_snapshot(head):
-        sections = Snapshot.read(start, damaged="report" if salvage else "error", limits=limits)
+        sections = snapshot = Snapshot.read(start, damaged="report" if salvage else "error", limits=limits)
+        if not salvage:
+            snapshot.check_version()
     else:
         from tagged_vmstate.qemu.bridge import import_stream  # noqa: PLC0415  # only what the input needs
 

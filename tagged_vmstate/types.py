@@ -176,21 +176,22 @@ class SparseType(BulkType):
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise self._wrong(value, length, " as (offset, bytes) runs")
         found: list[Piece] = [pack_array_head(2 * len(value))]
-        end, last = 0, -1
+        end = 0
         for run in value:
             try:
                 offset, data = run
                 data = taken(data)
-                fits = last < operator.index(offset) >= end and offset + len(data) <= (length or 0)
+                fits = data and operator.index(offset) >= end and offset + len(data) <= (length or 0)
             except (TypeError, ValueError):
                 raise self._wrong(run, length, " as (offset, bytes) runs") from None
             if not fits:
-                raise StateError(
-                    f"runs of `{self.describe(length)}`, ascending, apart and inside it", f"{len(data)} bytes at {brief(offset)}"
-                )
+                raise StateError(self._expected(length), f"{len(data)} bytes at {brief(offset)}")
             found += (pack_uint(offset) + pack_bin_head(len(data)), data)
-            end, last = offset + len(data), offset
+            end = offset + len(data)
         return found
+
+    def _expected(self, length: int | None) -> str:
+        return f"runs of `{self.describe(length)}`, none of them empty, ascending, not overlapping and inside it"
 
     @override
     def unpack(self, cursor: Cursor, length: int | None) -> Runs:
@@ -200,15 +201,15 @@ class SparseType(BulkType):
         if count % 2:
             raise cursor.error(f"{what}: offsets and bytes in turn", f"an odd number of items ({count})", start)
         found = []
-        end, last = 0, -1
+        end = 0
         for _ in range(count // 2):
             at = cursor.pos
             offset = cursor.read_int("the offset of a run")
             data = cursor.read_bin("the bytes of a run")
-            if offset < end or offset <= last or offset + len(data) > (length or 0):
-                raise cursor.error(f"{what}, ascending, apart and inside it", f"{len(data)} bytes at {offset}", at)
+            if not data or offset < end or offset + len(data) > (length or 0):
+                raise cursor.error(self._expected(length), f"{len(data)} bytes at {offset}", at)
             found.append((offset, data))
-            end, last = offset + len(data), offset
+            end = offset + len(data)
         return tuple(found)
 
     @override
@@ -225,7 +226,7 @@ class SparseType(BulkType):
                 found.append((integer(offset), from_hex(text)))
             except (ValueError, StateError):
                 raise StateError("{offset: hex}", brief({offset: text})) from None
-        return tuple(found)
+        return tuple(sorted(found))  # a tool that sorts the keys of its JSON does so as text
 
 
 class OpaqueType(WireType):

@@ -48,6 +48,7 @@ _COUNTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 """First byte of array and map -> width of the count, objects an item."""
 _BIN: Final = frozenset({0xC4, 0xC5, 0xC6})
 _ARRAY: Final = frozenset({0xDC, 0xDD})
+_MAP: Final = frozenset({0xDE, 0xDF})
 _INTEGERS: Final = {
     0xCC: struct.Struct(">B"), 0xCD: struct.Struct(">H"), 0xCE: struct.Struct(">I"), 0xCF: struct.Struct(">Q"),
     0xD0: struct.Struct(">b"), 0xD1: struct.Struct(">h"), 0xD2: struct.Struct(">i"), 0xD3: struct.Struct(">q"),
@@ -135,6 +136,11 @@ def pack_bin(data: bytes | memoryview) -> bytes:
 def pack_array_head(count: int) -> bytes:
     """The head of an array of `count` objects. Raises OverflowError beyond 32 bits."""
     return _head(count, (0x90, 15), (None, 0xDC, 0xDD))
+
+
+def pack_map_head(count: int) -> bytes:
+    """The head of a map of `count` pairs. Raises OverflowError beyond 32 bits."""
+    return _head(count, (0x80, 15), (None, 0xDE, 0xDF))
 
 
 def float_bits(value: float, size: int) -> int:
@@ -243,6 +249,16 @@ class Cursor:
             return self._sized(_COUNTED[first][0], what)
         raise self.error(what)
 
+    def read_map(self, what: str) -> int:
+        """The count of a map; so many keys and values follow in turn. A count beyond the bytes left is refused."""
+        first = self._first(what)
+        if first & 0xF0 == 0x80:
+            self.pos += 1
+            return self._within(first & 0x0F, self.pos - 1, what)
+        if first in _MAP:
+            return self._sized(_COUNTED[first][0], what)
+        raise self.error(what)
+
     def read_str(self, what: str) -> str:
         """A string, strict UTF-8, whatever the width of its length."""
         first = self._first(what)
@@ -284,6 +300,11 @@ class Cursor:
         self.pos += 1
         return int(codec.unpack(self.take(codec.size, what))[0])
 
+    def is_int(self) -> bool:
+        """Whether an integer is next."""
+        first = self._first("an object")
+        return first < 0x80 or first >= 0xE0 or first in _INTEGERS
+
     def read_bool(self, what: str) -> bool:
         """True or false."""
         first = self._first(what)
@@ -308,29 +329,34 @@ class Cursor:
         self.pos += 1
         return True
 
-    def skip(self, what: str, nesting: int = NESTING) -> bytes:
+    def skip(self, what: str, around: int = 0) -> bytes:
         """The bytes of one object of any kind, checked for structure, not decoded.
+
+        Args:
+            what: What it is, for errors.
+            around: Arrays and maps that it lies in, which count as levels of nesting.
 
         Raises:
             FormatError: Not MessagePack, or cut short.
-            LimitError: Nested deeper than `nesting`.
+            LimitError: Nested deeper than `NESTING`: an empty array or map is a level, too.
         """
         start = self.pos
-        pending = [1]
-        while pending:
-            if pending[-1] == 0:
+        pending: list[int] = []
+        inside = self._skip_head(what)
+        while True:
+            if inside is not None:
+                if around + len(pending) >= NESTING:
+                    raise LimitError(f"at most {NESTING} levels of nesting", "more", offset=self.base + self.pos)
+                pending.append(inside)
+            while pending and not pending[-1]:
                 pending.pop()
-                continue
+            if not pending:
+                return self.data[start : self.pos]
             pending[-1] -= 1
             inside = self._skip_head(what)
-            if inside:
-                if len(pending) > nesting:
-                    raise LimitError(f"at most {nesting} levels of nesting", "more", offset=self.base + self.pos)
-                pending.append(inside)
-        return self.data[start : self.pos]
 
-    def _skip_head(self, what: str) -> int:
-        """Pass one scalar or one head; return how many objects lie inside it."""
+    def _skip_head(self, what: str) -> int | None:
+        """Pass one scalar or one head; return how many objects lie inside it, None for a scalar."""
         first = self._first(what)
         if first < 0x80 or first >= 0xE0:
             self.pos += 1
@@ -353,7 +379,7 @@ class Cursor:
             return self._sized(width, what) * objects
         else:
             raise self.error(what)
-        return 0
+        return None
 
 
 def describe(data: bytes, at: int) -> str:
@@ -430,22 +456,14 @@ class Opaque:
         return cls(pack_array_head(count) + found)
 
     def to_json(self) -> Json:
-        """The JSON form: plain, with ``{"$hex": ...}`` for bytes; ``{"$msgpack": ...}`` where that would lose something."""
-        try:
-            plain = _to_plain(self.decode())
-            if Opaque.from_json(plain) == self:
-                return plain
-        except (FormatError, ValueError):
-            pass
-        return {"$msgpack": self.raw.hex()}
+        """The JSON form, value by value: plain; ``{"$hex": ...}`` for bytes; ``{"$msgpack": ...}`` for what JSON would change."""
+        return _to_json(Cursor(self.raw))
 
     @classmethod
     def from_json(cls, value: Json) -> Opaque:
         """The other way. Raises ValueError where this is no such form."""
-        if isinstance(value, dict) and value.keys() == {"$msgpack"}:
-            return cls(_checked(_from_hex(value["$msgpack"])))
         try:
-            return cls.of(_from_plain(value))
+            return cls(_from_json(value))
         except RecursionError:
             raise ValueError("values nested too deep") from None
         except (OverflowError, UnicodeEncodeError) as error:
@@ -472,30 +490,56 @@ def _from_hex(text: Json) -> bytes:
         raise ValueError("no pairs of hex digits") from None
 
 
-def _to_plain(value: Json) -> Json:
-    """A value as JSON can hold it. Raises ValueError for what it cannot."""
-    if isinstance(value, bytes):
+def _to_json(cursor: Cursor) -> Json:
+    """The JSON form of the object at a place."""
+    start = cursor.pos
+    first = cursor.data[start]
+    if first & 0xF0 == 0x90 or first in _ARRAY:
+        count = cursor.read_array("an array")
+        is_exact = cursor.data[start : cursor.pos] == pack_array_head(count)
+        found: Json = [_to_json(cursor) for _ in range(count)]
+    elif first & 0xF0 == 0x80 or first in _MAP:
+        count = cursor.read_map("a map")
+        is_exact = cursor.data[start : cursor.pos] == pack_map_head(count)
+        found = {}
+        for _ in range(count):
+            key = _scalar_to_json(cursor.skip("a key"))
+            is_exact = is_exact and isinstance(key, str) and not key.startswith("$") and key not in found
+            found[key if isinstance(key, str) else ""] = _to_json(cursor)
+    else:
+        return _scalar_to_json(cursor.skip("an object"))
+    return found if is_exact else _as_msgpack(cursor.data[start : cursor.pos])
+
+
+def _scalar_to_json(raw: bytes) -> Json:
+    value = None
+    try:
+        value = Opaque(raw).decode()
+        is_exact = Opaque.of(value).raw == raw
+    except (FormatError, ValueError, TypeError, OverflowError):
+        is_exact = False
+    if isinstance(value, bytes) and is_exact:
         return {"$hex": value.hex(" ")}
+    is_plain = value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain and is_exact else _as_msgpack(raw)
+
+
+def _as_msgpack(raw: bytes) -> Json:
+    return {"$msgpack": raw.hex()}
+
+
+def _from_json(value: Json) -> bytes:
+    """The bytes of the object that a JSON form stands for. Raises ValueError for what is none."""
     if isinstance(value, list):
-        return [_to_plain(item) for item in value]
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) and not key.startswith("$") for key in value):
-            raise ValueError("a key that JSON cannot hold")
-        return {key: _to_plain(item) for key, item in value.items()}
-    if value is not None and not isinstance(value, bool | int | float | str):
-        raise ValueError("a type that JSON lacks")
+        return pack_array_head(len(value)) + b"".join(map(_from_json, value))
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a number that JSON lacks")
-    return value
-
-
-def _from_plain(value: Json) -> Json:
-    if isinstance(value, list):
-        return [_from_plain(item) for item in value]
+        raise ValueError("a number beyond the range of a float64")
     if not isinstance(value, dict):
-        return value
+        return Opaque.of(value).raw
+    if value.keys() == {"$msgpack"}:
+        return _checked(_from_hex(value["$msgpack"]))
     if value.keys() == {"$hex"}:
-        return _from_hex(value["$hex"])
+        return pack_bin(_from_hex(value["$hex"]))
     if any(key.startswith("$") for key in value):
         raise ValueError("a key that begins with $ means $hex or $msgpack, alone")
-    return {key: _from_plain(item) for key, item in value.items()}
+    return pack_map_head(len(value)) + b"".join(pack_str(key) + _from_json(each) for key, each in value.items())

@@ -105,8 +105,7 @@ def attributes() -> st.SearchStrategy[Opaque]:
         st.just(Opaque(b"\x80")),
         st.dictionaries(st.text(max_size=6), plain_values(), max_size=MOST).map(Opaque.of),
         st.sampled_from(ODD_VALUES[:-1]).map(lambda odd: Opaque(b"\x81\xa1k" + odd.raw)),
-        st.just(Opaque(b"\xde\x00\x00")),
-        st.just(Opaque(b"\x82\xa1k\x01\xa1k\x02")),
+        st.just(Opaque(b"\x82\xd9\x01k\x01\xda\x00\x01j" + b"\x91" * 62 + b"\x80")),  # names with longer heads, as deep as may be
     )
 
 
@@ -150,7 +149,7 @@ def records(draw: st.DrawFn, kind: str | None = None, depth: int = 3) -> Record:
         kind: The type; any unless given.
         depth: How deep structs may lie in it.
     """
-    name, is_default = draw(names()), draw(st.booleans())
+    name = draw(names())
     if kind is None:
         kind = draw(st.one_of(st.sampled_from(sorted(KNOWN)), names().filter(lambda each: each not in KNOWN)))
     length: int | None
@@ -170,7 +169,14 @@ def records(draw: st.DrawFn, kind: str | None = None, depth: int = 3) -> Record:
         length = len(value)
     else:
         length, value = None, draw(_one(kind, depth))
-    return Record(name, kind, length, value, is_default)
+    return flagged(Record(name, kind, length, value), is_default=draw(st.booleans()))
+
+
+def flagged(record: Record, *, is_default: bool) -> Record:
+    """A field with a flag, which it has only if all fields in it have theirs."""
+    elements: Any = (record.value if record.length is not None else (record.value,)) if record.type == "struct" else ()
+    inner = all(each.is_default for element in elements for each in element or ())
+    return record.replace(is_default=is_default and inner)
 
 
 def siblings(depth: int = 3) -> st.SearchStrategy[Records]:
@@ -182,7 +188,9 @@ def siblings(depth: int = 3) -> st.SearchStrategy[Records]:
 def sections(draw: st.DrawFn) -> list[Section]:
     """The sections of one snapshot: some whole, some in parts that lie between those of others."""
     labels = draw(
-        st.lists(st.tuples(st.text(max_size=12), st.sampled_from([0, 1, 127, 128, (1 << 32) - 1])), max_size=4, unique=True)
+        st.lists(
+            st.tuples(st.text(min_size=1, max_size=12), st.sampled_from([0, 1, 127, 128, (1 << 32) - 1])), max_size=4, unique=True
+        )
     )
     turns = [label for label in labels for _ in range(draw(st.integers(1, 3)))]
     turns = draw(st.permutations(turns))

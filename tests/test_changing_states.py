@@ -243,9 +243,9 @@ def test_attributes_that_no_reader_takes_are_named(attributes: Any, words: str, 
 
 @pytest.mark.parametrize("raw", [b"\xc0", b"\x80\x80", b"", b"\x81\xa1a"])
 def test_attributes_as_bytes_are_one_map(raw: bytes) -> None:
-    with pytest.raises(StateError, match="attributes"):
+    with pytest.raises(StateError, match="attribute"):
         SnapshotWriter(io.BytesIO(), tv.Opaque(raw))
-    with pytest.raises(StateError, match="attributes"):
+    with pytest.raises(StateError, match="attribute"):
         SnapshotWriter(io.BytesIO()).write(Section("d", 0, [], attributes=tv.Opaque(raw)))
 
 

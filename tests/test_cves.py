@@ -115,7 +115,7 @@ def hostile_snapshot(hole: Hole) -> bytes:
     if good.type == "struct":
         value = tuple((Record("x", "uint32", None, each["x"]),) for each in value)
     length = None if good.length is None else len(value)
-    records = (before, good.replace(value=value, length=length), Record("behind", "uint32", 4, [7, 7, 7, 7]))
+    records = (before, good.replace(value=value, length=length, is_default=False), Record("behind", "uint32", 4, [7, 7, 7, 7]))
     file = io.BytesIO()
     with SnapshotWriter(file) as writer:
         payload = b"".join(map(encode_plain, records))

@@ -145,7 +145,7 @@ class TestMemory:
         data = b"ab" + bytes(15) + b"c" + bytes(16) + b"d"
         start = max(place - 10, 0)
         edges = [0, *(each * 4 for each in cuts), len(data)]
-        pieces = [((start + low, data[low:high]),) for low, high in pairwise(edges)]
+        pieces = [((start + low, data[low:high]),) if low < high else () for low, high in pairwise(edges)]
         [found] = diff(self.memory(()), self.memory(*pieces))
         assert [(each.start - start, each.count) for each in found.ranges] == [(0, 18), (34, 1)]
         assert (found.count, found.more) == (19, 0)
@@ -165,7 +165,8 @@ class TestMemory:
     def test_the_ranges_are_where_the_bytes_differ(self, left: bytes, right: bytes) -> None:
         size = max(len(left), len(right))
         left, right = left.ljust(size, b"\0"), right.ljust(size, b"\0")
-        found = [each for difference in diff(self.memory(((0, left),)), self.memory(((0, right),))) for each in difference.ranges]
+        old, new = (self.memory(((0, each),) if each else ()) for each in (left, right))
+        found = [each for difference in diff(old, new) for each in difference.ranges]
         different = {place for place in range(size) if left[place] != right[place]}
         covered = {place for each in found for place in range(each.start, each.start + each.count)}
         assert different <= covered
@@ -267,4 +268,7 @@ class TestChange:
         for start, piece in found:
             again[start : start + len(piece)] = piece
         assert again == memory
+        ends = {start + len(piece) for start, piece in found}
+        assert not ends & {offset}, "touching runs are one"
+        assert not {start for start, _ in found} & {offset + len(data)}
         encode(Record("x", "sparse", 120, found))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import doctest
 import html
-import io
-import json
 import re
 import shlex
 import subprocess
@@ -13,7 +11,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import msgpack
 import pytest
 from evolution import PAGE as EVOLUTION
 from evolution import renewed as evolved
@@ -22,18 +19,19 @@ from test_command import run
 from transcripts import FILE, PAGE, renewed
 
 import tagged_vmstate
-from tagged_vmstate.records import decode_all, encode_plain, from_json, to_json
-from tagged_vmstate.snapshot import Snapshot
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SESSIONS = ["README.md", "docs/evolution.md", "docs/hooks.md", "docs/legacy.md"]
 
 
 def test_every_block_of_code_is_run() -> None:
-    """By the tests below; what is for a shell alone by `.ci/run`."""
+    """By the tests below and in test_format_page; what is for a shell alone by `.ci/run`."""
     runs = {
         "pycon": SESSIONS,
+        "cddl": ["docs/format.md"],
         "console": ["docs/tools.md"],
+        "json": ["docs/json-form.md"],
+        "magic": ["docs/format.md"],
         "python": ["docs/fuzzing.md", "docs/tools.md"],
         "sh": ["README.md", "docs/performance.md"],
     }
@@ -66,21 +64,17 @@ def test_the_table_of_changes_is_what_loads_do() -> None:
     assert evolved(page) == page, "write it anew: python tests/evolution.py --write"
 
 
-def test_the_golden_bytes_of_the_format_are_what_is_written_and_read() -> None:
-    page = (ROOT / "docs/format.md").read_text()
-    rows = re.findall(r"^\| `(95 a1 61 [^`]*)` \| `(.*)` \|$", page, re.MULTILINE)
-    assert {json.loads(said)["type"] for _, said in rows} >= {"bool", "int8", "uint64", "float32", "timer", "sparse", "cpsr"}
-    for raw, said in rows:
-        data = bytes.fromhex(raw)
-        [record] = decode_all(data)
-        assert to_json(record) == {"name": "a", **json.loads(said)}
-        assert encode_plain(from_json({"name": "a", **json.loads(said)})) == data
-        assert msgpack.unpackb(data)[0] == "a"
-    whole = bytes.fromhex("".join(re.findall(r"^    ([0-9a-f]{16,})$", page, re.MULTILINE)))
-    [section] = Snapshot.read(whole)
-    assert [(record.name, record.describe()) for record in section.records()] == [("a", "uint32"), ("p", "struct")]
-    printed = re.findall(r"^    (\[\"(?:tagged-vmstate|section|a|p|end)\".*\])$", page, re.MULTILINE)
-    assert [str(each).replace("'", '"').replace("None", "nil") for each in msgpack.Unpacker(io.BytesIO(whole))] == printed
+def test_every_link_leads_to_a_page_and_a_heading_in_it() -> None:
+    def anchors(page: str) -> set[str]:
+        headings = re.findall(r"^#+ (.*)", page, re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+            name, _, anchor = target.partition("#")
+            found = page.parent / name if name else page
+            assert found.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(found.read_text()), f"{page.name}: {target}"
 
 
 def test_the_page_of_fuzzing_finds_its_bug_and_fixes_it(tmp_path: Path) -> None:

@@ -773,6 +773,23 @@ def mutated(data: bytes, random: Random) -> bytes:
         return data
 
 
+@pytest.mark.parametrize("state", BOARDS)
+def test_every_flag_counts_for_a_template_as_for_the_loops(state: Board) -> None:
+    """The flag of a struct may not contradict those in it, whichever is changed."""
+    table = Board.__vmstate__  # type: ignore[attr-defined]
+    each, data = Prepared(table), saved(state)
+    for learnt in (*BOARDS, state):
+        each.learn(Cursor(saved(learnt)), None)
+    assert each.load(data, whole=False) is not None
+    changed = 0
+    for place in range(len(data)):
+        other = data[:place] + bytes((data[place] ^ 1,)) + data[place + 1 :]
+        found = each.load(other, whole=False) if data[place] in {0, 1} else None
+        changed += found is not None
+        assert found is None or verdict(table, other) is not None, place
+    assert changed
+
+
 def verdict(table: Table, data: bytes) -> Any:
     """What the loops say of some bytes: the state, or None."""
     loader = codec.Loader("board#0")

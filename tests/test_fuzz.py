@@ -258,7 +258,7 @@ def test_what_devices_share_is_shared_in_each_run(machine: str) -> None:
 
 @pytest.mark.usefixtures("shared")
 def test_a_finding_that_its_reproducer_does_not_show_is_none_and_is_reported() -> None:
-    done = run("fuzz", "shared:CLASS", "--runs", "1000")
+    done = run("fuzz", "shared:CLASS", "--runs", "3000")
     assert done.returncode == 0
     said = done.stderr.decode()
     assert "not shown by its reproducer, so perhaps left over from an earlier run: KeyError _ in shared.py:post_load\n" in said

@@ -90,7 +90,7 @@ def test_another_layout_of_the_same_json_means_the_same(data: bytes) -> None:
 
 
 def _foreign(kind: str, value: bytes) -> bytes:
-    head = b"\x94\xaetagged-vmstate\x01\xde\x00\x01\xd9\x01a\xca\x3f\x80\x00\x00"
+    head = b"\x94\xaetagged-vmstate\x01\x81\xd9\x01a\xca\x3f\x80\x00\x00"
     head += b"\xce" + zlib.crc32(head).to_bytes(4, "big")
     field = b"\x95\xa1f" + Opaque.of(kind).raw + b"\xc0\x00" + value
     frame = b"\x96\xa7section\xa3dev\x00\x80\xcf" + len(field).to_bytes(8, "big")
@@ -154,7 +154,7 @@ def with_runs(offset: str) -> bytes:
         (broken('"value": 7', '"value": ' + "[" * 100_000), "nested too deep"),
         (broken('"61"', '"6"'), r"hex digits, JSON has '6' - at dev#0/s\[0\]/b \(line 5"),
         (with_runs("0x" + "f" * 5000), "{offset: hex}, JSON has {'0xfff"),
-        (with_runs("0x" + "f" * 900), r"ascending, apart and inside it, JSON has 1 bytes at 5104866.*\.\.\."),
+        (with_runs("0x" + "f" * 900), r"ascending, not overlapping and inside it, JSON has 1 bytes at 5104866.*\.\.\."),
         (with_runs("0x_1"), "{offset: hex}, JSON has {'0x_1"),
         (with_runs("\u0663"), "{offset: hex}, JSON has {'\u0663"),
         (broken('"name": "n"', '"name": ""'), "a name of 1 to 255 bytes"),
@@ -163,14 +163,24 @@ def with_runs(offset: str) -> bytes:
         (broken('"version": 1', '"version": 2'), '"version": 1, JSON has 2'),
         (broken('"version": 1', '"version": true'), '"version": 1, JSON has True'),
         (broken('"instance": 0', '"instance": 0, "kind": []'), r'"kind" as "section" or "part", JSON has \[\] - at "section 0"'),
+        (broken('"device": "dev"', '"device": ""'), "a device of 1 to 255 bytes of UTF-8, JSON has ''"),
         (
             broken('"device": "dev"', '"device": "\\ud800"'),
-            r"a device of at most 255 bytes of UTF-8, JSON has .* - at \".ud800\"#0 \(line 3",
+            r"a device of 1 to 255 bytes of UTF-8, JSON has .* - at \".ud800\"#0 \(line 3",
         ),
         (broken('"x"', "[" * 65 + "1" + "]" * 65), "at most 64 levels of nesting, JSON has more"),
         (broken('"format": "tagged-vmstate"', '"format": "other"'), '"format": "tagged-vmstate", JSON has'),
         (broken('"attributes": {"producer": "x"},', ""), '"attributes" before "sections"'),
         (broken('"x"', '{"$hex": "0"}'), '"attributes" that MessagePack can hold'),
+        (broken('"x"', "[1e400]"), "a number beyond the range of a float64"),
+        (broken('"x"', '[{"$msgpack": "0102"}]'), "bytes after the MessagePack object"),
+        (broken('"x"', '{"a": {"$hex": "01", "b": 1}}'), r"a key that begins with \$ means"),
+        (broken('"value": 7', '"length": null, "value": 7'), '"length" as an integer, JSON has nothing - at dev#0/n'),
+        (broken('"value": 7', '"value": 7, "msgpack": null'), '"msgpack" as the bytes of one field in hex'),
+        (
+            broken('"length": 1', '"length": 1, "is_default": true'),
+            r"only fields at their default in a struct that is flagged is_default, JSON has .* - at dev#0/s\[0\]/b \(line 5, byte \d+\)",
+        ),
         (GOOD + b"x", "nothing after the object"),
         (GOOD.replace(b'"dev"', b'"\xff"'), "expected UTF-8, JSON has the byte 0xff"),
     ],
@@ -178,6 +188,24 @@ def with_runs(offset: str) -> bytes:
 def test_what_is_wrong_is_told_in_words(text: bytes, words: str) -> None:
     with pytest.raises(FormatError, match=words):
         as_snapshot(text)
+
+
+def test_runs_come_in_any_order() -> None:
+    """A tool that sorts the keys of its JSON does so as text."""
+    text = as_json(snapshot(Record("m", "sparse", 1 << 20, ((0x200, b"a"), (0x1000, b"b")))))
+    runs = b'"0x200": "61", "0x1000": "62"'
+    assert runs in text
+    assert as_snapshot(text.replace(runs, b'"0x1000": "62", "0x200": "61"')) == as_snapshot(text)
+    with pytest.raises(FormatError, match="not overlapping"):
+        as_snapshot(text.replace(b"0x1000", b"0x0200"))
+
+
+def test_one_odd_value_leaves_the_others_plain() -> None:
+    raw = Opaque(bytes.fromhex("84 a161 01 a162 93 ca3f000000 c0 c40161 a163 81 01 c3 a164 82 a0 02 a26124 a1ff"))
+    text = as_json(snapshot(Record("o", "odd", None, raw)))
+    expected = b'{"a": 1, "b": [{"$msgpack": "ca3f000000"}, null, {"$hex": "61"}], "c": {"$msgpack": "8101c3"}, "d": {"": 2, "a$": {"$msgpack": "a1ff"}}}'
+    assert expected in text
+    assert as_json(as_snapshot(text)) == text
 
 
 ENCODINGS = [

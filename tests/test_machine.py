@@ -15,6 +15,8 @@ from table_strategies import INTEGERS, Growth, Plan, field_plans, growths
 
 import tagged_vmstate as tv
 from tagged_vmstate import Device, Field, Length, LoadError, Machine, Record, Section, Table, TableError
+from tagged_vmstate.sections import packed
+from tagged_vmstate.snapshot import SnapshotWriter
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -457,6 +459,21 @@ def test_the_header_says_who_and_what_was_asked() -> None:
     assert tv.Snapshot.read(saved(again)).attributes["machine"] == "pc"
     again.load(file.getvalue())
     assert "machine" not in tv.Snapshot.read(saved(again)).attributes
+
+
+def test_attributes_are_kept_to_the_byte_even_without_a_python_form() -> None:
+    odd = {"narrow": tv.Opaque(b"\xca\x3f\0\0\0"), "twice": tv.Opaque(b"\x82\xa1a\1\xa1a\2")}
+    [section] = tv.Snapshot.read(saved(Machine([Uart(ier=3)])))
+    first = Section(section.device, section.instance, (), kind="part", attributes={"part": 1})
+    file = io.BytesIO()
+    with SnapshotWriter(file, odd) as writer:
+        writer.write(first)
+        writer.write(Section(section.device, section.instance, section.records(), attributes=odd))
+    machine = Machine([Uart()])
+    machine.load(file.getvalue(), unknown="keep")
+    again = tv.Snapshot.read(saved(machine))
+    assert again.raw_attributes == tv.Snapshot.read(file.getvalue()).raw_attributes
+    assert [section.raw_attributes for section in again] == [packed(odd)], "those of the last part"
 
 
 def test_one_state_has_one_encoding() -> None:

@@ -20,7 +20,7 @@ def tvm(tmp_path: Path) -> Path:
     """A memory of 32 bytes, partly written again in its second part."""
     path = tmp_path / "a.tvm"
     with path.open("wb") as file, SnapshotWriter(file) as writer:
-        runs = ((0, b"aaaa"), (8, b"bbbb"), (16, b""))
+        runs = ((0, b"aaaa"), (8, b"bbbb"))
         writer.write(Section("ram", 0, [Record("pc/ram", "sparse", 32, runs)], kind="part"))
         writer.write(Section("ram", 0, [Record("pc/ram", "sparse", 32, ((10, b"cccc"), (31, b"d")))]))
     return path
@@ -43,7 +43,7 @@ def test_an_image_is_the_final_state(tvm: Path, tmp_path: Path) -> None:
     assert os.listdir(folder) == ["ram#0 pc%2Fram"]
     image = folder / "ram#0 pc%2Fram"
     assert image.read_bytes() == b"aaaa" + bytes(4) + b"bbcccc" + bytes(17) + b"d"
-    assert '{"0x0": 4, "0x8": "62626262", "0x10": 0}' in text
+    assert '{"0x0": 4, "0x8": "62626262"}' in text
     back = tmp_path / "b.tvm"
     shown("from-json", "-", "--memory", folder, "-o", back, given=text.encode())
     assert back.read_bytes() == tvm.read_bytes()

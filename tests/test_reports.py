@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from schemas import validator
 from strategies import snapshots
-from test_command import run, shown
+from test_command import refused, run, shown
+from test_snapshot import LATER, later
 from typing_example import Everything
 
 import tagged_vmstate as tv
@@ -296,6 +298,29 @@ class TestSchemas:
         stored.write_bytes(header.encode() + data[section.offset : section.end] + order.end().encode())
         found = said("info", stored)
         assert (found["version"], found["sections"][0]["fields"], found["damage"]) == (2, None, [])
+        assert [row["kind"] for row in found["sections"]] == ["section"]
+
+    def test_of_kinds_and_an_end_that_only_a_later_version_has(self, tmp_path: Path) -> None:
+        path = tmp_path / "later.tvm"
+        path.write_bytes(later(*LATER, more=(1, "x")))
+        found = said("info", path)
+        assert [(row["kind"], row["device"], row["size"], row["parts"]) for row in found["sections"]] == [
+            ("section", "dev", 10, 2),
+            ("delta", "dev", 300, 1),
+            ("x" * 255, "é" * 127, 5, 1),
+            ("é", "b", 0, 1),
+            ("part", "never complete", 5, 1),
+        ]
+        assert found["damage"] == []
+        text = shown("info", path)
+        assert re.search(r"^section +kind +parts +fields +size +crc32 +state$", text, re.MULTILINE)
+        assert re.search(r"^dev#0 +delta +1 +\? +300 bytes +[0-9a-f]{8} +ok$", text, re.MULTILINE)
+        assert re.search(r"^checksums .* 6 parts, .*: all right$", text, re.MULTILINE)
+        for command in (("show",), ("show", "--salvage"), ("to-json",), ("export",)):
+            assert refused(*command, path) == (
+                f"tagged-vmstate: {path}: expected version 1 of the format, snapshot has version 2: "
+                "a later build of this package reads it - at byte 16"
+            )
 
     @given(fuzz_tables())
     def test_of_any_tables(self, table: tv.Table) -> None:

@@ -9,7 +9,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -20,13 +20,13 @@ from strategies import snapshots
 
 from tagged_vmstate import Device, Machine, Table, frames
 from tagged_vmstate.errors import FormatError, LimitError, StateError
-from tagged_vmstate.frames import Frame, Header, Lead, Order
+from tagged_vmstate.frames import Frame, Header, Kind, Lead, Order
 from tagged_vmstate.qemu.bridge import import_stream
 from tagged_vmstate.records import Limits, Record
 from tagged_vmstate.sections import NO_ATTRIBUTES, EncodedSection, Section
 from tagged_vmstate.snapshot import Snapshot, SnapshotWriter, write
 from tagged_vmstate.sums import shifted
-from tagged_vmstate.wire import Opaque
+from tagged_vmstate.wire import Opaque, pack_str, pack_uint
 
 GOLDEN = bytes.fromhex(
     "94"  # header: an array of 4
@@ -64,6 +64,11 @@ def written(sections: Iterable[Section], **attributes: object) -> bytes:
 
 def read_all(data: bytes) -> list[tuple[str, tuple[Record, ...]]]:
     return [(section.label, section.records()) for section in Snapshot.read(data)]
+
+
+def verify(data: bytes) -> None:
+    for section in Snapshot.read(data):
+        section.verify()
 
 
 def memory(*runs: tuple[int, bytes]) -> Record:
@@ -287,8 +292,14 @@ def test_a_section_is_written_once_and_only_what_a_reader_takes() -> None:
         writer.write(Section("a", 0, []))
     with pytest.raises(StateError, match=r"an instance of 0 to 2\*\*32-1"):
         writer.write(Section("a", 1 << 32, []))
-    with pytest.raises(StateError, match="a device of at most 255 bytes"):
-        writer.write(Section("x" * 256, 0, []))
+    for device in ("", "x" * 256, "\ud800"):
+        with pytest.raises(StateError, match="a device of 1 to 255 bytes of UTF-8"):
+            writer.write(Section(device, 0, []))
+    with pytest.raises(StateError, match="a kind of `section` or `part`, got 'delta'"):
+        writer.write(Section("b", 0, [], kind="delta"))  # type: ignore[arg-type]  # of a later version
+    for attributes in (b"\x82\xa1a\1\xa1a\1", b"\x81\1\1", b"\xde\0\0", b"\x80\x80"):
+        with pytest.raises(StateError, match="attribute"):
+            writer.write(Section("b", 0, [], attributes=Opaque(attributes)))
     with pytest.raises(StateError, match="bytes of attributes"):
         writer.write(Section("b", 0, [], attributes={"a": bytes(1 << 20)}))
     with pytest.raises(StateError, match=r"got 300 - at b#0/s/n"):
@@ -321,7 +332,7 @@ def test_the_longest_device_and_the_last_instance_are_taken() -> None:
     [section] = Snapshot.read(written([Section(device, (1 << 32) - 1, [])]))
     assert (section.device, section.instance, repr(section)) == (device, (1 << 32) - 1, f"<section {device}#4294967295>")
     head = _with_header(b"\x80") + b"\x96\xa7section\xda\x01\x00" + b"x" * 256 + bytes(60)
-    with pytest.raises(LimitError, match=r"the name of a device, of at most 255 bytes, snapshot has 256 - at byte 32"):
+    with pytest.raises(LimitError, match=r"the name of a device, of 1 to 255 bytes, snapshot has 256 - at byte 32"):
         read_all(head)
 
 
@@ -432,7 +443,20 @@ FRAME = b"\x96\xa7section\xa1a"
         (b"\x94\xaetagged", "only 8 bytes", 0),
         (_with_header(b"\xa0"), "a map of attributes, snapshot has a string", 17),
         (_with_header(b"\x80") + b"\x95" + bytes(60), r"or the end \(of 3\), snapshot has an array", 23),
-        (_with_header(b"\x80") + b"\x93\xa3abc" + bytes(60), "or the end, snapshot has an array", 23),
+        (_with_header(b"\x80") + b"\x93\xa3abc" + bytes(60), r"or the end \(of 3\), snapshot has an array", 23),
+        (_with_header(b"\x80") + b"\x94\xa3end\0\xc0\xce" + bytes(60), r"or the end \(of 3\), snapshot has an array", 23),
+        (_with_header(b"\x80") + b"\x96\xa3end" + bytes(60), "`section` or `part`, snapshot has `end`", 24),
+        (_with_header(b"\x80") + b"\x96\xa7section\xa0" + bytes(60), "of 1 to 255 bytes, snapshot has an empty string", 32),
+        (_with_header(b"\xde\0\1\xa1a\0"), "the head of a map of attributes in MessagePack's shortest form", 17),
+        (_with_header(b"\xdf\0\0\0\0"), "the head of a map of attributes in MessagePack's shortest form", 17),
+        (_with_header(b"\x82\xa1a\0\7\0"), r"the name of an attribute \(a string\), snapshot has an integer", 21),
+        (_with_header(b"\x82\xa1a\0\xc4\1a\0"), r"the name of an attribute \(a string\), snapshot has bytes", 21),
+        (_with_header(b"\x82\xa1a\0\xa1\xff\0"), "expected UTF-8, snapshot has byte 0xff", 22),
+        (_with_header(b"\x82\xa1a\1\xd9\1a\2"), "^duplicate attribute `a` - at byte 21$", 21),
+        (_with_header(b"\x81\xa1a\xc1"), "the value of an attribute, snapshot has the byte 0xc1", 20),
+        (_with_header(b"\x81\xa1a" + b"\x91" * 64 + b"\0"), "at most 64 levels of nesting", 84),
+        (_with_header(b"\x81\xa1a" + b"\x91" * 63 + b"\x80"), "at most 64 levels of nesting", 84),
+        (_with_header(b"\x80") + FRAME + b"\0\x82\xa1a\1\xa1a\2" + bytes(60), "^duplicate attribute `a`", 39),
         (_with_header(b"\x80") + b"\x96\xa5other" + bytes(60), "snapshot has `other`", 24),
         (_with_header(b"\x80") + FRAME + b"\xcf\0\0\0\1\0\0\0\0\x80" + bytes(60), "to 2[*]{2}32-1, snapshot has 4294967296", 34),
         (_with_header(b"\x80") + FRAME + b"\x00\xa0" + bytes(60), "a map of attributes, snapshot has a string", 35),
@@ -469,9 +493,14 @@ def test_a_frame_and_attributes_may_be_as_large_as_the_limit() -> None:
             list(Snapshot.read(data, limits=limits))
 
 
-def test_attributes_may_have_a_wide_head() -> None:
-    for head in (b"\x81", b"\xde\0\1", b"\xdf\0\0\0\1"):
-        assert Snapshot.read(_with_header(head + b"\xa1a\x07") + written([])[-11:]).attributes == {"a": 7}
+def test_attributes_nest_64_levels_with_their_map_and_empty_ones() -> None:
+    for inner in (b"\x91" * 63 + b"\7", b"\x91" * 62 + b"\x90", b"\x91" * 62 + b"\x80", b"\x81\xc0" * 63 + b"\7"):
+        assert Snapshot.read(_with_header(b"\x81\xa1a" + inner)).raw_attributes.raw == b"\x81\xa1a" + inner
+
+
+def test_names_of_attributes_may_have_heads_of_any_width() -> None:
+    for head in (b"\xa1", b"\xd9\1", b"\xda\0\1", b"\xdb\0\0\0\1"):
+        assert Snapshot.read(_with_header(b"\x81" + head + b"a\x07")).attributes == {"a": 7}
 
 
 def test_attributes_beyond_the_limit_are_refused_and_the_limit_can_be_raised() -> None:
@@ -487,10 +516,21 @@ def test_attributes_beyond_the_limit_are_refused_and_the_limit_can_be_raised() -
         Snapshot.read(_with_header(b"\x81\xa2aa" + largest[3:]))
 
 
-def test_a_key_twice_in_attributes_is_refused_when_they_are_asked_for() -> None:
-    snapshot = Snapshot.read(_with_header(b"\x82\xa1a\x01\xa1a\x02"))
-    with pytest.raises(FormatError, match="a key twice in one map"):
-        _ = snapshot.attributes
+ODD_ATTRIBUTES = {
+    "twice": Opaque(b"\x82\xa1a\x01\xa1a\x02"),
+    "true and 1": Opaque(b"\x82\x01\xa1a\xc3\xa1b"),
+    "latin 1": Opaque(b"\xa1\xe9"),
+    "time": Opaque(b"\xc7\x0c\xff\xff\xff\xff\xff" + bytes(8)),
+}
+
+
+def test_attributes_without_a_python_form_are_kept_as_bytes_and_the_others_decoded() -> None:
+    data = written([Section("a", 0, [], attributes={"k": 1, **ODD_ATTRIBUTES})], producer="x", **ODD_ATTRIBUTES)
+    snapshot = Snapshot.read(data)
+    assert snapshot.attributes == {"producer": "x", **ODD_ATTRIBUTES}
+    [section] = snapshot
+    assert section.attributes == {"k": 1, **ODD_ATTRIBUTES}
+    assert written([Section("a", 0, [], attributes=section.attributes)], **snapshot.attributes) == data
 
 
 def test_a_later_version_is_listed_not_decoded() -> None:
@@ -516,10 +556,15 @@ def hostile(shape: str, size: int) -> bytes:
     number = 0
     while len(data) + 100 <= size:
         if shape == "attributes":
-            data += b"\x96\xa7section\xa1a\x00\xdf\x00\x00\xff\xff"
+            # an attribute whose value hides a frame, to which all of the following ones are attributes
+            data += b"\xa4%04x\xc4\x0f\x96\xa7section\xa1a\x00\xde\xff\xff" % number
+            number += 1
+            continue
+        if shape == "side by side":
+            data += _false_frame(0)
             continue
         if shape == "between intact ones":
-            lead = Lead.of("section", "", (1 << 16) + number, NO_ATTRIBUTES)
+            lead = Lead.of("section", "b", (1 << 16) + number, NO_ATTRIBUTES)
             data += Frame(lead, 0, Frame(lead, 0, 0).sum_of_head).encode()
         number += 1
         left = size - len(data) - len(_false_frame(0))
@@ -639,7 +684,7 @@ class TestDamage:
         """False marks of every kind, each of which claims what comes after it, the intact sections among it."""
         sections = list(Snapshot.read(EIGHT))
         start, more = sections[3].offset, EIGHT[sections[3].offset :]
-        long_head, end = b"\x96\xa7section\xa1a\0\xdf\0\0\0\xff", b"\x93\xa3end\x03\xce\0\0\0\0"
+        long_head, end = b"\x96\xa7section\xa1a\0\xde\0\xff", b"\x93\xa3end\x03\xce\0\0\0\0"
         for mark in (_false_frame(len(more) + 40), _false_frame(0), long_head, end):
             sound, hurt, rest = self.report(EIGHT[:start] + 50 * (b"\0" + mark) + more)
             assert sound == [section.label for section in sections]
@@ -647,7 +692,7 @@ class TestDamage:
             assert len(rest) == 1
             assert f"; bytes {start} to {start + 50 * (1 + len(mark)) - 1} are lost" in rest[0]
 
-    @pytest.mark.parametrize("shape", ["same end", "any end", "between intact ones", "attributes"])
+    @pytest.mark.parametrize("shape", ["same end", "any end", "between intact ones", "side by side", "attributes"])
     def test_what_is_read_grows_with_the_file(self, shape: str) -> None:
         counts = []
         for size in (1 << 17, 1 << 18):
@@ -655,7 +700,7 @@ class TestDamage:
             file = _Counting(data)
             snapshot = Snapshot.read(file, damaged="report")
             found = [section.label for section in snapshot if section.damage is None]
-            assert len(set(found)) == data.count(b"\x96\xa7section\xa0")
+            assert len(set(found)) == data.count(b"\x96\xa7section\xa1b")
             counts.append(file.count)
         assert counts[1] <= 2.3 * counts[0], counts
 
@@ -686,6 +731,176 @@ class TestDamage:
         except FormatError:
             return
         assert set(sound) <= {section.label for section in Snapshot.read(EIGHT)}
+
+
+def later(*frames: Frame, more: tuple[object, ...] = ()) -> bytes:
+    """A snapshot of version 2: frames with fields of zeros, and an end with more items."""
+    header = Header(2, Opaque.of({"producer": "later"}))
+    order = Order(header)
+    data = header.encode()
+    for frame in frames:
+        summed = frame._replace(crc=zlib.crc32(bytes(frame.size), frame.sum_of_head))
+        order.count(summed)
+        data += summed.encode() + bytes(frame.size)
+    return data + order.end(3 + len(more), b"".join(Opaque.of(item).raw for item in more)).encode()
+
+
+def _later_frame(kind: str, device: str, instance: int = 0, size: int = 5, attributes: bytes = b"\x80") -> Frame:
+    raw = b"\x96" + pack_str(kind) + pack_str(device) + pack_uint(instance) + attributes
+    return Frame(
+        Lead(cast("Kind", kind), device, instance, Opaque(attributes), raw, zlib.crc32(raw), f"{device}#{instance}"), size, 0
+    )
+
+
+LATER = (
+    _later_frame("section", "dev"),
+    _later_frame("delta", "dev", size=300),
+    _later_frame("x" * 255, "é" * 127, 7, attributes=b"\x81\xa1a\1"),
+    _later_frame("section", "dev"),
+    _later_frame("é", "b", size=0),
+    _later_frame("part", "never complete"),
+)
+MORE: tuple[tuple[object, ...], ...] = ((), (None,), (1, {"a": [b"x"]}, "y"), tuple(range(40)), ("x" * 500,))
+
+
+class TestLaterVersion:
+    """Kinds that nobody knows here, in any order, and an end with more items: all of it is listed, nothing is damaged."""
+
+    @pytest.mark.parametrize("more", MORE, ids=map(len, MORE))
+    def test_its_frames_are_listed_by_kind_and_size(self, more: tuple[object, ...]) -> None:
+        data = later(*LATER, more=more)
+        for damaged in ("error", "report"):
+            snapshot = Snapshot.read(data, damaged=damaged)
+            found = [(section.kind, section.device, section.instance, section.size, section.damage) for section in snapshot]
+            assert found == [(lead.kind, lead.device, lead.instance, size, None) for lead, size, _ in LATER]
+            assert (snapshot.damage, snapshot.attributes, snapshot.end_crc is None) == ([], {"producer": "later"}, False)
+
+    def test_its_fields_are_neither_read_nor_copied(self) -> None:
+        for section in Snapshot.read(later(*LATER)):
+            section.verify()
+            for read in (section.records, section.payload, lambda section=section: written([section])):
+                with pytest.raises(FormatError) as caught:
+                    read()
+                assert str(caught.value) == (
+                    "expected version 1 of the format, snapshot has version 2: a later build of this package reads it - at byte 16"
+                )
+        with pytest.raises(FormatError, match="a later build"):
+            Machine([Device({}, 0, Table("dev", []))]).load(Snapshot.read(later()))
+        with pytest.raises(FormatError, match="a later build"):
+            Machine([Device({}, 0, Table("dev", []))]).load(later())
+
+    @pytest.mark.parametrize("more", MORE, ids=map(len, MORE))
+    def test_every_flipped_byte_is_detected_and_loses_one_frame_at_most(self, more: tuple[object, ...]) -> None:
+        data = later(*LATER, more=more)
+        for at in range(16, len(data)):
+            flipped = data[:at] + bytes((data[at] ^ 0x11,)) + data[at + 1 :]
+            with pytest.raises(FormatError):
+                verify(flipped)
+            snapshot = Snapshot.read(flipped, damaged="report")
+            found = [section for section in snapshot if section.damage is None]
+            assert len(found) >= len(LATER) - 1, at
+            assert snapshot.damage or len(found) < len(LATER), at
+
+    def test_frames_lost_and_swapped_are_detected(self) -> None:
+        header, *rest, end = _frames(later(*LATER, more=(1,)))
+        with pytest.raises(FormatError, match="6 frames before the end, snapshot has 5"):
+            list(Snapshot.read(b"".join([header, *rest[1:], end])))
+        with pytest.raises(FormatError, match="over all frames"):
+            list(Snapshot.read(b"".join([header, rest[1], rest[0], *rest[2:], end])))
+
+    @pytest.mark.parametrize(
+        ("rest", "words"),
+        [
+            (b"\x96\xa0\xa1a\0\x80", "the kind of a frame, of 1 to 255 bytes, snapshot has an empty string"),
+            (b"\x96\xda\1\0" + b"x" * 256 + b"\xa1a\0\x80", "the kind of a frame, of 1 to 255 bytes, snapshot has 256"),
+            (b"\x96\x01", "the kind of a frame, or the end, snapshot has an integer"),
+            (b"\x96\xd9\5delta\xa1a\0\x80", "shortest form"),
+            (b"\x95\xa5delta\xa1a\0\x80", "a frame .an array of 6 items. or the end"),
+            (b"\xc0", "a frame .an array of 6 items. or the end .of 3., snapshot has nil"),
+            (b"\x92\xa3end\0", "the end .an array of 3 items or more., snapshot has one of 2"),
+            (b"\xdc\0\4\xa3end\0\xc0\xce" + bytes(4), "shortest form"),
+            (b"\x94\xa3end\0\xc1", "an item of the end, snapshot has the byte 0xc1"),
+            (b"\x94\xa3end\0" + b"\x91" * 64 + b"\x90", "at most 64 levels"),
+            (b"\x94\xa3end\0\xc5\x01\x00" + bytes(256), "at most 100 bytes of items of the end, snapshot has 259"),
+            (b"\x94\xa3end\0\xc0\xcf" + bytes(8), "a checksum"),
+        ],
+    )
+    def test_its_heads_are_as_strict(self, rest: bytes, words: str) -> None:
+        header = later()[:-11]
+        with pytest.raises(FormatError, match=words):
+            list(Snapshot.read(header + rest + bytes(40), limits=Limits(attributes=100)))
+
+    def test_kinds_and_ends_that_were_read_of_it_are_malformed_in_version_1(self) -> None:
+        lead = _later_frame("delta", "dev").encode()
+        list(Snapshot.read(later(_later_frame("delta", "dev"))))
+        with pytest.raises(FormatError, match="`section` or `part`, snapshot has `delta`"):
+            list(Snapshot.read(_with_header(b"\x80") + lead + bytes(60)))
+
+    def test_its_version_is_known_where_its_header_is_damaged(self) -> None:
+        for lost in (b"\xff", b"\2"):
+            data = later(*LATER[:2]).replace(b"\x81\xa8producer", b"\x81\xa8produce" + lost)
+            assert Snapshot.read(data, damaged="report").version == 2
+        for version in (0, 2, 0x7F, 0x80, 0xFF):
+            data = EIGHT[:16] + bytes((version,)) + EIGHT[17:]
+            snapshot = Snapshot.read(data, damaged="report")
+            assert (snapshot.version, len([section.records() for section in snapshot])) == (1, 8)
+
+
+class TestHeadDamage:
+    """Whatever byte of a head is damaged, one section is lost, with its byte range; all others are read."""
+
+    @pytest.mark.parametrize("mask", [0x01, 0x10, 0x80, 0xFF])
+    def test_every_byte_of_a_head(self, mask: int) -> None:
+        data = written(
+            Section(f"dev{number}", number, [Record("n", "uint32", None, number)], attributes={"at": number, "note": "x" * 40})
+            for number in range(5)
+        )
+        sections = list(Snapshot.read(data))
+        lost, whole = sections[2], [section.label for section in sections]
+        for at in range(lost.offset, lost.end - lost.size):
+            snapshot = Snapshot.read(data[:at] + bytes((data[at] ^ mask,)) + data[at + 1 :], damaged="report")
+            found = list(snapshot)
+            sound = [section.label for section in found if not section.damage and section.records()]
+            assert sound == [*whole[:2], *whole[3:]], at
+            named = [section for section in found if section.damage]
+            if named:
+                assert [(section.offset, section.end) for section in named] == [(lost.offset, lost.end)]
+            else:
+                assert f"bytes {lost.offset} to {lost.end - 1} are lost" in str(snapshot.damage[0])
+
+    @pytest.mark.parametrize("more", [1 << 6, 1 << 12, 1 << 20, 1 << 31, 1 << 40, 1 << 63])
+    def test_a_size_that_claims_more(self, more: int) -> None:
+        sections = list(Snapshot.read(EIGHT))
+        lost = sections[3]
+        place = lost.end - lost.size - 13
+        data = EIGHT[:place] + (lost.size + more).to_bytes(8, "big") + EIGHT[place + 8 :]
+        snapshot = Snapshot.read(data, damaged="report")
+        assert [section.label for section in snapshot if section.records()] == [
+            section.label for section in sections if section is not lost
+        ]
+        assert f"bytes {lost.offset} to {lost.end - 1} are lost" in str(snapshot.damage[0])
+
+    def test_a_snapshot_within_a_damaged_section_is_no_part_of_the_one_around_it(self) -> None:
+        inner = Record("copy", "buffer", len(EIGHT), EIGHT)
+        data = bytearray(written([Section("outer", 0, [inner]), Section("next", 0, [])]))
+        data[data.index(b"copy")] ^= 1
+        snapshot = Snapshot.read(bytes(data), damaged="report")
+        assert [(section.label, section.damage is None) for section in snapshot] == [("outer#0", False), ("next#0", True)]
+        assert snapshot.damage == []
+
+    def test_a_header_that_nothing_intact_follows(self) -> None:
+        with pytest.raises(FormatError, match="of the header"):
+            Snapshot.read(_with_header(b"\x80")[:-1] + b"\0", damaged="report")
+
+    def test_a_size_that_claims_the_sections_up_to_another(self) -> None:
+        sections = list(Snapshot.read(EIGHT))
+        first = sections[3]
+        place = first.end - first.size - 13
+        for last in sections[4:]:
+            data = EIGHT[:place] + (last.end - first.end + first.size).to_bytes(8, "big") + EIGHT[place + 8 :]
+            snapshot = Snapshot.read(data, damaged="report")
+            found = [section.label for section in snapshot if not section.damage]
+            assert found == [section.label for section in sections if section is not first]
 
 
 @given(st.binary(max_size=200))

@@ -7,7 +7,7 @@ import math
 import re
 from array import array
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 import pytest
@@ -101,7 +101,7 @@ CASES = [
     Case("struct", None, (), "90", []),
     Case("struct", 2, (None, ()), "92 c0 90", [None, []]),
     Case("pci config", 2, Opaque(b"\xc4\x02\x86\x80"), "c402 8680", {"$hex": "86 80"}),
-    Case("future", None, Opaque(b"\x81\xa1a\xca\x3f\x80\x00\x00"), "81 a161 ca3f800000", {"$msgpack": "81a161ca3f800000"}),
+    Case("future", None, Opaque(b"\x81\xa1a\xca\x3f\x80\x00\x00"), "81 a161 ca3f800000", {"a": {"$msgpack": "ca3f800000"}}),
     Case("future", None, Opaque(b"\x81\xa1a\x01"), "81 a161 01", {"a": 1}),
 ]  # fmt: skip
 
@@ -141,6 +141,67 @@ class TestEveryType:
         for size in range(1, len(encoded)):
             with pytest.raises(FormatError, match="byte"):
                 decode_all(encoded[:size])
+
+
+@pytest.mark.parametrize(
+    ("kind", "packed", "value"),
+    [
+        ("float64", "01", 1.0),
+        ("float64", "00", 0.0),
+        ("float64", "ff", -1.0),
+        ("float64", "d3 8000000000000000", -(2.0**63)),
+        ("float64", "cf fffffffffffff800", 2.0**64 - 2**11),
+        ("float32", "ce 01000000", 2.0**24),
+        ("float32", "cf ffffff0000000000", 2.0**64 - 2**40),
+    ],
+)
+def test_a_float_is_read_from_an_integer_that_it_holds_exactly(kind: str, packed: str, value: float) -> None:
+    """Encoders of languages with one kind of number write 1.0 as 1."""
+    [record] = decode_all(_foreign(kind, packed))
+    assert (record.value, type(record.value)) == (value, float)
+    assert str(to_json(record)["value"]) == str(value)
+    assert encode(from_json(to_json(record))) == _foreign(kind, packed)
+
+
+DEFAULT: Final = Record("a", "uint8", None, 0, is_default=True)
+USED: Final = Record("b", "future", None, Opaque(b"\xc0"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "length", "path"),
+    [
+        ((DEFAULT, USED), None, ("b",)),
+        (((DEFAULT,), None, (USED,)), 3, (2, "b")),
+        ((DEFAULT, Record("t", "struct", None, (DEFAULT,))), None, ("t",)),
+        ((Record("t", "struct", None, (DEFAULT, USED), is_default=True),), None, ("t", "b")),
+    ],
+)
+def test_a_struct_flagged_as_default_has_only_flagged_fields(fields: Any, length: int | None, path: tuple[Any, ...]) -> None:
+    """A loader that does not know the struct goes by its flag, and would lose what is in use in it."""
+    lying = Record("s", "struct", length, fields, is_default=True)
+    for record in (lying, from_json(to_json(lying))):
+        with pytest.raises(StateError, match="expected only fields at their default in a struct") as refused:
+            encode(record)
+        assert refused.value.path == ("s", *path)
+
+
+def test_the_bytes_of_a_struct_whose_flag_lies_are_refused() -> None:
+    packed = encode(Record("s", "struct", None, (DEFAULT, Record("t", "struct", 1, ((USED,),)))))
+    for flag, path, offset in (
+        (packed.index(b"struct") + 7, ("s", "t"), 26),
+        (packed.rindex(b"struct") + 7, ("s", "t", 0, "b"), 40),
+    ):
+        lying = packed[:flag] + b"\1" + packed[flag + 1 :]
+        with pytest.raises(FormatError, match="only fields at their default in a struct that is flagged is_default") as refused:
+            decode_all(lying)
+        assert (refused.value.path, refused.value.offset) == (path, offset)
+
+
+@pytest.mark.parametrize("value", [None, (), (DEFAULT,), (Record("t", "struct", None, None, is_default=True),)])
+def test_a_flag_that_contradicts_nothing_is_kept(value: Any) -> None:
+    for is_default in (True, False):
+        [record] = decode_all(encode(Record("s", "struct", None, value, is_default)))
+        assert record.is_default == is_default
 
 
 @pytest.mark.parametrize("sign", [0, 1])
@@ -239,7 +300,12 @@ def test_any_fitting_encoding_is_read_and_kept(kind: str, packed: str, value: ob
         ("uint32", None, "ca 3f800000", "snapshot has a float"),
         ("uint32", None, "c0", "snapshot has nil"),
         ("bool", None, "01", "expected `bool`, snapshot has an integer"),
-        ("float64", None, "01", "expected `float64`, snapshot has an integer"),
+        ("float64", None, "cf 0020000000000001", r"expected `float64`, snapshot has the integer 9007199254740993, which it cannot hold exactly - at f \(byte 13\)"),
+        ("float32", None, "ce 01000001", "snapshot has the integer 16777217, which it cannot hold exactly"),
+        ("float32", None, "d2 feffffff", "snapshot has the integer -16777217"),
+        ("float64", None, "c2", "expected `float64`, snapshot has false"),
+        ("float64", 1, "91 01", "expected bytes"),
+        ("uint8", None, "cb 3ff0000000000000", "expected `uint8`, snapshot has a float"),
         ("float32", None, "cb 3fb999999999999a", "a float that needs 64 bits"),
         ("float32", None, "cb 7e37e43c8800759c", "a float that needs 64 bits"),
         ("string", None, "c401 61", "expected `string`, snapshot has bytes"),
@@ -257,7 +323,7 @@ def test_any_fitting_encoding_is_read_and_kept(kind: str, packed: str, value: ob
         ("uint16", 2, "c403 000000", r"expected 4 bytes for `uint16\[2\]`, snapshot has 3"),
         ("uint16", 2, "92 01 02", r"expected bytes for `uint16\[2\]`, snapshot has an array"),
         ("bool", 2, "c402 0102", "expected bytes 0 and 1"),
-        ("sparse", 4, "92 03 c402 0000", r"expected runs of `sparse\[4\]`, ascending, apart and inside it, snapshot has 2 bytes at 3"),
+        ("sparse", 4, "92 03 c402 0000", r"expected runs of `sparse\[4\]`, none of them empty, ascending, not overlapping and inside it, snapshot has 2 bytes at 3"),
         ("sparse", 9, "94 04 c401 00 02 c401 00", "1 bytes at 2"),
         ("sparse", 9, "94 00 c402 0000 01 c401 00", "1 bytes at 1"),
         ("sparse", 9, "94 00 c400 00 c400", "0 bytes at 0"),
@@ -306,12 +372,13 @@ class _Endless(list[str]):
         ("buffer", None, b"", "expected a length in bytes"),
         ("bitmap", 3, b"\x08", "expected spare bits 0"),
         ("bitmap", 10, b"\x01\x08", r"expected spare bits 0 in `bitmap\[10\]`, got 0x08 in the last byte"),
-        ("sparse", 0, ((0, b"a"),), r"runs of `sparse\[0\]`, ascending, apart and inside it, got 1 bytes at 0"),
+        ("sparse", 0, ((0, b"a"),), r"runs of `sparse\[0\]`, none of them empty, ascending, not overlapping and inside it, got 1 bytes at 0"),
         ("sparse", 4, ((0, b"ab"), (1, b"c")), "got 1 bytes at 1"),
-        ("sparse", 4, ((0, b""), (0, b"")), "got 0 bytes at 0"),
+        ("sparse", 4, ((0, b"a"), (1, b"")), "got 0 bytes at 1"),
+        ("sparse", 4, ((4, b""),), "got 0 bytes at 4"),
         ("string", None, "\ud800", "that UTF-8 can hold"),
         ("string", 1, [b"x"], r"expected `string`, got b'x' - at f\[0\]"),
-        ("sparse", 4, ((3, b"ab"),), "ascending, apart and inside it"),
+        ("sparse", 4, ((3, b"ab"),), "none of them empty, ascending, not overlapping and inside it"),
         ("sparse", 4, (3,), r"\(offset, bytes\)"),
         ("sparse", 4, 5, r"expected `sparse\[4\]` as \(offset, bytes\) runs, got 5"),
         ("string", 2, "ab", r"expected `string\[2\]`, got 'ab'"),
@@ -567,7 +634,16 @@ def test_64_levels_of_structs_are_taken_and_65_refused() -> None:
     for levels in (65, 1000):
         with pytest.raises(LimitError, match="at most 64 levels of nesting") as caught:
             decode_all(_foreign("odd", "91" * levels + "c0"), base=1000)
-        assert caught.value.offset == 1000 + 9 + 65, "behind the head of the 65th"
+        assert caught.value.offset == 1000 + 9 + 65, "after the head of the 65th"
+
+
+@pytest.mark.parametrize("empty", ["90", "80", "dc0000", "dd00000000", "de0000", "df00000000"])
+def test_an_empty_array_or_map_is_a_level(empty: str) -> None:
+    assert decode_all(_foreign("odd", "91" * 63 + empty))
+    with pytest.raises(LimitError, match="at most 64 levels of nesting"):
+        decode_all(_foreign("odd", "91" * 64 + empty))
+    with pytest.raises(LimitError, match="at most 64 levels of nesting"):
+        decode_all(_foreign("odd", "92" * 64 + empty + "c0" * 64))
 
 
 def test_flags_other_than_is_default_are_refused() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import click
+from msgpack import ExtType, Timestamp
 
 from tagged_vmstate.cli import complete
 from tagged_vmstate.cli.files import STANDARD, opened, output, print_json, salvaged
@@ -33,20 +34,22 @@ from tagged_vmstate.jsonform import whole_text
 from tagged_vmstate.overview import Whole, overview
 from tagged_vmstate.paths import Path, Pattern, format_path
 from tagged_vmstate.records import Record, Records
-from tagged_vmstate.sections import Section, Sections
+from tagged_vmstate.sections import Section, Sections, decoded
 from tagged_vmstate.snapshot import Snapshot, StoredSection
 from tagged_vmstate.sources import Salvaged
+from tagged_vmstate.wire import Opaque
 
 DAMAGED = 1
 FORMATS = click.Choice(["text", "json"])
 
 
 class _Entry:
-    """What `info` says of a section."""
+    """What `info` shows of a section; in a file of a later version, of all its frames of one kind."""
 
-    __slots__ = ("checksums", "damage", "device", "instance", "is_damaged", "names", "parts", "size")
+    __slots__ = ("checksums", "damage", "device", "instance", "is_damaged", "kind", "names", "parts", "size")
 
-    def __init__(self, section: Section) -> None:
+    def __init__(self, section: Section, kind: str) -> None:
+        self.kind = kind
         self.device = section.device
         self.instance = section.instance
         self.parts = 0
@@ -82,6 +85,7 @@ class _Entry:
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
+            "kind": self.kind,
             "device": self.device,
             "instance": self.instance,
             "parts": self.parts,
@@ -112,9 +116,9 @@ def _counted(count: int, total: int, word: str) -> str:
 def info_command(file: str, form: str) -> int:
     """Header, sections, sizes and checksums; damage.
 
-    Works on a damaged FILE and on one of a later version: every section that is intact is listed, and what is wrong is said
-    after the list. A snapshot is searched to its end, a JSON form is read past a section that is wrong; a stream, and what is
-    compressed, are read up to the damage.
+    Works on a damaged FILE and on one of a later version, whose frames are listed by kind: every section that is intact is
+    listed, and what is wrong comes after the list. A snapshot is searched to its end, a JSON form is read past a section that
+    is wrong; a stream, and what is compressed, are read up to the damage.
 
     \b
     Examples:
@@ -124,27 +128,28 @@ def info_command(file: str, form: str) -> int:
     Exit status: 0 intact, 1 damaged, 2 unreadable.
     """
     with salvaged(file) as sections:
-        entries: dict[str, _Entry] = {}
+        entries: dict[tuple[str, str], _Entry] = {}
         version = sections.version
         left = GATHERED
         for section in sections:
-            entry = entries.setdefault(section.label, _Entry(section))
+            kind = "section" if version == VERSION else section.kind
+            entry = entries.setdefault((section.label, kind), _Entry(section, kind))
             error = entry.add(section, is_readable=version == VERSION)
             left -= error is not None
             if error and left >= 0:
                 entry.damage = (*entry.damage, str(error))
         damage = [str(error) for error in sections.damage]
         more = max(-left, 0) + sections.more_damage
-        attributes = sections.raw_attributes.to_json()
+        attributes = sections.raw_attributes
         checksums = _checksums(sections.sections)
     damage += [sentence for entry in entries.values() for sentence in entry.damage]
     damage += [f"{more} more"] if more else []
     if form == "json":
         rows = [entry.as_json() for entry in entries.values()]
-        found = {"report": "info", "version": version, "attributes": attributes, "checksums": checksums}
+        found = {"report": "info", "version": version, "attributes": attributes.to_json(), "checksums": checksums}
         print_json({**found, "sections": rows, "damage": damage})
     else:
-        show_lines(_info_lines(version, attributes, checksums, list(entries.values()), damage))
+        show_lines(_info_lines(version, decoded(attributes), checksums, list(entries.values()), damage))
     return DAMAGED if damage else 0
 
 
@@ -163,7 +168,7 @@ def _info_lines(
     later = "" if version == VERSION else ": a later build reads its fields"
     yield [("format  ", DIM), (f"{version}{later}", VALUE)]
     for key, value in attributes.items():
-        yield [(f"{clean(key)}  ", DIM), (clean(value if isinstance(value, str) else json.dumps(value)), VALUE)]
+        yield [(f"{clean(key)}  ", DIM), (clean(value if isinstance(value, str) else _attribute_text(value)), VALUE)]
     yield []
     rows = [["section", "parts", "fields", "size", "state"]]
     for entry in entries:
@@ -172,11 +177,17 @@ def _info_lines(
         name = format_path(label(entry.device, entry.instance), ())
         rows.append([name, str(entry.parts), fields, size_text(entry.size), state])
     styles = [DEVICE, PLAIN, PLAIN, VALUE, DIM]
+    right = {1, 2, 3}
     if checksums:
         for row, text in zip(rows, ["crc32", *(entry.crc_text() for entry in entries)], strict=True):
             row.insert(-1, text)
         styles.insert(-1, PLAIN)
-    for line in table(rows, styles, right=frozenset({1, 2, 3})):
+    if later:
+        for row, text in zip(rows, ["kind", *(clean(entry.kind) for entry in entries)], strict=True):
+            row.insert(1, text)
+        styles.insert(1, PLAIN)
+        right = {2, 3, 4}
+    for line in table(rows, styles, right=frozenset(right)):
         yield [(text, BAD if text.startswith("damaged") else style) for text, style in line]
     yield []
     total = sum(entry.size for entry in entries)
@@ -186,6 +197,28 @@ def _info_lines(
         yield _checksum_line(checksums, entries)
     for sentence in damage:
         yield [("damaged: ", BAD), (clean(sentence), PLAIN)]
+
+
+def _attribute_text(value: Any) -> str:
+    """An attribute for a person."""
+    if isinstance(value, Opaque | bytes):
+        return (value if isinstance(value, bytes) else value.raw).hex(" ")
+    if isinstance(value, ExtType):
+        return f"ext {value.code}: {value.data.hex(' ')}"
+    if isinstance(value, Timestamp):
+        return _time_text(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_attribute_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_attribute_text(key)}: {_attribute_text(each)}' for key, each in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _time_text(time: Timestamp) -> str:
+    try:
+        return str(time.to_datetime().isoformat())
+    except OverflowError:  # a year beyond 9999
+        return f"{time.seconds} s since 1970"
 
 
 def _checksum_line(checksums: dict[str, str | None], entries: Sequence[_Entry]) -> Line:

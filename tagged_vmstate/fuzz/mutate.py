@@ -83,7 +83,7 @@ def _change_sections(sections: list[Section], random: Random) -> None:
     elif kind < 0.04:
         sections.insert(random.randrange(len(sections) + 1), _with(section, instance=random.choice((0, 1, 2, 0xFFFF_FFFF))))
     elif kind < 0.06:
-        sections[place] = _with(section, device=random.choice((f"{section.device}x", "", "ram", section.device[1:])))
+        sections[place] = _with(section, device=random.choice((f"{section.device}x", "ram", section.device[1:] or "y")))
     elif kind < 0.15:
         sections[place] = _with(section, payload=changed_bytes(section.payload(), random))
     else:
@@ -114,11 +114,32 @@ def _others(record: Record, siblings: Records, random: Random) -> Records:
         (0.03, lambda: (record, record)),
         (0.04, lambda: (record.replace(name=name),)),
         (0.04, lambda: (record.replace(type=random.choice(_TYPES)),)),
-        (0.06, lambda: (record.replace(is_default=not record.is_default),)),
+        (0.06, lambda: (record.replace(is_default=False) if record.is_default else _flagged(record),)),
         (0.78, lambda: (_changed_value(record, random),)),
     )
     [chosen] = random.choices([each for _, each in choices], [weight for weight, _ in choices])
     return chosen()
+
+
+def _flagged(record: Record) -> Record:
+    """A field at its default, and all fields in it."""
+    if record.type != "struct":
+        return record.replace(is_default=True)
+    if record.length is None:
+        return record.replace(is_default=True, value=_all_flagged(cast("Records | None", record.value)))
+    elements = cast("Sequence[Records | None]", record.value)
+    return record.replace(is_default=True, value=tuple(map(_all_flagged, elements)))
+
+
+def _all_flagged(records: Records | None) -> Records | None:
+    return None if records is None else tuple(map(_flagged, records))
+
+
+def _consistent(record: Record) -> Record:
+    """A struct whose flag does not contradict those of the fields in it."""
+    elements = cast("Sequence[Records | None]", (record.value,) if record.length is None else record.value)
+    is_default = all(each.is_default for element in elements for each in element or ())
+    return record.replace(is_default=record.is_default and is_default)
 
 
 def _changed_value(record: Record, random: Random) -> Record:
@@ -154,7 +175,7 @@ def _changed_number(record: Record, kind: BlockType, random: Random) -> Record:
 def _changed_struct(record: Record, random: Random) -> Record:
     if record.length is None:
         inner = cast("Records | None", record.value)
-        return record.replace(value=_changed(inner, random) if inner and random.random() < 0.97 else None)
+        return _consistent(record.replace(value=_changed(inner, random) if inner and random.random() < 0.97 else None))
     elements = list(cast("Sequence[Records | None]", record.value))
     places = [place for place, element in enumerate(elements) if element]
     if places and random.random() < 0.9:
@@ -162,7 +183,7 @@ def _changed_struct(record: Record, random: Random) -> Record:
         elements[place] = _changed(cast("Records", elements[place]), random)
     else:
         elements = _resized(elements, random.choice(elements) if elements else None, random)
-    return record.replace(value=tuple(elements), length=len(elements))
+    return _consistent(record.replace(value=tuple(elements), length=len(elements)))
 
 
 def _resized(elements: list[Any], other: Any, random: Random) -> list[Any]:

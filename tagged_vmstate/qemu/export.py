@@ -23,7 +23,7 @@ from tagged_vmstate.qemu import libvirt, padding, savevm, stream, vmdesc
 from tagged_vmstate.qemu.encode import encode_device, is_kept
 from tagged_vmstate.qemu.ram import CHUNK_RUNS, CONTINUE, EOS, HEAD, MEM_SIZE, PAGE, ZERO, Block, heads, pack_name
 from tagged_vmstate.records import Record, Records
-from tagged_vmstate.sections import Section, Sections
+from tagged_vmstate.sections import Section, Sections, decoded
 from tagged_vmstate.snapshot import StoredSection
 from tagged_vmstate.types import Runs
 from tagged_vmstate.wire import Opaque
@@ -164,7 +164,7 @@ def plain_item(section: Section, said: Mapping[str, Any]) -> bytes:
 
 def _said(sections: Sections) -> Said:
     """What the header says of the stream. Raises OriginError where the snapshot is from elsewhere."""
-    said: Any = sections.raw_attributes.decode().get("qemu")
+    said: Any = decoded(sections.raw_attributes).get("qemu")
     is_ours = isinstance(said, dict) and (said.get("stream") == savevm.VERSION or isinstance(said.get("page_size"), int))
     if not is_ours:
         raise OriginError("a snapshot that `import` made of a QEMU stream", "one from elsewhere")

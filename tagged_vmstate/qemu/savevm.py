@@ -55,10 +55,7 @@ def untagged(section: Section) -> tuple[int, bytes, int] | None:
 
     Such a section has one field, which an import names `UNDESCRIBED`; what has fields of other names is described by them.
     """
-    try:
-        said: Any = section.attributes.get("qemu")
-    except FormatError:
-        return None
+    said: Any = section.attributes.get("qemu")
     if not isinstance(said, dict) or said.get("described") is not False or section.kind != "section":
         return None
     version, offset = said.get("version"), said.get("offset")
