@@ -681,8 +681,9 @@ SIZED: Final = {**ACCEPTED, **REFUSED}
 
 
 @pytest.mark.parametrize("name", SIZED)
-def test_memory_is_a_multiple_of_the_stream(name: str) -> None:
-    data = SIZED[name](2000)
+@pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.long)])
+def test_memory_is_a_multiple_of_the_stream(name: str, count: int) -> None:
+    data = SIZED[name](count)
     tracemalloc.start()
     try:
         with contextlib.suppress(FormatError), Path(os.devnull).open("wb") as nowhere:
