@@ -360,7 +360,9 @@ class Reader:
     """docs/reader.mjs in a process of its own."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(["node", VECTORS / "batch.mjs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            ["node", Path(__file__).parent / "batch.mjs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
 
     def __enter__(self) -> Self:
         return self

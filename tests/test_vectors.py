@@ -32,6 +32,11 @@ def _json(data: bytes) -> bytes:
     return out.getvalue()
 
 
+def _verify(data: bytes) -> None:
+    for section in Snapshot.read(data):
+        section.verify()
+
+
 def test_what_was_released_is_never_edited() -> None:
     sums = dict(line.split("  ")[::-1] for line in (VECTORS / "SHA256SUMS").read_text().splitlines())
     files = {f"{folder}/{path.name}": path for folder in ("good", "bad", "later") for path in (VECTORS / folder).iterdir()}
@@ -71,7 +76,7 @@ def test_a_bad_one_is_refused_with_its_place(name: str) -> None:
     assert entry.get("offset") in {None, caught.value.offset}
     if "list" in entry:
         with pytest.raises(FormatError):
-            list(Snapshot.read(data))
+            _verify(data)
 
 
 @pytest.mark.parametrize("name", names("later"))
@@ -106,6 +111,17 @@ def test_the_runner_shows_what_a_reader_gets_wrong(tmp_path: Path) -> None:
     assert "bad/flags-2: accepted - The flags are 2: reserved." in failures
     assert "bad/attribute-key-nil: refused, but prints to standard output - The key of an attribute is nil." in failures
     assert any(line.startswith("good/bool: prints b'{}\\n' where b'{\"format\"") for line in failures)
+
+
+def test_the_runner_runs_a_lister_alone_and_a_reader_without_json() -> None:
+    good, bad, later = (len(names(folder)) for folder in ("good", "bad", "later"))
+    listed = (VECTORS / "index.json").read_text().count('"list": true')
+    lister = _run(sys.executable, VECTORS / "run.py", "--list", "true").stdout.decode().splitlines()
+    assert lister[-1] == f"good {good} of {good}, bad 0 of {listed}, later 0 of {later}"
+    assert lister[0].startswith("bad/attribute-key-bin: lister: accepted - ")
+    reader = _run(sys.executable, VECTORS / "run.py", "--read", "--", "true").stdout.decode().splitlines()
+    assert reader[-1] == f"good {good} of {good}, bad 0 of {bad}, later 0 of {later}"
+    assert _run(sys.executable, VECTORS / "run.py").returncode == 2
 
 
 @pytest.mark.long

@@ -1,6 +1,6 @@
 """Runs a reader of snapshots over the vectors: see README.md. It needs Python alone.
 
-python run.py [--values] [--silent] [--list 'COMMAND'] -- COMMAND ...
+python run.py [--values | --read] [--silent] [--list 'COMMAND'] [-- COMMAND ...]
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 SECONDS: Final = 60
 Done = subprocess.CompletedProcess[bytes]
+Check = Callable[[Done], "str | None"]
 
 
 def content(path: Path) -> bytes:
@@ -44,10 +45,17 @@ def vectors(folder: str, scratch: Path) -> Iterator[tuple[str, Path]]:
         yield name, path
 
 
-def unprinted(done: Done, expected: bytes, *, by_value: bool) -> str | None:
-    """What is wrong where a file should be read and printed."""
+def untaken(done: Done) -> str | None:
+    """What is wrong where a file should be read."""
     if done.returncode:
         return f"refused: {done.stderr.decode(errors='replace').strip() or f'exit status {done.returncode}'}"
+    return None
+
+
+def unprinted(done: Done, expected: bytes, *, by_value: bool) -> str | None:
+    """What is wrong where a file should be read and printed."""
+    if wrong := untaken(done):
+        return wrong
     if done.stdout == expected or (by_value and _same_values(done.stdout, expected)):
         return None
     return f"prints {brief(done.stdout, expected)}"
@@ -83,60 +91,76 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def run(command: Sequence[str], lister: Sequence[str] = (), *, by_value: bool = False, is_silent: bool = False) -> bool:
-    """Run a reader, and a lister if there is one; whether all vectors hold."""
+def run(
+    command: Sequence[str],
+    lister: Sequence[str] = (),
+    *,
+    by_value: bool = False,
+    is_silent: bool = False,
+    reads_only: bool = False,
+) -> bool:
+    """Run a reader, a lister, or both; whether all vectors hold."""
     refused = partial(unrefused, is_silent=is_silent)
     index = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
 
-    def checked(line: Sequence[str], path: Path, check: Callable[[Done], str | None]) -> str | None:
-        try:
-            return check(
-                subprocess.run([*line, str(path)], stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False)
-            )
-        except subprocess.TimeoutExpired:
-            return f"takes more than {SECONDS} seconds"
-
-    def good(name: str, path: Path) -> str | None:
+    def checks(folder: str, name: str) -> tuple[Check | None, Check | None]:
+        """What the lister and the reader have to do with a file, if anything."""
+        if folder == "bad":
+            return (refused if "list" in index[f"bad/{name}"] else None), refused
+        if folder == "later":
+            return partial(unprinted, expected=content(HERE / f"later/{name}.list"), by_value=False), refused
         expected = content(HERE / f"good/{name}.json")
-        return checked(command, path, lambda done: unprinted(done, expected, by_value=by_value))
+        return untaken, untaken if reads_only else partial(unprinted, expected=expected, by_value=by_value)
 
-    def bad(name: str, path: Path) -> str | None:
-        wrong = checked(lister, path, refused) if lister and "list" in index[f"bad/{name}"] else None
-        return f"lister: {wrong}" if wrong else checked(command, path, refused)
-
-    def later(name: str, path: Path) -> str | None:
-        listed = content(HERE / f"later/{name}.list")
-        wrong = checked(lister, path, lambda done: unprinted(done, listed, by_value=False)) if lister else None
-        return f"lister: {wrong}" if wrong else checked(command, path, refused)
+    def outcome(folder: str, name: str, path: Path) -> list[str | None]:
+        """What is wrong by each check of a file."""
+        tools = (("lister: ", lister), ("", command))
+        pairs = zip(tools, checks(folder, name), strict=True)
+        return [_done(line, path, check, who) for (who, line), check in pairs if line and check]
 
     counts = []
     is_right = True
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for check in (good, bad, later):
-            folder = check.__name__
+        for folder in ("good", "bad", "later"):
             known = list(vectors(folder, Path(scratch)))
-            found = list(pool.map(check, *zip(*known, strict=True)))
-            for (name, _), wrong in zip(known, found, strict=True):
-                if wrong:
+            right = tried = 0
+            for (name, _), found in zip(known, pool.map(partial(outcome, folder), *zip(*known, strict=True)), strict=True):
+                for wrong in filter(None, found):
                     print(f"{folder}/{name}: {wrong} - {index[f'{folder}/{name}']['what']}")
-            right = sum(wrong is None for wrong in found)
-            is_right = is_right and right == len(found)
-            counts.append(f"{folder} {right} of {len(found)}")
+                right += bool(found) and not any(found)
+                tried += bool(found)
+            is_right = is_right and right == tried
+            counts.append(f"{folder} {right} of {tried}")
     print(", ".join(counts))
     return is_right
 
 
+def _done(line: Sequence[str], path: Path, check: Check, who: str) -> str | None:
+    try:
+        done = subprocess.run([*line, str(path)], stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"{who}takes more than {SECONDS} seconds"
+    wrong = check(done)
+    return wrong and f"{who}{wrong}"
+
+
 def _main() -> int:
     parser = argparse.ArgumentParser(description="Run a reader of snapshots over the vectors.")
-    parser.add_argument("--list", metavar="COMMAND", default="", help="prints the heads of a file: for those of later versions")
-    parser.add_argument("--values", action="store_true", help="compare JSON by its values, not byte for byte")
-    parser.add_argument("--silent", action="store_true", help="a reader that refuses a file may print nothing to standard output")
-    parser.add_argument("command", metavar="COMMAND", nargs="+", help="the reader; the path of a file is appended")
+    parser.add_argument("--list", metavar="COMMAND", default="", help="the lister, which prints the heads of a file")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--values", action="store_true", help="compare JSON by its values, not byte for byte")
+    how.add_argument("--read", action="store_true", help="do not look at what the reader prints")
+    parser.add_argument("--silent", action="store_true", help="what refuses a file may print nothing to standard output")
+    parser.add_argument("command", metavar="COMMAND", nargs="*", help="the reader; the path of a file is appended")
     given = parser.parse_args()
+    if not given.command and not given.list:
+        parser.error("a reader, or a lister by --list, is needed")
+    lister = shlex.split(given.list)
     try:
-        return 0 if run(given.command, shlex.split(given.list), by_value=given.values, is_silent=given.silent) else 1
+        is_right = run(given.command, lister, by_value=given.values, is_silent=given.silent, reads_only=given.read)
     except OSError as error:
         parser.error(str(error))
+    return 0 if is_right else 1
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import process from "node:process";
 
-import { Malformed, strings, toJson } from "../../docs/reader.mjs";
+import { Malformed, strings, toJson } from "../docs/reader.mjs";
 
 function answer(bytes) {
   const hash = createHash("sha256");
