@@ -490,9 +490,11 @@ def write(sections: Sections, target: str | os.PathLike[str] | BinaryIO) -> None
 
     Raises:
         StateError: See `SnapshotWriter.write`.
-        FormatError: The sections come from bytes that are damaged.
+        FormatError: The sections come from bytes that are damaged, or of a later version of the format.
         OSError: The file cannot be written.
     """
+    if isinstance(sections, Snapshot):
+        sections.check_version()  # one without sections has none that refuses
     if isinstance(target, str | os.PathLike):
         with replacing(target) as file:
             write(sections, file)
