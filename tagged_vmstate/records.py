@@ -443,10 +443,11 @@ def from_json(value: Json) -> Record:
         raise StateError('a field with "name" as a string', brief(name))
     try:
         record = _from_json(name, value)
-        return _as_it_came(record, value["msgpack"]) if "msgpack" in value else record
+        came = _as_it_came(value["msgpack"]) if "msgpack" in value else None
     except StateError as error:
         error.under(name)
         raise
+    return came if came and encode_plain(came) == encode_plain(record) else record
 
 
 def _from_json(name: str, value: dict[str, Json]) -> Record:
@@ -465,9 +466,9 @@ def _from_json(name: str, value: dict[str, Json]) -> Record:
     return Record(name, kind, length, wire_type(kind).from_json(value["value"], length), is_default)  # type: ignore[arg-type]
 
 
-def _as_it_came(record: Record, hint: Json) -> Record:
+def _as_it_came(hint: Json) -> Record:
     try:
         [came] = decode_all(bytes.fromhex(hint))
     except (ValueError, TypeError, VMStateError):
         raise StateError('"msgpack" as the bytes of one field in hex', brief(hint)) from None
-    return came if encode_plain(came) == encode_plain(record) else record
+    return came
