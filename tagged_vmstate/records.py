@@ -351,11 +351,12 @@ def _decode_one(cursor: Cursor, nesting: int) -> Record:
 
 
 def read_name(cursor: Cursor, what: str) -> str:
-    """A name of 1 to 255 bytes. Raises FormatError."""
+    """A name of 1 to 255 bytes. Raises FormatError, LimitError for a longer one."""
     start = cursor.pos
     name = cursor.read_str(what)
     if not name or (cursor.pos - start > NAME_BYTES and len(name.encode()) > NAME_BYTES):
-        raise cursor.error(f"{what}, of 1 to {NAME_BYTES} bytes", f"one of {len(name.encode())}", start)
+        refusal = LimitError if name else FormatError
+        raise refusal(f"{what}, of 1 to {NAME_BYTES} bytes", f"one of {len(name.encode())}", offset=cursor.base + start)
     return name
 
 

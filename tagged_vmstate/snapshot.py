@@ -27,6 +27,7 @@ from tagged_vmstate.frames import (
     Header,
     Lead,
     Order,
+    check_attributes,
     decode_head,
     known_frame,
     placed,
@@ -34,7 +35,7 @@ from tagged_vmstate.frames import (
 )
 from tagged_vmstate.records import LIMITS, Limits, Records, decode_all
 from tagged_vmstate.salvage import Search
-from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections, check_attributes, decoded, packed
+from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections, decoded, packed
 from tagged_vmstate.sums import crc32
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Cursor, Opaque, Piece, TruncatedError, joined
@@ -412,7 +413,7 @@ class SnapshotWriter:
         if not isinstance(attributes, Opaque) or attributes is NO_ATTRIBUTES:
             mapping = {} if isinstance(attributes, Opaque) else attributes
             attributes = packed({"producer": PRODUCER, **mapping})
-        check_attributes(attributes)
+        check_attributes(attributes.raw)
         header = Header(VERSION, attributes)
         self._file = file
         self._order = Order(header)
