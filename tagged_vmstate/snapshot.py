@@ -8,6 +8,7 @@ and instance, all but the last of the kind "part".
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -283,13 +284,11 @@ class Snapshot:
     def _damaged_version(self) -> int:
         """The version of a snapshot whose header is damaged: what it has, unless nothing but that is wrong."""
         data = self.input.peek(HEAD_BYTES)
-        found = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 1], "big")
-        if not VERSION < found < 0x80:
-            return VERSION
-        try:
+        with contextlib.suppress(FormatError):
             Header.decode(Cursor(MAGIC + bytes((VERSION,)) + data[len(MAGIC) + 1 :]), self.limits)
-        except FormatError:
-            return found
+            return VERSION
+        with contextlib.suppress(FormatError):
+            return max(Cursor(data, pos=len(MAGIC)).read_int("a version"), VERSION)
         return VERSION
 
     def _walk(self) -> Iterator[StoredSection]:

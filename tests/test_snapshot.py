@@ -840,6 +840,10 @@ class TestLaterVersion:
         for lost in (b"\xff", b"\2"):
             data = later(*LATER[:2]).replace(b"\x81\xa8producer", b"\x81\xa8produce" + lost)
             assert Snapshot.read(data, damaged="report").version == 2
+            data = data[:16] + b"\xcd\1\0" + data[17:]  # 256
+            assert Snapshot.read(data, damaged="report").version == 256
+        data = data[:16] + b"\xc0" + data[19:]
+        assert Snapshot.read(data, damaged="report").version == 1
         for version in (0, 2, 0x7F, 0x80, 0xFF):
             data = EIGHT[:16] + bytes((version,)) + EIGHT[17:]
             snapshot = Snapshot.read(data, damaged="report")
