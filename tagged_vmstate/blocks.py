@@ -304,7 +304,7 @@ class FloatType(BlockType):
         try:
             if len(digits) != 2 * self.width:
                 raise ValueError
-            number = float_from_bits(int(digits, 16), self.width)
+            number = float_from_bits(int.from_bytes(bytes.fromhex(digits), "big"), self.width)
         except ValueError:
             number = 0.0
         if str(number) != name or math.isfinite(number):

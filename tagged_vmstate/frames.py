@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from tagged_vmstate.errors import FormatError, LimitError, StateError
-from tagged_vmstate.records import LIMITS, NAME_BYTES, Limits
+from tagged_vmstate.records import LIMITS, Limits, encode_name, read_name
 from tagged_vmstate.sums import crc32_of_few
 from tagged_vmstate.wire import Cursor, Opaque, TruncatedError, pack_array_head, pack_map_head, pack_str, pack_uint
 from tagged_vmstate.wiretype import brief
@@ -134,8 +134,8 @@ class Lead:
             if kind not in KINDS:
                 raise cursor.error("`section` or `part`", f"`{kind}`", 1)
         else:
-            kind = _read_name(cursor, "the kind of a frame")
-        device = _read_name(cursor, "the name of a device")
+            kind = read_name(cursor, "the kind of a frame")
+        device = read_name(cursor, "the name of a device")
         at = cursor.pos
         instance = cursor.read_int("the instance of a device")
         if not 0 <= instance < 1 << 32:
@@ -157,32 +157,29 @@ _seen: Final[dict[bytes, Lead]] = {}
 
 
 def _lead(kind: Kind, device: str, instance: int, attributes: bytes) -> Lead:
-    problem = None
-    name = device.encode(errors="surrogatepass")
-    if kind not in KINDS:
-        problem = ("a kind of `section` or `part`", brief(kind))
-    elif not 0 < len(name) <= NAME_BYTES or name != device.encode(errors="replace"):
-        problem = (f"a device of 1 to {NAME_BYTES} bytes of UTF-8", brief(device))
-    elif not 0 <= instance < 1 << 32:
-        problem = ("an instance of 0 to 2**32-1", str(instance))
-    else:
-        problem = attributes_misfit(attributes)
-    if problem:
-        error = StateError(*problem)
+    try:
+        if kind not in KINDS:
+            raise StateError("a kind of `section` or `part`", brief(kind))
+        encode_name(device, "a device")
+        if not 0 <= instance < 1 << 32:
+            raise StateError("an instance of 0 to 2**32-1", str(instance))
+        check_attributes(attributes)
+    except StateError as error:
         error.section = label(device, instance)
-        raise error
+        raise
     raw = _encoded(kind, device, instance, attributes)
     return Lead(kind, device, instance, Opaque(attributes), raw, crc32_of_few(raw), label(device, instance))
 
 
-def attributes_misfit(raw: bytes) -> tuple[str, str] | None:
-    """What no reader would take of the attributes of a header or section: expected and found; None where they are right."""
+def check_attributes(raw: bytes) -> None:
+    """Raise StateError for what no reader takes as the attributes of a header or section."""
     cursor = Cursor(raw)
     try:
         _read_attributes(cursor, LIMITS)
     except FormatError as error:
-        return error.expected, error.found
-    return None if cursor.pos == len(raw) else ("one map of attributes", "bytes after it")
+        raise StateError(error.expected, error.found) from None
+    if cursor.pos != len(raw):
+        raise StateError("one map of attributes", "bytes after it")
 
 
 _lead_again: Final = lru_cache(LEADS)(_lead)
@@ -396,17 +393,6 @@ def _read_fixed(cursor: Cursor, first: int, size: int, what: str) -> int:
     if data[0] != first:
         raise cursor.error(f"{what} (0x{first:02x} and {size} bytes)", f"0x{data[0]:02x}", at)
     return int.from_bytes(data[1:], "big")
-
-
-def _read_name(cursor: Cursor, what: str) -> str:
-    at = cursor.pos
-    name = cursor.read_str(what)
-    size = len(name.encode())
-    if not size:
-        raise cursor.error(f"{what}, of 1 to {NAME_BYTES} bytes", "an empty string", at)
-    if size > NAME_BYTES:
-        raise LimitError(f"{what}, of 1 to {NAME_BYTES} bytes", str(size), offset=cursor.base + at)
-    return name
 
 
 def _read_attributes(cursor: Cursor, limits: Limits) -> Opaque:

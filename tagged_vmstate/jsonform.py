@@ -20,13 +20,14 @@ from typing import Any, BinaryIO, Final, cast
 
 from tagged_vmstate.errors import GATHERED, FormatError, StateError, VMStateError
 from tagged_vmstate.files import Readable, as_file, read_some
-from tagged_vmstate.frames import VERSION, Kind, Lead, label
+from tagged_vmstate.frames import VERSION, Kind, Lead, check_attributes, label
 from tagged_vmstate.memory import MEMORY, Images, is_plain_name, restored
 from tagged_vmstate.overview import Whole, overview
 from tagged_vmstate.paths import PathPart
 from tagged_vmstate.records import Record, head_to_json, is_foreign, wire_type
 from tagged_vmstate.records import to_json as record_to_json
-from tagged_vmstate.sections import Section, Sections, check_attributes
+from tagged_vmstate.sections import Section, Sections
+from tagged_vmstate.snapshot import Snapshot
 from tagged_vmstate.text import MARK_BYTES, encoding
 from tagged_vmstate.wire import Json, Opaque
 from tagged_vmstate.wiretype import brief
@@ -40,9 +41,11 @@ def to_json(sections: Sections, file: BinaryIO, images: Images | None = None) ->
     """Write sections as JSON, a line for each field; with `images`, memory into files.
 
     Raises:
-        FormatError: The sections come from damaged bytes.
+        FormatError: The sections come from bytes that are damaged, or of a later version of the format.
         OSError: A file cannot be written.
     """
+    if isinstance(sections, Snapshot):
+        sections.check_version()  # ahead of the first byte
     head = f'"format": "{FORMAT}", "version": {VERSION}, "attributes": {_dump(sections.raw_attributes.to_json())}'
     if images and images.name:
         head = f'{head}, "{MEMORY}": {_dump(images.name)}'
@@ -331,11 +334,11 @@ def _attributes(found: Json) -> Opaque:
     if not isinstance(found, dict):
         raise StateError('"attributes" as an object', brief(found))
     try:
-        raw = Opaque.from_json(found)
+        attributes = Opaque.from_json(found)
     except ValueError as error:
         raise StateError('"attributes" that MessagePack can hold', str(error)) from None
-    check_attributes(raw)
-    return raw
+    check_attributes(attributes.raw)
+    return attributes
 
 
 _SECTION_KEYS: Final = frozenset({"kind", "device", "instance", "attributes", "fields"})

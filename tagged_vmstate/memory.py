@@ -165,7 +165,7 @@ def restored(field: Any, folder: Path | None) -> Record:
                 f"only the name of their file, {brief(name)}: name its folder with from-json --memory DIR",
             )
         with _opened(folder / name) as file:
-            value = tuple(_run(file, offset, size) for offset, size in runs.items())
+            value = tuple(sorted(_run(file, offset, size) for offset, size in runs.items()))
     except OSError as error:
         expected = f"the file {brief(name)} in the folder {brief(str(folder))}"
         raise StateError(expected, str(error.strerror), path=(record.name,)) from None

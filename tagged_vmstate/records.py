@@ -351,11 +351,12 @@ def _decode_one(cursor: Cursor, nesting: int) -> Record:
 
 
 def read_name(cursor: Cursor, what: str) -> str:
-    """A name of 1 to 255 bytes. Raises FormatError."""
+    """A name of 1 to 255 bytes. Raises FormatError, LimitError for a longer one."""
     start = cursor.pos
     name = cursor.read_str(what)
     if not name or (cursor.pos - start > NAME_BYTES and len(name.encode()) > NAME_BYTES):
-        raise cursor.error(f"{what}, of 1 to {NAME_BYTES} bytes", f"one of {len(name.encode())}", start)
+        refusal = LimitError if name else FormatError
+        raise refusal(f"{what}, of 1 to {NAME_BYTES} bytes", f"one of {len(name.encode())}", offset=cursor.base + start)
     return name
 
 
@@ -443,10 +444,11 @@ def from_json(value: Json) -> Record:
         raise StateError('a field with "name" as a string', brief(name))
     try:
         record = _from_json(name, value)
-        return _as_it_came(record, value["msgpack"]) if "msgpack" in value else record
+        came = _as_it_came(value["msgpack"]) if "msgpack" in value else None
     except StateError as error:
         error.under(name)
         raise
+    return came if came and encode_plain(came) == encode_plain(record) else record
 
 
 def _from_json(name: str, value: dict[str, Json]) -> Record:
@@ -465,9 +467,9 @@ def _from_json(name: str, value: dict[str, Json]) -> Record:
     return Record(name, kind, length, wire_type(kind).from_json(value["value"], length), is_default)  # type: ignore[arg-type]
 
 
-def _as_it_came(record: Record, hint: Json) -> Record:
+def _as_it_came(hint: Json) -> Record:
     try:
         [came] = decode_all(bytes.fromhex(hint))
     except (ValueError, TypeError, VMStateError):
         raise StateError('"msgpack" as the bytes of one field in hex', brief(hint)) from None
-    return came if encode_plain(came) == encode_plain(record) else record
+    return came

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from typing_extensions import override
 
 from tagged_vmstate.errors import FormatError, StateError, VMStateError
-from tagged_vmstate.frames import Kind, Lead, attributes_misfit, label
+from tagged_vmstate.frames import Kind, Lead, check_attributes, label
 from tagged_vmstate.records import Record, Records, all_pieces, decode_all
 from tagged_vmstate.wire import Cursor, Opaque, Piece, joined, pack_map_head, pack_str
 from tagged_vmstate.wiretype import brief
@@ -33,7 +33,7 @@ def packed(attributes: Mapping[str, object]) -> Opaque:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise StateError(f"an attribute {brief(name)} that MessagePack can hold", f"{brief(value)} ({error})") from None
     found = Opaque(bytes(raw))
-    check_attributes(found)
+    check_attributes(found.raw)
     return found
 
 
@@ -57,13 +57,6 @@ def _decoded(value: Opaque) -> Any:
         return value.decode()
     except FormatError:
         return value
-
-
-def check_attributes(attributes: Opaque) -> None:
-    """Raise StateError for what no reader takes as the attributes of a header or section."""
-    misfit = attributes_misfit(attributes.raw)
-    if misfit:
-        raise StateError(*misfit)
 
 
 class Section:

@@ -8,6 +8,7 @@ and instance, all but the last of the kind "part".
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from tagged_vmstate.frames import (
     Header,
     Lead,
     Order,
+    check_attributes,
     decode_head,
     known_frame,
     placed,
@@ -34,7 +36,7 @@ from tagged_vmstate.frames import (
 )
 from tagged_vmstate.records import LIMITS, Limits, Records, decode_all
 from tagged_vmstate.salvage import Search
-from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections, check_attributes, decoded, packed
+from tagged_vmstate.sections import NO_ATTRIBUTES, ONCE, REPEATED, PartNames, Section, Sections, decoded, packed
 from tagged_vmstate.sums import crc32
 from tagged_vmstate.version import PRODUCER
 from tagged_vmstate.wire import Cursor, Opaque, Piece, TruncatedError, joined
@@ -282,13 +284,11 @@ class Snapshot:
     def _damaged_version(self) -> int:
         """The version of a snapshot whose header is damaged: what it has, unless nothing but that is wrong."""
         data = self.input.peek(HEAD_BYTES)
-        found = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 1], "big")
-        if not VERSION < found < 0x80:
-            return VERSION
-        try:
+        with contextlib.suppress(FormatError):
             Header.decode(Cursor(MAGIC + bytes((VERSION,)) + data[len(MAGIC) + 1 :]), self.limits)
-        except FormatError:
-            return found
+            return VERSION
+        with contextlib.suppress(FormatError):
+            return max(Cursor(data, pos=len(MAGIC)).read_int("a version"), VERSION)
         return VERSION
 
     def _walk(self) -> Iterator[StoredSection]:
@@ -412,7 +412,7 @@ class SnapshotWriter:
         if not isinstance(attributes, Opaque) or attributes is NO_ATTRIBUTES:
             mapping = {} if isinstance(attributes, Opaque) else attributes
             attributes = packed({"producer": PRODUCER, **mapping})
-        check_attributes(attributes)
+        check_attributes(attributes.raw)
         header = Header(VERSION, attributes)
         self._file = file
         self._order = Order(header)
@@ -490,9 +490,11 @@ def write(sections: Sections, target: str | os.PathLike[str] | BinaryIO) -> None
 
     Raises:
         StateError: See `SnapshotWriter.write`.
-        FormatError: The sections come from bytes that are damaged.
+        FormatError: The sections come from bytes that are damaged, or of a later version of the format.
         OSError: The file cannot be written.
     """
+    if isinstance(sections, Snapshot):
+        sections.check_version()  # one without sections has none that refuses
     if isinstance(target, str | os.PathLike):
         with replacing(target) as file:
             write(sections, file)

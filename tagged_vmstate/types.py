@@ -243,7 +243,7 @@ class OpaqueType(WireType):
         try:
             cursor.skip("an object")
         except VMStateError as error:
-            raise self._wrong(value, length, f": {error}") from None
+            raise StateError(error.expected, error.found) from None
         if cursor.pos != len(value.raw):
             raise self._wrong(value, length, ": one MessagePack object")
         return value.raw

@@ -475,7 +475,7 @@ def _checked(raw: bytes) -> bytes:
     try:
         cursor.skip("an object")
     except FormatError as error:
-        raise ValueError(f"no MessagePack object: {error}") from None
+        raise ValueError(f"no MessagePack object: expected {error.expected}, got {error.found}") from None
     if cursor.pos != len(raw):
         raise ValueError("bytes after the MessagePack object")
     return raw

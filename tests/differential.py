@@ -26,7 +26,7 @@ from arguments import Arguments
 
 from tagged_vmstate import jsonform
 from tagged_vmstate.errors import VMStateError
-from tagged_vmstate.frames import VERSION
+from tagged_vmstate.frames import MAGIC
 from tagged_vmstate.fuzz.mutate import changed_bytes, changed_snapshot
 from tagged_vmstate.snapshot import Snapshot
 from tagged_vmstate.types import LEAF_TYPES
@@ -36,7 +36,6 @@ VECTORS: Final = Path(__file__).parent / "vectors"
 MOST_BYTES: Final = 4_000
 """Vectors that are larger are left out: what is slow to read finds little."""
 BATCH: Final = 500
-MAGIC: Final = b"\x94\xaetagged-vmstate"
 HEADS: Final = {
     0xC4: ("bin", 1), 0xC5: ("bin", 2), 0xC6: ("bin", 4), 0xC7: ("ext", 1), 0xC8: ("ext", 2), 0xC9: ("ext", 4),
     0xD9: ("str", 1), 0xDA: ("str", 2), 0xDB: ("str", 4),
@@ -347,10 +346,7 @@ def by_library(data: bytes) -> str:
     """What the library makes of a file: the SHA-256 of its JSON, or "refused"."""
     out = io.BytesIO()
     try:
-        with Snapshot.read(data) as snapshot:
-            if snapshot.version != VERSION:
-                return "refused"
-            jsonform.to_json(snapshot, out)
+        jsonform.to_json(Snapshot.read(data), out)
     except VMStateError:
         return "refused"
     return hashlib.sha256(out.getvalue()).hexdigest()

@@ -18,6 +18,7 @@ import msgpack
 import pytest
 from cddl_verifier import Validator
 from picture import ROOT
+from run import content
 from schemas import validator
 
 from tagged_vmstate.blocks import FloatType, IntType
@@ -41,8 +42,7 @@ INDEX: dict[str, Any] = json.loads((VECTORS / "index.json").read_text())
 
 def vector(name: str, suffix: str = "tvm") -> bytes:
     """A file of a test vector."""
-    path = VECTORS / f"{name}.{suffix}"
-    return path.read_bytes() if path.exists() else lzma.decompress(path.with_name(f"{path.name}.xz").read_bytes())
+    return content(VECTORS / f"{name}.{suffix}")
 
 
 GOOD = [

@@ -181,6 +181,7 @@ def with_runs(offset: str) -> bytes:
             broken('"length": 1', '"length": 1, "is_default": true'),
             r"only fields at their default in a struct that is flagged is_default, JSON has .* - at dev#0/s\[0\]/b \(line 5, byte \d+\)",
         ),
+        (broken('"value": 7', '"value": -7, "msgpack": "95a16ea575696e7438c00007"'), r"JSON has -7 - at dev#0/n \(line"),
         (GOOD + b"x", "nothing after the object"),
         (GOOD.replace(b'"dev"', b'"\xff"'), "expected UTF-8, JSON has the byte 0xff"),
     ],

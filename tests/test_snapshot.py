@@ -332,7 +332,7 @@ def test_the_longest_device_and_the_last_instance_are_taken() -> None:
     [section] = Snapshot.read(written([Section(device, (1 << 32) - 1, [])]))
     assert (section.device, section.instance, repr(section)) == (device, (1 << 32) - 1, f"<section {device}#4294967295>")
     head = _with_header(b"\x80") + b"\x96\xa7section\xda\x01\x00" + b"x" * 256 + bytes(60)
-    with pytest.raises(LimitError, match=r"the name of a device, of 1 to 255 bytes, snapshot has 256 - at byte 32"):
+    with pytest.raises(LimitError, match=r"the name of a device, of 1 to 255 bytes, snapshot has one of 256 - at byte 32"):
         read_all(head)
 
 
@@ -446,7 +446,7 @@ FRAME = b"\x96\xa7section\xa1a"
         (_with_header(b"\x80") + b"\x93\xa3abc" + bytes(60), r"or the end \(of 3\), snapshot has an array", 23),
         (_with_header(b"\x80") + b"\x94\xa3end\0\xc0\xce" + bytes(60), r"or the end \(of 3\), snapshot has an array", 23),
         (_with_header(b"\x80") + b"\x96\xa3end" + bytes(60), "`section` or `part`, snapshot has `end`", 24),
-        (_with_header(b"\x80") + b"\x96\xa7section\xa0" + bytes(60), "of 1 to 255 bytes, snapshot has an empty string", 32),
+        (_with_header(b"\x80") + b"\x96\xa7section\xa0" + bytes(60), "of 1 to 255 bytes, snapshot has one of 0", 32),
         (_with_header(b"\xde\0\1\xa1a\0"), "the head of a map of attributes in MessagePack's shortest form", 17),
         (_with_header(b"\xdf\0\0\0\0"), "the head of a map of attributes in MessagePack's shortest form", 17),
         (_with_header(b"\x82\xa1a\0\7\0"), r"the name of an attribute \(a string\), snapshot has an integer", 21),
@@ -811,8 +811,8 @@ class TestLaterVersion:
     @pytest.mark.parametrize(
         ("rest", "words"),
         [
-            (b"\x96\xa0\xa1a\0\x80", "the kind of a frame, of 1 to 255 bytes, snapshot has an empty string"),
-            (b"\x96\xda\1\0" + b"x" * 256 + b"\xa1a\0\x80", "the kind of a frame, of 1 to 255 bytes, snapshot has 256"),
+            (b"\x96\xa0\xa1a\0\x80", "the kind of a frame, of 1 to 255 bytes, snapshot has one of 0"),
+            (b"\x96\xda\1\0" + b"x" * 256 + b"\xa1a\0\x80", "the kind of a frame, of 1 to 255 bytes, snapshot has one of 256"),
             (b"\x96\x01", "the kind of a frame, or the end, snapshot has an integer"),
             (b"\x96\xd9\5delta\xa1a\0\x80", "shortest form"),
             (b"\x95\xa5delta\xa1a\0\x80", "a frame .an array of 6 items. or the end"),
@@ -840,6 +840,10 @@ class TestLaterVersion:
         for lost in (b"\xff", b"\2"):
             data = later(*LATER[:2]).replace(b"\x81\xa8producer", b"\x81\xa8produce" + lost)
             assert Snapshot.read(data, damaged="report").version == 2
+            data = data[:16] + b"\xcd\1\0" + data[17:]  # 256
+            assert Snapshot.read(data, damaged="report").version == 256
+        data = data[:16] + b"\xc0" + data[19:]
+        assert Snapshot.read(data, damaged="report").version == 1
         for version in (0, 2, 0x7F, 0x80, 0xFF):
             data = EIGHT[:16] + bytes((version,)) + EIGHT[17:]
             snapshot = Snapshot.read(data, damaged="report")

@@ -392,7 +392,8 @@ class _Endless(list[str]):
         ("struct", None, (Record("a", "uint8", None, 1),) * 2, "a name once among its siblings"),
         ("uint8", -1, [], "a length of 0"),
         ("future", None, 5, "a type that this build does not know"),
-        ("future", None, Opaque(b"\x92\x01"), r"truncated\) - at byte 0"),
+        ("future", None, Opaque(b"\x92\x01"), r"expected an object, got a length of 2 with 1 bytes left \(truncated\) - at f"),
+        ("future", None, Opaque(b"\x91" * 65 + b"\xc0"), "expected at most 64 levels of nesting, got more - at f"),
         ("future", None, Opaque(b"\x01\x01"), "one MessagePack object"),
     ],
 )  # fmt: skip
@@ -441,7 +442,11 @@ def _json(**changes: Any) -> dict[str, Any]:
         (_json(type="float32", value="1.0:3f800000"), 'or a string such as "nan:7fc00000", got'),
         (_json(type="float32", length=1, value="x"), r"expected `float32\[1\]` as a list, got 'x' - at f"),
         (_json(type="float32", length=2, value=[0.5, "x"]), r"or a string such as .*, got 'x' - at f\[1\]"),
-        (_json(type="odd", value={"$msgpack": "9201"}), "no MessagePack object"),
+        (_json(type="float32", value="nan:\u0667fc00000"), 'or a string such as "nan:7fc00000", got'),
+        (
+            _json(type="odd", value={"$msgpack": "9201"}),
+            r"no MessagePack object: expected an object, got a length of 2 with 1 bytes left",
+        ),
         (_json(type="odd", value={"$msgpack": "0101"}), "bytes after the MessagePack object"),
         (_json(type="odd", value={"$msgpack": 5}), "hex digits should be a string"),
         (_json(type="odd", value={"$hex": "0"}), "no pairs of hex digits"),

@@ -93,6 +93,11 @@ def test_a_later_one_is_listed_and_not_decoded(name: str) -> None:
     for section in snapshot:
         with pytest.raises(FormatError, match="later"):
             section.records()
+    out = io.BytesIO()
+    for copy in (write, jsonform.to_json):
+        with pytest.raises(FormatError, match="later"):
+            copy(snapshot, out)
+    assert out.getvalue() == b""
 
 
 def _run(*arguments: object) -> subprocess.CompletedProcess[bytes]:
