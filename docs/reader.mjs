@@ -1,25 +1,17 @@
 #!/usr/bin/env node
-// A strict reader of snapshots, written from format.md: node 20 or newer, no library.
+// A strict reader of snapshots, written from format.md and json-form.md: node 20 or newer, no library.
 //
-//   node reader.mjs FILE          check a file, print its JSON form
-//   node reader.mjs --list FILE   print the heads of a file of this or any later version of the format
+//   node reader.mjs FILE          check a snapshot and print its JSON form
+//   node reader.mjs --list FILE   check and print the heads of a snapshot of any version
 //
 // A malformed file: one line on stderr, nothing on stdout, exit status 1.
-//
-// Everything is checked before anything is printed. What will be printed is a text: a string, or an iterable of texts, so that
-// the hex of much memory is made only as it is written.
 
 import { readFileSync } from "node:fs";
 import process from "node:process";
 
 const MAGIC = Buffer.from("\x94\xaetagged-vmstate", "latin1");
-const MOST_LEVELS = 64;
-const MOST_NAME_BYTES = 255;
-const MOST_ATTRIBUTE_BYTES = 1 << 20;
-const MOST_FRAME_BYTES = 1n << 32n;
-const CHUNK = 1 << 14; // bytes or characters written at once
+const [LEVELS, NAME_BYTES, ATTRIBUTE_BYTES, FRAME_BYTES] = [64, 255, 1 << 20, 2n ** 32n];
 const NIL = 0xc0;
-const FLOAT64 = 0xcb;
 
 export class Malformed extends Error {
   constructor(expected, found, offset) {
@@ -38,119 +30,94 @@ function crc32(bytes, before = 0) {
   return ~crc >>> 0;
 }
 
-// Numbers: the first byte of a single one, its size, and how a DataView reads it. Floats are read as their bits: made a number,
-// a signalling NaN may become a quiet one.
+// Numbers. A float is read as its bits: as a number, a NaN would lose them.
 
-const NUMBERS = new Map([
-  ["float32", { first: 0xca, size: 4, get: "getUint32", isFloat: true }],
-  ["float64", { first: 0xcb, size: 8, get: "getBigUint64", isFloat: true }],
-  ["uint8", { first: 0xcc, size: 1, get: "getUint8", wrap: BigInt.asUintN }],
-  ["uint16", { first: 0xcd, size: 2, get: "getUint16", wrap: BigInt.asUintN }],
-  ["uint32", { first: 0xce, size: 4, get: "getUint32", wrap: BigInt.asUintN }],
-  ["uint64", { first: 0xcf, size: 8, get: "getBigUint64", wrap: BigInt.asUintN }],
-  ["int8", { first: 0xd0, size: 1, get: "getInt8", wrap: BigInt.asIntN }],
-  ["int16", { first: 0xd1, size: 2, get: "getInt16", wrap: BigInt.asIntN }],
-  ["int32", { first: 0xd2, size: 4, get: "getInt32", wrap: BigInt.asIntN }],
-  ["int64", { first: 0xd3, size: 8, get: "getBigInt64", wrap: BigInt.asIntN }],
-  ["timer", { first: 0xd3, size: 8, get: "getBigInt64", wrap: BigInt.asIntN }],
-]);
+const NUMBERS = new Map(
+  [
+    ["float32", 0xca, 4, "getUint32"], ["float64", 0xcb, 8, "getBigUint64"],
+    ["uint8", 0xcc, 1, "getUint8"], ["uint16", 0xcd, 2, "getUint16"],
+    ["uint32", 0xce, 4, "getUint32"], ["uint64", 0xcf, 8, "getBigUint64"],
+    ["int8", 0xd0, 1, "getInt8"], ["int16", 0xd1, 2, "getInt16"],
+    ["int32", 0xd2, 4, "getInt32"], ["int64", 0xd3, 8, "getBigInt64"],
+    ["timer", 0xd3, 8, "getBigInt64"],
+  ].map(([type, first, size, get]) => [type, { first, size, get, isFloat: first < 0xcc }]),
+);
 const BY_FIRST = new Map([...NUMBERS.values()].map((number) => [number.first, number]));
-const [f32, f64] = [new Float32Array(1), new Float64Array(1)];
-const [bits32, bits64] = [new Uint32Array(f32.buffer), new BigUint64Array(f64.buffer)];
 
-function toNumber(bits, size) {
-  if (size === 4) bits32[0] = Number(bits);
-  else bits64[0] = bits;
-  return size === 4 ? f32[0] : f64[0];
-}
-
-function toBits(number, size) {
-  if (size === 4) f32[0] = number;
-  else f64[0] = number;
-  return size === 4 ? BigInt(bits32[0]) : bits64[0];
-}
+const fits = (integer, { first, size }) => (first < 0xd0 ? BigInt.asUintN : BigInt.asIntN)(8 * size, integer) === integer;
+const float32Bits = (number) => BigInt(new Uint32Array(Float32Array.of(number).buffer)[0]);
+const float64Bits = (number) => new BigUint64Array(Float64Array.of(number).buffer)[0];
+const toNumber = (bits, size) =>
+  size === 4 ? new Float32Array(Uint32Array.of(Number(bits)).buffer)[0] : new Float64Array(BigUint64Array.of(bits).buffer)[0];
 
 function widened(bits) {
-  const number = toNumber(bits, 4);
-  return Number.isNaN(number) ? ((bits >> 31n) << 63n) | (0x7ffn << 52n) | ((bits & 0x7fffffn) << 29n) : toBits(number, 8);
+  if (((bits >> 23n) & 0xffn) !== 0xffn) return float64Bits(toNumber(bits, 4));
+  return ((bits >> 31n) << 63n) | (0x7ffn << 52n) | ((bits & 0x7fffffn) << 29n);
 }
 
 function narrowed(bits) {
-  const number = toNumber(bits, 8);
-  return Number.isNaN(number) ? ((bits >> 63n) << 31n) | (0xffn << 23n) | ((bits >> 29n) & 0x7fffffn) : toBits(number, 4);
+  if (((bits >> 52n) & 0x7ffn) !== 0x7ffn) return float32Bits(toNumber(bits, 8));
+  return ((bits >> 63n) << 31n) | (0xffn << 23n) | ((bits >> 29n) & 0x7fffffn);
 }
 
-// Texts.
+// Texts: a string, or an array of texts.
 
 const quote = JSON.stringify;
+const joined = (texts, between = ", ") => texts.flatMap((text, number) => (number ? [between, text] : [text]));
 
-/** The strings of a text, in order. */
-export function* strings(text) {
-  if (typeof text === "string") yield text;
-  else for (const part of text) yield* strings(part);
-}
-
-function* joined(texts, between = ", ") {
-  for (const [index, text] of texts.entries()) yield [index ? between : "", text];
-}
-
-function* hex(bytes, between = "") {
-  for (let at = 0; at < bytes.length; at += CHUNK) {
-    const pairs = bytes.subarray(at, at + CHUNK).toString("hex");
-    yield (at ? between : "") + (between ? pairs.match(/../g).join(between) : pairs);
+function hex(bytes, between = "") {
+  const texts = [];
+  for (let at = 0; at < bytes.length; at += 1 << 20) {
+    const digits = bytes.subarray(at, at + (1 << 20)).toString("hex");
+    texts.push(between ? digits.replaceAll(/..(?!$)/g, `$&${between}`) : digits);
   }
-}
-
-function* elements(bytes, size, toText) {
-  for (let at = 0; at < bytes.length; at += size) yield (at ? ", " : "") + toText(at);
+  return joined(texts, between);
 }
 
 function floatText(bits, size) {
   const number = toNumber(bits, size);
-  if (Number.isNaN(number)) return `"nan:${bits.toString(16)}"`;
-  if (!Number.isFinite(number)) return `"${number < 0 ? "-" : ""}inf:${bits.toString(16)}"`;
+  if (!Number.isFinite(number)) return `"${String(number).toLowerCase().replace("inity", "")}:${bits.toString(16)}"`;
   const [digits, exponent] = number.toExponential().split("e");
   if (exponent < -4 || exponent > 15) return `${digits}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
   const text = Object.is(number, -0) ? "-0" : String(number);
   return text.includes(".") ? text : `${text}.0`;
 }
 
-// MessagePack. A token is a scalar, a string, some bytes, or the head of an array or map whose items follow.
-
-const SIZED = new Map([
-  [0xc4, ["bin", 1]], [0xc5, ["bin", 2]], [0xc6, ["bin", 4]], [0xc7, ["ext", 1]], [0xc8, ["ext", 2]], [0xc9, ["ext", 4]],
-  [0xd9, ["str", 1]], [0xda, ["str", 2]], [0xdb, ["str", 4]],
-  [0xdc, ["array", 2]], [0xdd, ["array", 4]], [0xde, ["map", 2]], [0xdf, ["map", 4]],
-]); // first byte -> the kind of token, and in how many bytes its size follows
-const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-function shortestFirst(integer) {
-  if (integer >= -32n && integer < 128n) return Number(BigInt.asUintN(8, integer));
-  const [wrap, first] = integer < 0n ? [BigInt.asIntN, 0xd0] : [BigInt.asUintN, 0xcc];
-  return first + [8, 16, 32, 64].findIndex((bits) => wrap(bits, integer) === integer);
-}
-
-function shortestWidth(kind, size) {
-  if (kind !== "bin" && size < (kind === "str" ? 32 : 16)) return 0;
-  if (size < 1 << 8 && (kind === "bin" || kind === "str")) return 1;
-  return size < 1 << 16 ? 2 : 4;
-}
-
 function decoded(bytes) {
   try {
-    return UTF8.decode(bytes);
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
     return null;
   }
 }
 
+// MessagePack. A token is a number, a string, bytes ..., or the head of an array or map, whose items follow.
+
+const SIZED = new Map([
+  [0xc4, ["bin", 1]], [0xc5, ["bin", 2]], [0xc6, ["bin", 4]], [0xc7, ["ext", 1]], [0xc8, ["ext", 2]], [0xc9, ["ext", 4]],
+  [0xd9, ["str", 1]], [0xda, ["str", 2]], [0xdb, ["str", 4]],
+  [0xdc, ["array", 2]], [0xdd, ["array", 4]], [0xde, ["map", 2]], [0xdf, ["map", 4]],
+]); // the first byte: what it begins, and how many bytes its size has
+
+function shortestFirst(integer) {
+  if (integer >= -32n && integer < 128n) return Number(BigInt.asUintN(8, integer));
+  const [first, last] = integer < 0n ? [0xd0, 0xd3] : [0xcc, 0xcf];
+  for (let each = first; each < last; each++) if (fits(integer, BY_FIRST.get(each))) return each;
+  return last;
+}
+
+function shortestWidth(kind, size) {
+  if (kind !== "bin" && size < (kind === "str" ? 32 : 16)) return 0;
+  return size < 1 << 8 && (kind === "bin" || kind === "str") ? 1 : size < 1 << 16 ? 2 : 4;
+}
+
 class Cursor {
   at = 0;
-  isPrescribed = true; // whether all that was read since this was set is encoded as a writer has to
+  isPrescribed = true; // whether what was read since this was set has the prescribed encoding
 
   constructor(bytes, base = 0) {
     this.bytes = bytes;
-    this.base = base; // the offset of the bytes in the file
+    this.base = base; // the offset in the file
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   }
 
@@ -171,7 +138,7 @@ class Cursor {
     const token = (kind, value, isShortest) => ({ start, first, kind, value, isShortest });
     const integer = (value) => token("integer", value, first === shortestFirst(value));
     const sized = (kind, size, width) => {
-      const value = kind === "array" || kind === "map" ? size : this.take(kind === "ext" ? size + 1 : size);
+      const value = kind === "array" || kind === "map" ? size : this.take(size + (kind === "ext" ? 1 : 0));
       return token(kind, value, width === shortestWidth(kind, size));
     };
     if (first < 0x80) return integer(BigInt(first));
@@ -179,10 +146,10 @@ class Cursor {
     if (first < 0xa0) return sized("array", first & 0x0f, 0);
     if (first < 0xc0) return sized("str", first & 0x1f, 0);
     if (first >= 0xe0) return integer(BigInt(first - 0x100));
+    if (first >= 0xd4 && first <= 0xd8) return sized("ext", 1 << (first - 0xd4), 0);
     if (first === NIL) return token("nil", null, true);
     if (first === 0xc1) this.fail("an object", "0xc1, which MessagePack never uses", start);
     if (first <= 0xc3) return token("bool", first === 0xc3, true);
-    if (first >= 0xd4 && first <= 0xd8) return sized("ext", 1 << (first - 0xd4), 0);
     if (SIZED.has(first)) {
       const [kind, width] = SIZED.get(first);
       return sized(kind, this.take(width).readUIntBE(0, width), width);
@@ -190,10 +157,9 @@ class Cursor {
     const { size, get, isFloat } = BY_FIRST.get(first);
     this.take(size);
     const value = BigInt(this.view[get](this.at - size));
-    return isFloat ? token("float", value, first === FLOAT64) : integer(value);
+    return isFloat ? token("float", value, first === 0xcb) : integer(value);
   }
 
-  /** The value of the next token, which has to be of one kind. */
   expect(kind, what) {
     const token = this.token();
     if (token.kind !== kind) this.fail(what, token.kind, token.start);
@@ -210,27 +176,26 @@ class Cursor {
     const start = this.at;
     const name = this.string(what);
     const size = Buffer.byteLength(name);
-    return size > 0 && size <= MOST_NAME_BYTES ? name : this.fail(`${what} of 1 to ${MOST_NAME_BYTES} bytes`, size, start);
+    return size >= 1 && size <= NAME_BYTES ? name : this.fail(`${what} of 1 to ${NAME_BYTES} bytes`, size, start);
   }
 
-  isNil() {
-    return this.bytes[this.at] === NIL && this.expect("nil") === null;
+  times(count, readOne) {
+    const found = [];
+    while (found.length < count) found.push(readOne());
+    return found;
   }
 
-  /** The text of an object of any kind: where JSON lacks it, or it has another encoding than the shortest, its bytes. */
+  /** The text of any object: plain where JSON loses nothing of it, else $msgpack, at every level. */
   any(level = 1) {
     const { start, kind, value, isShortest } = this.token();
-    if (level > MOST_LEVELS && (kind === "array" || kind === "map")) this.fail(`at most ${MOST_LEVELS} levels`, "more", start);
+    if (level > LEVELS && (kind === "array" || kind === "map")) this.fail(`at most ${LEVELS} levels`, "more", start);
+    const inner = () => this.any(level + 1);
     let text = null;
-    if (kind === "array") {
-      const items = [];
-      while (items.length < value) items.push(this.any(level + 1));
-      text = ["[", joined(items), "]"];
-    } else if (kind === "map") {
-      const members = new Map();
-      for (let left = value; left > 0; left--) members.set(this.any(level + 1), this.any(level + 1));
-      const isPlain = [...members.keys()].every((key) => typeof key === "string" && /^"[^$]/.test(key)); // the text of a string
-      if (isPlain && members.size === value) text = ["{", joined([...members].map(([key, member]) => [key, ": ", member])), "}"];
+    if (kind === "array") text = ["[", joined(this.times(value, inner)), "]"];
+    else if (kind === "map") {
+      const members = new Map(this.times(value, () => [inner(), inner()]));
+      const isPlain = [...members.keys()].every((key) => typeof key === "string" && /^"[^$]/.test(key));
+      if (isPlain && members.size === value) text = ["{", joined([...members].map(([key, each]) => [key, ": ", each])), "}"];
     } else if (kind === "str") text = decoded(value) === null ? null : quote(decoded(value));
     else if (kind === "bin") text = ['{"$hex": "', hex(value, " "), '"}'];
     else if (kind === "float") text = Number.isFinite(toNumber(value, 8)) ? floatText(value, 8) : null;
@@ -244,15 +209,15 @@ class Cursor {
 function readAttributes(cursor) {
   const start = cursor.at;
   const text = cursor.any();
-  const size = cursor.at - start;
-  if (size > MOST_ATTRIBUTE_BYTES) cursor.fail(`at most ${MOST_ATTRIBUTE_BYTES} bytes of attributes`, size, start);
-  const again = new Cursor(cursor.bytes.subarray(start, cursor.at), start);
+  const bytes = cursor.bytes.subarray(start, cursor.at);
+  if (bytes.length > ATTRIBUTE_BYTES) cursor.fail(`at most ${ATTRIBUTE_BYTES} bytes of attributes`, bytes.length, start);
+  const again = new Cursor(bytes, start);
   const count = again.expect("map", "a map of attributes");
   if (!again.isPrescribed) again.fail("a map in the shortest form", "another", 0);
   for (const keys = new Set(); keys.size < count; again.any()) {
-    const keyAt = again.at;
+    const at = again.at;
     const key = again.string("the key of an attribute");
-    if (keys.has(key)) again.fail("each attribute once", `${quote(key)} again`, keyAt);
+    if (keys.has(key)) again.fail("each attribute once", `${quote(key)} again`, at);
     keys.add(key);
   }
   return text;
@@ -263,23 +228,20 @@ function readFixed(cursor, first, what) {
   return cursor.expect("integer", what);
 }
 
-/** All heads of a file in turn, checksums checked: what they say, as a text too, and the fields of a frame. */
-export function* heads(bytes) {
+/** The heads of a file, their checksums checked: what each means, its text, and the fields of a frame. */
+function* heads(bytes) {
   const cursor = new Cursor(bytes);
-  let frames = 0n;
   let start = 0;
-  let checksums = 0; // the checksum of those of header and frames
-
+  let checksums = 0; // the checksum of those so far
   const requireShortest = () => cursor.isPrescribed || cursor.fail("a head in the shortest form", "another", start);
-  const readChecksum = (before = 0) => {
+  const finish = (head, items, size = 0n, before = 0) => {
     const computed = crc32(bytes.subarray(start, cursor.at), before);
     const stored = Number(readFixed(cursor, 0xce, "a checksum"));
     checksums = crc32(bytes.subarray(cursor.at - 4, cursor.at), checksums);
-    return { stored, computed };
-  };
-  const finish = (items, { stored, computed }, head) => {
-    if (stored !== computed) cursor.fail(`the checksum ${stored}`, `${computed} (damaged)`, start);
-    return { ...head, start, text: ["[", joined([...items, stored].map((each) => (typeof each === "object" ? each : String(each)))), "]\n"] };
+    const fields = new Cursor(cursor.take(Number(size)), cursor.at - Number(size));
+    const whole = crc32(fields.bytes, computed);
+    if (stored !== whole) cursor.fail(`the checksum ${stored}`, `${whole} (damaged)`, start);
+    return { ...head, start, fields, text: ["[", joined([...items, String(stored)]), "]\n"] };
   };
 
   if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) cursor.fail('a snapshot, which begins with "tagged-vmstate"', "other bytes");
@@ -287,9 +249,9 @@ export function* heads(bytes) {
   const version = cursor.expect("integer", "a version");
   if (version < 1n || !cursor.isPrescribed) cursor.fail("a version of 1 or more in the shortest form", version, MAGIC.length);
   const attributes = readAttributes(cursor);
-  yield finish([quote("tagged-vmstate"), version, attributes], readChecksum(), { kind: "header", version, attributes });
+  yield finish({ kind: "header", version, attributes }, [quote("tagged-vmstate"), String(version), attributes]);
 
-  for (; ; frames++) {
+  for (let frames = 0n; ; frames++) {
     start = cursor.at;
     cursor.isPrescribed = true;
     const count = cursor.expect("array", "a frame, or the end");
@@ -298,109 +260,98 @@ export function* heads(bytes) {
       if (version === 1n ? count !== 3 : count < 3) cursor.fail("the end as an array of 3", count, start);
       const total = cursor.expect("integer", "the number of frames");
       requireShortest();
-      const moreAt = cursor.at;
-      const more = []; // what a later version has
-      while (more.length < count - 3) more.push(cursor.any());
-      const size = cursor.at - moreAt;
-      if (size > MOST_ATTRIBUTE_BYTES) cursor.fail(`at most ${MOST_ATTRIBUTE_BYTES} bytes of items`, size, moreAt);
+      const at = cursor.at;
+      const more = cursor.times(count - 3, () => cursor.any()); // what a later version has
+      if (cursor.at - at > ATTRIBUTE_BYTES) cursor.fail(`at most ${ATTRIBUTE_BYTES} bytes of items`, cursor.at - at, at);
       if (total !== frames) cursor.fail(`${total} frames ahead of the end`, frames, start);
-      const end = finish([quote(kind), total, ...more], readChecksum(checksums), { kind });
+      const end = finish({ kind }, [quote(kind), String(total), ...more], 0n, checksums);
       if (cursor.at < bytes.length) cursor.fail("nothing after the end", "more bytes");
       return yield end;
     }
     if (count !== 6) cursor.fail("a frame as an array of 6", count, start);
     if (version === 1n && kind !== "section" && kind !== "part") cursor.fail("`section` or `part`", kind, start + 1);
     const device = cursor.name("the name of a device");
-    const instanceAt = cursor.at;
+    const at = cursor.at;
     const instance = cursor.expect("integer", "an instance");
-    if (BigInt.asUintN(32, instance) !== instance) cursor.fail("an instance of 0 to 2**32-1", instance, instanceAt);
+    if (!fits(instance, NUMBERS.get("uint32"))) cursor.fail("an instance of 0 to 2**32-1", instance, at);
     requireShortest();
     const attributes = readAttributes(cursor);
-    const sizeAt = cursor.at;
     const size = readFixed(cursor, 0xcf, "a size");
-    if (size > MOST_FRAME_BYTES) cursor.fail(`at most ${MOST_FRAME_BYTES} bytes of fields`, size, sizeAt);
-    const { stored, computed } = readChecksum();
-    const fields = new Cursor(cursor.take(Number(size)), cursor.at - Number(size));
-    const checksum = { stored, computed: crc32(fields.bytes, computed) };
-    const items = [quote(kind), quote(device), instance, attributes, size];
-    yield finish(items, checksum, { kind, device, instance, attributes, fields });
+    if (size > FRAME_BYTES) cursor.fail(`at most ${FRAME_BYTES} bytes of fields`, size, cursor.at - 9);
+    const items = [quote(kind), quote(device), String(instance), attributes, String(size)];
+    yield finish({ kind, device, instance, attributes }, items, size);
   }
 }
 
 // Fields. What reads a value returns its text.
 
 function readNumber(cursor, type) {
-  const { first, size, wrap, isFloat } = NUMBERS.get(type);
-  const token = cursor.token();
-  const refuse = (found) => cursor.fail(type, found, token.start);
-  cursor.isPrescribed &&= token.first === first;
-  if (token.kind !== "integer" && !(isFloat && token.kind === "float")) refuse(token.kind);
-  if (!isFloat) return String(wrap(8 * size, token.value) === token.value ? token.value : refuse(token.value));
-  let bits = token.first === 0xca ? widened(token.value) : token.value;
-  if (token.kind === "integer") bits = toBits(Number(bits), 8);
-  if (token.kind === "integer" && BigInt(Number(token.value)) !== token.value) refuse(`${token.value}, which takes more bits`);
-  if (size === 8) return floatText(bits, 8);
-  if (widened(narrowed(bits)) !== bits) refuse("a float that takes more bits");
-  return floatText(narrowed(bits), 4);
+  const { start, first, kind, value } = cursor.token();
+  const number = NUMBERS.get(type);
+  const refuse = (found) => cursor.fail(type, found, start);
+  if (kind !== "integer" && !(number.isFloat && kind === "float")) refuse(kind);
+  cursor.isPrescribed &&= first === number.first;
+  if (!number.isFloat) return String(fits(value, number) ? value : refuse(value));
+  let bits = first === 0xca ? widened(value) : value;
+  if (kind === "integer") bits = BigInt(Number(value)) === value ? float64Bits(Number(value)) : refuse(value);
+  if (type === "float32") bits = widened(narrowed(bits)) === bits ? narrowed(bits) : refuse("what takes 64 bits");
+  return floatText(bits, number.size);
+}
+
+function readBytes(cursor, type, size) {
+  const start = cursor.at;
+  const bytes = cursor.expect("bin", type);
+  return BigInt(bytes.length) === size ? bytes : cursor.fail(`${size} bytes for ${type}`, bytes.length, start);
 }
 
 function readNumbers(cursor, type, length) {
   const { size, get, isFloat } = NUMBERS.get(type);
   const bytes = readBytes(cursor, type, length * BigInt(size));
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const toText = isFloat ? (at) => floatText(BigInt(view[get](at, true)), size) : (at) => String(view[get](at, true));
-  return ["[", elements(bytes, size, toText), "]"];
-}
-
-function readBytes(cursor, type, size) {
-  const start = cursor.at;
-  const bytes = cursor.expect("bin", type);
-  return BigInt(bytes.length) === size ? bytes : cursor.fail(`${size} bytes of ${type}`, bytes.length, start);
+  const text = (value) => (isFloat ? floatText(BigInt(value), size) : String(value));
+  return ["[", joined(Array.from({ length: bytes.length / size }, (_, index) => text(view[get](index * size, true)))), "]"];
 }
 
 function readBools(cursor, length) {
   const bytes = readBytes(cursor, "bool", length);
-  if (!bytes.every((byte) => byte < 2)) cursor.fail("bytes 0 and 1 of bool", "another", cursor.at - bytes.length);
-  return ["[", elements(bytes, 1, (at) => String(bytes[at] === 1)), "]"];
+  if (!bytes.every((byte) => byte < 2)) cursor.fail("bytes 0 and 1 for bool", "others", cursor.at - bytes.length);
+  return ["[", joined(Array.from(bytes, (byte) => String(byte === 1))), "]"];
 }
 
 function readBitmap(cursor, length) {
   const bytes = readBytes(cursor, "bitmap", (length + 7n) / 8n);
-  const isSpareSet = length % 8n > 0n && bytes.at(-1) >> Number(length % 8n) > 0;
-  return isSpareSet ? cursor.fail("spare bits 0 in bitmap", "1", cursor.at - 1) : ['"', hex(bytes, " "), '"'];
+  const spare = length % 8n && bytes.at(-1) >> Number(length % 8n);
+  return spare ? cursor.fail("spare bits 0", "others", cursor.at - 1) : bytes;
 }
 
 function readArray(cursor, type, length, readOne) {
   const start = cursor.at;
   const count = cursor.expect("array", type);
   if (BigInt(count) !== length) cursor.fail(`${length} elements of ${type}`, count, start);
-  const items = [];
-  while (items.length < count) items.push(readOne());
-  return ["[", joined(items), "]"];
+  return ["[", joined(cursor.times(count, readOne)), "]"];
 }
 
 function readRuns(cursor, length) {
   const start = cursor.at;
-  const count = cursor.expect("array", "runs of sparse");
+  const count = cursor.expect("array", "runs of sparse bytes");
   if (count % 2) cursor.fail("offsets and bytes in turn", `${count} items`, start);
-  const runs = [];
-  for (let end = 0n; runs.length < count / 2; ) {
+  let end = 0n;
+  const readRun = () => {
     const at = cursor.at;
     const offset = cursor.expect("integer", "the offset of a run");
     const bytes = cursor.expect("bin", "the bytes of a run");
     const isApart = offset >= end && bytes.length > 0;
     end = offset + BigInt(bytes.length);
     if (!isApart || end > length) cursor.fail(`runs that ascend within ${length} bytes`, `${bytes.length} at ${offset}`, at);
-    runs.push([`"0x${offset.toString(16)}": "`, hex(bytes), '"']);
-  }
-  return ["{", joined(runs), "}"];
+    return [`"0x${offset.toString(16)}": "`, hex(bytes), '"'];
+  };
+  return ["{", joined(cursor.times(count / 2, readRun)), "}"];
 }
 
 function readStruct(cursor, level, isDefault) {
-  if (cursor.isNil()) return "null";
+  if (cursor.bytes[cursor.at] === NIL) return String(cursor.expect("nil"));
   const count = cursor.expect("array", "a struct");
-  const fields = readFields(cursor, level + 1, isDefault, (found) => found < count);
-  return ["[", joined(fields.map(({ text }) => text)), "]"];
+  return ["[", joined(readFields(cursor, level + 1, isDefault, (found) => found < count).map(({ text }) => text)), "]"];
 }
 
 function readValue(cursor, type, length, level, isDefault) {
@@ -410,50 +361,55 @@ function readValue(cursor, type, length, level, isDefault) {
   if (NUMBERS.has(type)) return isSingle ? readNumber(cursor, type) : readNumbers(cursor, type, length);
   if (type === "bool") return isSingle ? String(cursor.expect("bool", type)) : readBools(cursor, length);
   if (type === "buffer") return ['"', hex(readBytes(cursor, type, length), " "), '"'];
-  if (type === "bitmap") return readBitmap(cursor, length);
+  if (type === "bitmap") return ['"', hex(readBitmap(cursor, length), " "), '"'];
   if (type === "sparse") return readRuns(cursor, length);
   if (type === "string") return isSingle ? readString() : readArray(cursor, type, length, readString);
   if (type !== "struct") return cursor.any();
-  if (level > MOST_LEVELS) cursor.fail(`at most ${MOST_LEVELS} levels of structs`, "more");
+  if (level > LEVELS) cursor.fail(`at most ${LEVELS} levels of structs`, "more");
   return isSingle ? readOne() : readArray(cursor, type, length, readOne);
 }
 
-function readField(cursor, level, isInDefault) {
+function readField(cursor, level, inDefault) {
   const start = cursor.at;
   if (level === 1) cursor.isPrescribed = true;
   if (cursor.expect("array", "a field") !== 5) cursor.fail("a field as an array of 5", "another", start);
   const name = cursor.name("the name of a field");
   const type = cursor.name("the type of a field");
   const lengthAt = cursor.at;
-  const length = cursor.isNil() ? null : cursor.expect("integer", "a length, or nil");
-  const isNeeded = type === "buffer" || type === "bitmap" || type === "sparse";
-  if (length === null ? isNeeded : length < 0n) cursor.fail(`a length of ${type}`, length, lengthAt);
+  const length = cursor.bytes[lengthAt] === NIL ? cursor.expect("nil") : cursor.expect("integer", "a length, or nil");
+  const hasLength = type === "buffer" || type === "bitmap" || type === "sparse";
+  if (length === null ? hasLength : length < 0n) cursor.fail(`a length of ${type}`, length, lengthAt);
   const flagsAt = cursor.at;
   const flags = cursor.expect("integer", "flags");
   if (flags !== 0n && flags !== 1n) cursor.fail("flags of 0 or 1", flags, flagsAt);
-  const isDefault = flags === 1n;
-  if (isInDefault && !isDefault) cursor.fail("a field at its default, as its struct is", "one in use", start);
-  const text = [`{"name": ${quote(name)}, "type": ${quote(type)}`];
-  if (length !== null) text.push(`, "length": ${length}`);
-  if (isDefault) text.push(', "is_default": true');
-  text.push(', "value": ', readValue(cursor, type, length, level, isDefault));
+  if (inDefault && !flags) cursor.fail("a field at its default, as its struct is", "one that is not", start);
+  const value = readValue(cursor, type, length, level, flags === 1n);
+  const text = [`{"name": ${quote(name)}, "type": ${quote(type)}, `];
+  if (length !== null) text.push(`"length": ${length}, `);
+  if (flags) text.push('"is_default": true, ');
+  text.push('"value": ', value);
   if (level === 1 && !cursor.isPrescribed) text.push(', "msgpack": "', hex(cursor.bytes.subarray(start, cursor.at)), '"');
   return { name, type, length, start, text: [...text, "}"] };
 }
 
-function readFields(cursor, level, isInDefault, isMore) {
-  const fields = new Map();
-  while (isMore(fields.size)) {
-    const field = readField(cursor, level, isInDefault);
-    if (fields.has(field.name)) cursor.fail("each name once", `${quote(field.name)} again`, field.start);
-    fields.set(field.name, field);
+function readFields(cursor, level, inDefault, isMore) {
+  const fields = [];
+  const names = new Set();
+  while (isMore(fields.length)) {
+    const field = readField(cursor, level, inDefault);
+    if (names.has(field.name)) cursor.fail("each name once", `${quote(field.name)} again`, field.start);
+    names.add(field.name);
+    fields.push(field);
   }
-  return [...fields.values()];
+  return fields;
 }
 
-// Files.
+/** The heads of a file of any version, a line for each. */
+function list(bytes) {
+  return [...heads(bytes)].map(({ text }) => text);
+}
 
-/** The JSON form of a file. */
+/** The JSON form of a file, as a text. */
 export function toJson(bytes) {
   const [header, ...frames] = heads(bytes);
   if (header.version > 1n) throw new Malformed("version 1", `${header.version}, for a later reader`, MAGIC.length);
@@ -483,21 +439,21 @@ export function toJson(bytes) {
   return [head, joined(texts, ","), "\n]}\n"];
 }
 
-/** The heads of a file, a line for each. */
-export function list(bytes) {
-  return [...heads(bytes)].map(({ text }) => text);
+/** The strings that a text is made of, few and long. */
+export function* strings(text) {
+  let held = "";
+  for (const string of [text].flat(Infinity)) {
+    held += string;
+    if (held.length < 1 << 16) continue;
+    yield held;
+    held = "";
+  }
+  yield held;
 }
 
-function main(path, toText) {
-  let held = "";
+function main(toText, path) {
   try {
-    for (const string of strings(toText(readFileSync(path)))) {
-      held += string;
-      if (held.length < CHUNK) continue;
-      process.stdout.write(held);
-      held = "";
-    }
-    process.stdout.write(held);
+    for (const string of strings(toText(readFileSync(path)))) process.stdout.write(string);
   } catch (error) {
     if (!(error instanceof Malformed) && error.syscall === undefined) throw error;
     process.stderr.write(`${path}: ${error.message}\n`);
@@ -506,9 +462,9 @@ function main(path, toText) {
 }
 
 if (process.argv[1]?.endsWith("reader.mjs")) {
-  const [option, ...paths] = process.argv.slice(2);
-  if (option === "--list" && paths.length === 1) main(paths[0], list);
-  else if (option !== undefined && paths.length === 0) main(option, toJson);
+  const isList = process.argv[2] === "--list";
+  const paths = process.argv.slice(isList ? 3 : 2);
+  if (paths.length === 1) main(isList ? list : toJson, paths[0]);
   else {
     process.stderr.write("usage: node reader.mjs [--list] FILE\n");
     process.exitCode = 2;

@@ -353,8 +353,14 @@ class TestTablesAsJson:
             (lambda found: _set(found, "optional", 1), '"optional" as a JSON boolean'),
             (lambda found: _set(found, "optional", True), "None only beside a struct"),
             (lambda found: _set(found, "default", {}, length=2), r"`uint8\[2\]` as a JSON array, got {} - at dev/x"),
-            (lambda found: _set(found, "default", {"0x2": "00"}, type="sparse", length=2), "ascending, not overlapping and inside it"),
-            (lambda found: _set(found, "default", {"-1": "00"}, type="sparse", length=2), "ascending, not overlapping and inside it"),
+            (
+                lambda found: _set(found, "default", {"0x2": "00"}, type="sparse", length=2),
+                "ascending, not overlapping and inside it",
+            ),
+            (
+                lambda found: _set(found, "default", {"-1": "00"}, type="sparse", length=2),
+                "ascending, not overlapping and inside it",
+            ),
             (lambda found: _set(found, "enum", ["A", "B"]), '"enum" as a JSON object'),
             (lambda found: _set(found, "enum", {"A": True}), '"enum" as an object of names and integers'),
             (lambda found: _set(found, "enum", {"__str__": 1}), '"enum" as an object of names and integers'),
