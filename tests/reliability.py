@@ -617,7 +617,7 @@ def _(_scale: Scale) -> str:
         "tests/test_types.py::test_two_siblings_of_one_name_are_refused_at_every_level",
         "tests/test_snapshot.py::test_swapped_dropped_doubled_and_foreign_frames_are_detected",
         "tests/test_snapshot.py::test_only_memory_comes_again_in_a_later_part",
-        "tests/test_snapshot.py::test_a_key_twice_in_attributes_is_refused_when_they_are_asked_for",
+        "tests/test_snapshot.py::test_where_a_head_is_wrong_is_said",
         "tests/test_loader.py::TestTheRules::test_a_name_and_its_alias_are_a_problem_even_at_their_defaults",
     )
 
@@ -1016,7 +1016,7 @@ def _(scale: Scale) -> str:
 def _(_scale: Scale) -> str:
     found = tests(
         "tests/test_snapshot.py::test_a_later_version_is_listed_not_decoded", "tests/test_snapshot.py::test_golden_bytes",
-        "tests/test_docs.py::test_the_golden_bytes_of_the_format_are_what_is_written_and_read", "tests/test_golden.py",
+        "tests/test_format_page.py::TestSpecification::test_the_golden_bytes_are_what_is_written_and_read", "tests/test_golden.py",
     )  # fmt: skip
     return f"{found}; 1 file, with every type, of format version 1, the only one so far"
 
