@@ -214,13 +214,14 @@ def test_a_file_that_takes_long_completes_what_was_read_in_time(folder: Path) ->
     assert (done.stdout, done.stderr) == (b"[]\n", b"")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "block", "start"),
     [
         ("bash", 0, ". ~/.local/share/bash-completion/completions/tagged-vmstate"),
         ("bash", 1, ". ~/.bashrc"),
-        pytest.param("zsh", 2, "fpath=(~/.zfunc $fpath)\ncompinit -u -D", marks=pytest.mark.long),
-        pytest.param("fish", 3, "set fish_complete_path ~/.config/fish/completions", marks=pytest.mark.long),
+        ("zsh", 2, "fpath=(~/.zfunc $fpath)\ncompinit -u -D"),
+        ("fish", 3, "set fish_complete_path ~/.config/fish/completions"),
     ],
 )
 def test_it_is_installed_as_the_page_says(name: str, block: int, start: str, folder: Path, tmp_path: Path) -> None:

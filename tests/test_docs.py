@@ -77,6 +77,7 @@ def test_every_link_leads_to_a_page_and_a_heading_in_it() -> None:
             assert not anchor or anchor in anchors(found.read_text()), f"{page.name}: {target}"
 
 
+@pytest.mark.long
 def test_the_page_of_fuzzing_finds_its_bug_and_fixes_it(tmp_path: Path) -> None:
     page = (ROOT / "docs/fuzzing.md").read_text()
     for name, text in FILE.findall(page):
@@ -109,6 +110,7 @@ def test_what_pip_is_told_to_install_is_there() -> None:
     assert {".", ".[cli]", ".[fast]", "click", "atheris"} <= wanted <= here | names
 
 
+@pytest.mark.long
 def test_the_transcripts_of_the_command_are_what_it_prints() -> None:
     page = PAGE.read_text()
     assert page.count("\n$ tagged-vmstate ") > 20

@@ -622,6 +622,7 @@ def test_a_state_that_lacks_an_attribute_or_has_no_repr_is_a_state_error() -> No
         tv.dumps(board(level=Unspeakable()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("devices", [0, 1, 40, 1025])
 def test_a_machine_of_few_or_many_devices_is_the_same_each_time(devices: int) -> None:
     machine = Machine([(Queue(count=number % 9), number) for number in range(devices)])

@@ -67,6 +67,7 @@ def test_so_they_do_with_inputs_of_real_machines(target: Target, seed: int) -> N
     assert outcome.runs > 50
 
 
+@pytest.mark.long
 def test_a_planted_bug_is_found_made_small_and_shown_without_the_harness(tmp_path: Path) -> None:
     (tmp_path / "board.py").write_text(BOARD)
     done = subprocess.run(
@@ -125,6 +126,7 @@ def test_json_is_changed_by_its_structure() -> None:
     assert max(map(len, made)) < 30_000, "no value grows from one change to the next"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["tables", "dump"])
 def test_a_planted_bug_of_a_reader_is_shown_by_its_line(target: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(

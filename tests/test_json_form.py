@@ -49,7 +49,7 @@ def snapshot(*records: Record) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture(scope="module", params=STREAMS)
+@pytest.fixture(scope="module", params=[STREAMS[0], *(pytest.param(name, marks=pytest.mark.long) for name in STREAMS[1:])])
 def imported(request: pytest.FixtureRequest) -> bytes:
     file = io.BytesIO()
     write(import_stream(io.BytesIO(stream_bytes(request.param))), file)

@@ -34,6 +34,7 @@ FIRST = MAGIC + configuration("board") + full(3, "one", b"\0\0\0\7")
 STREAM = FIRST + full(4, "two", b"\5") + EOF + TOLD
 
 
+@pytest.mark.long
 def test_the_tables_are_what_the_commands_do() -> None:
     page = kinds.PAGE.read_text()
     done = subprocess.run([sys.executable, kinds.__file__, "--plain"], capture_output=True, text=True, check=True)

@@ -680,8 +680,9 @@ class TestLibvirt:
 SIZED: Final = {**ACCEPTED, **REFUSED}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SIZED)
-@pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [500, 2000])
 def test_memory_is_a_multiple_of_the_stream(name: str, count: int) -> None:
     data = SIZED[name](count)
     tracemalloc.start()
